@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+// The configuration of a memory layer, a decoder and a training run: plain structs. Every field has
+// a default; validate() throws Error naming the first wrong field, its value and what was wanted.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace memlayers {
+
+enum class RowType { kFloat32, kBFloat16 };  // element type of the pool's rows
+
+// What a layer does with the rows it reads; DESIGN.md, "The layer".
+enum class MemoryVariant {
+  kPlain,       // y, or y Wo + bo
+  kMemoryPlus,  // (y * silu(x Wg + bg)) Wo + bo           ("Memory+" of [MEM24])
+  kPeer,        // rows are pairs (U, V): weights become w * gelu(x . U)   [PEER24]
+};
+
+enum class MemoryPlacement {
+  kReplace,  // the memory layer stands in place of the feed-forward block
+  kBeside,   // the outputs of both are added
+};
+
+struct MemoryConfig {
+  // Decoder layers that hold a memory layer, counted from 0, ascending. Absent: see
+  // default_memory_layers(). Empty: none (the dense twin).
+  std::optional<std::vector<std::int64_t>> layers;
+  std::int64_t n_keys = 128;          // sub-keys per set: the pool has n_keys^2 slots
+  std::int64_t heads = 4;             // independent lookups per token
+  std::int64_t knn = 32;              // slots read per head, at most n_keys
+  std::int64_t k_dim = 128;           // width of a query; each half is k_dim / 2, so even
+  std::optional<std::int64_t> v_dim;  // width of a value row; absent: the model's dim
+  MemoryVariant variant = MemoryVariant::kMemoryPlus;
+  MemoryPlacement placement = MemoryPlacement::kReplace;
+  // Wo: absent means "where it is needed": always for Memory+, else where v_dim differs from dim.
+  std::optional<bool> value_proj;
+  bool qk_norm = true;  // RMSNorm with a learned scale on query halves and sub-keys
+  bool gate = false;    // multiply the output by sigmoid(x . g + b), one number a token
+  RowType row_dtype = RowType::kFloat32;
+
+  std::int64_t slots() const { return n_keys * n_keys; }
+  void validate(std::int64_t dim, std::int64_t decoder_layers) const;
+};
+
+// Rotary position embedding, with the scalings that LLaMA-family checkpoints use.
+struct RopeConfig {
+  double theta = 10000.0;
+  std::string type = "default";  // "default", "linear" or "llama3"
+  double factor = 1.0;           // linear, llama3
+  double low_freq_factor = 1.0;  // llama3
+  double high_freq_factor = 4.0;
+  std::int64_t original_context = 8192;  // llama3: original_max_position_embeddings
+};
+
+enum class DenseType { kFloat32, kBFloat16 };  // element type of everything but the pool
+
+struct ModelConfig {
+  std::int64_t dim = 256;                // hidden_size
+  std::int64_t layers = 8;               // num_hidden_layers
+  std::int64_t heads = 8;                // num_attention_heads
+  std::optional<std::int64_t> kv_heads;  // num_key_value_heads; absent: heads
+  std::optional<std::int64_t> head_dim;  // absent: dim / heads
+  std::int64_t ff_dim = 688;             // intermediate_size
+  std::int64_t vocab_size = 32000;
+  std::int64_t context = 512;  // max_position_embeddings, tokens
+  RopeConfig rope;
+  double norm_eps = 1e-5;
+  bool tie_embeddings = true;
+  bool attention_bias = false;
+  bool mlp_bias = false;
+  std::optional<std::int64_t> bos_token;
+  std::vector<std::int64_t> eos_tokens;  // any of these ends a generation
+  std::optional<std::int64_t> pad_token;
+  DenseType dtype = DenseType::kFloat32;
+  std::optional<MemoryConfig> memory;  // absent: a plain LLaMA decoder
+
+  std::int64_t num_kv_heads() const { return kv_heads.value_or(heads); }
+  std::int64_t attention_head_dim() const { return head_dim.value_or(dim / heads); }
+  std::int64_t value_dim() const;  // v_dim of the memory, resolved
+  std::int64_t row_width() const;  // width of a pool row: v_dim, or dim + v_dim for PEER
+  std::vector<std::int64_t> memory_layers() const;  // resolved; empty without memory
+  void validate() const;
+};
+
+// Three layers (fewer in a shallow decoder), centred, with wide stride: [MEM24] Sec. 3 found that
+// best. 24 layers: 5, 11, 17 (counted from 0).
+std::vector<std::int64_t> default_memory_layers(std::int64_t decoder_layers);
+
+enum class PoolOptimizer { kAdamW, kSgd };
+enum class Schedule { kConstant, kCosine, kLinear };
+enum class DataFormat {
+  kAuto,   // by file name: .jsonl / .json is JSONL, else text
+  kText,   // one document a file
+  kLines,  // one document a line
+  kJsonl,  // one object a line: "text", or "prompt" and "answer"
+};
+
+struct DataConfig {
+  std::vector<std::string> train;  // files, folders, or "-" for standard input
+  std::vector<std::string> valid;  // empty: none
+  DataFormat format = DataFormat::kAuto;
+  // A tokenizer.model or tokenizer.json, or a folder that holds one. Absent: train one on `train`.
+  std::optional<std::string> tokenizer;
+  bool pack = true;  // join documents to full sequences; false: one document a sequence
+  std::optional<std::string> cache;  // folder of the token cache; absent: <out>/cache
+};
+
+struct TrainStepConfig {
+  std::optional<std::int64_t> steps;  // optimizer steps; give this or epochs
+  std::optional<double> epochs;       // passes over the training data
+  std::int64_t batch_tokens = 4096;   // tokens (padding included) of one micro-batch, at most
+  std::int64_t accumulate = 1;        // micro-batches an optimizer step
+  double lr = 3e-4;                   // dense weights, after warm-up
+  double value_lr = 1e-3;             // pool rows
+  Schedule schedule = Schedule::kCosine;
+  Schedule value_schedule = Schedule::kConstant;
+  double min_lr_ratio = 0.1;        // where a decaying schedule ends, relative to its peak
+  std::int64_t warmup = 0;          // steps
+  double weight_decay = 0.1;        // dense matrices; norms and biases have none
+  double value_weight_decay = 0.0;  // pool rows
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double value_beta1 = 0.9;
+  double value_beta2 = 0.95;
+  double eps = 1e-8;
+  std::optional<double> clip = 1.0;        // norm of the dense gradient; absent: off
+  std::optional<double> value_clip;        // norm of the pool's gradient; absent: off
+  PoolOptimizer value_optimizer = PoolOptimizer::kAdamW;
+  bool master_rows = false;          // bfloat16 rows: float32 master instead of stochastic rounding
+  std::int64_t seed = 0;
+  std::int64_t threads = 0;          // 0: all cores
+  std::int64_t log_every = 10;       // steps
+  std::int64_t eval_every = 0;       // steps; 0: only at the end
+  std::int64_t save_every = 0;       // steps; 0: only at the end
+  std::int64_t keep = 2;             // complete checkpoints kept
+  std::int64_t sample_every = 0;     // steps; 0: never
+  std::vector<std::string> sample_prompts;
+  std::int64_t max_bad_steps = 20;   // non-finite losses in a row before giving up
+  std::string resume = "auto";       // "auto", "never", or a checkpoint folder
+};
+
+struct TrainConfig {
+  std::string out = "runs/demo";
+  std::optional<std::string> init;  // a model folder to start from, instead of random weights
+  ModelConfig model;
+  DataConfig data;
+  TrainStepConfig train;
+
+  void validate() const;
+};
+
+// From a TOML file and overrides like "model.dim=256", in this order; reads no other file. Throws
+// Error for an unknown key (with the nearest known one), a wrong type, an impossible value.
+TrainConfig load_train_config(const std::string& path, const std::vector<std::string>& overrides);
+
+// Every key with its default, unit and a sentence: what `memlayers train --help-config` prints.
+std::string describe_train_config();
+
+// The configuration as TOML that load_train_config() reads back to the same values.
+std::string to_toml(const TrainConfig& config);
+
+}  // namespace memlayers

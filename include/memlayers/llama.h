@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "memlayers/config.h"
+#include "memlayers/memory_layer.h"
+#include "memlayers/pool.h"
+
+namespace memlayers {
+
+// Keys and values of the tokens a decoder has seen, for all layers: one per generation. Rows of a
+// batch may have prompts of different lengths: they are padded on the left, and `padding` says by how
+// much. Not for use from several threads.
+class KvCache {
+ public:
+  // For `batch` rows of at most `capacity` tokens.
+  KvCache(const ModelConfig& config, std::int64_t batch, std::int64_t capacity);
+  std::int64_t length() const { return length_; }  // tokens held, padding included
+  std::int64_t capacity() const { return capacity_; }
+  std::int64_t batch() const { return batch_; }
+  // Tokens of padding at the left of each row, [batch]; absent: none. Set before the first forward.
+  void set_padding(std::vector<std::int64_t> padding);
+  const std::vector<std::int64_t>& padding() const { return padding_; }
+  // Keeps only the rows named, in that order (finished rows leave the batch).
+  void keep_rows(const std::vector<std::int64_t>& rows);
+
+ private:
+  friend class LlamaImpl;
+  friend class AttentionImpl;
+  std::int64_t batch_, capacity_, length_ = 0;
+  std::vector<std::int64_t> padding_;
+  std::vector<at::Tensor> keys_, values_;  // a layer: [batch, kv_heads, capacity, head_dim]
+};
+
+struct DecoderLayerImpl;  // src/nn/decoder_layer.h
+
+// A LLaMA-family decoder [LLaMA23] in which the feed-forward of any layer can be a memory layer.
+// Parameter names are those of Hugging Face's LlamaForCausalLM; a memory layer's own stand under
+// model.layers.N.memory.*; the pool is shared and not among them.
+class LlamaImpl : public torch::nn::Module {
+ public:
+  // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from
+  // torch's global generator; pool from `pool_seed`. Throws Error where the configuration is impossible.
+  explicit LlamaImpl(const ModelConfig& config, std::uint64_t pool_seed = 0);
+
+  // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
+  // those it holds, and it takes them in.
+  at::Tensor forward(const at::Tensor& tokens, KvCache* cache = nullptr);
+
+  // The two halves of forward: hidden states [B, T, dim] after the last norm, and their logits
+  // [..., vocab_size] float32. A trainer computes logits only where there is a loss.
+  at::Tensor hidden_states(const at::Tensor& tokens, KvCache* cache = nullptr);
+  at::Tensor logits(const at::Tensor& hidden);
+
+  const ModelConfig& config() const { return config_; }
+  MemoryPool pool() const { return pool_; }  // empty without memory layers
+  std::vector<std::pair<std::int64_t, MemoryLayer>> memory_layers() const;  // layer number, layer
+
+  // Everything but the pool, under its Hugging Face name, in a fixed order. A tied lm_head is not
+  // listed twice.
+  std::vector<std::pair<std::string, at::Tensor>> dense_parameters() const;
+
+ private:
+  ModelConfig config_;
+  MemoryPool pool_{nullptr};
+  torch::nn::Embedding embed_tokens_{nullptr};
+  std::vector<std::shared_ptr<DecoderLayerImpl>> layers_;
+  torch::Tensor norm_;
+  torch::nn::Linear lm_head_{nullptr};
+  at::Tensor rope_frequencies_;
+};
+TORCH_MODULE(Llama);
+
+// Mean cross entropy over the targets [B, T] int64 that are not `ignored` (-100), computed in float32
+// from hidden states; logits are made only for those positions. NaN-free: 0 where none is left.
+at::Tensor answer_loss(Llama& model, const at::Tensor& hidden, const at::Tensor& targets);
+constexpr std::int64_t kIgnoredTarget = -100;
+
+// Floating point operations of one forward pass per token at sequence length `context`: two for each
+// multiply-add of the matrix products (attention scores and mixing included), of the score products
+// of a lookup, and of the weighted sums. A training step costs three times that.
+struct Flops {
+  double attention = 0, feed_forward = 0, memory = 0, logits = 0;
+  double total() const { return attention + feed_forward + memory + logits; }
+};
+Flops count_flops(const ModelConfig& config, std::int64_t context);
+
+// A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/ into
+// the folder `path`, which must exist; load reads them and a plain LLaMA folder as well. Throws
+// Error naming file and tensor for anything missing, of another shape or dtype, or not finite.
+void save_model(const Llama& model, const std::string& path);
+Llama load_model(const std::string& path);
+
+}  // namespace memlayers

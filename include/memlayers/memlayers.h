@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// All of memlayers.
+#pragma once
+
+#include "memlayers/checkpoint.h"
+#include "memlayers/config.h"
+#include "memlayers/error.h"
+#include "memlayers/generator.h"
+#include "memlayers/llama.h"
+#include "memlayers/memory_layer.h"
+#include "memlayers/ops.h"
+#include "memlayers/optimizer.h"
+#include "memlayers/pool.h"
+#include "memlayers/tokenizer.h"

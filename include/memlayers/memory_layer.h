@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+
+#include "memlayers/config.h"
+#include "memlayers/pool.h"
+
+namespace memlayers {
+
+// A memory layer: product-key lookup and weighted sum of pool rows; DESIGN.md, "The layer", and
+// [MEM24] Sec. 2. forward(x): x [..., dim] -> [..., dim], of x's dtype; lookup and weights in float32.
+//
+//   MemoryPool pool(PoolOptions{.n_keys = 1024, .width = 512});
+//   MemoryLayer layer(512, MemoryConfig{.n_keys = 1024}, pool);
+//   auto y = layer->forward(x);
+//
+// Several layers may share one pool. Parameters: keys [H, 2, n_keys, k_dim/2]; query_proj; where
+// configured value_proj, swilu_proj, gate, query_norm and key_norm [k_dim] (learned scales).
+// Throws ValueError when the pool's n_keys or width do not fit.
+class MemoryLayerImpl : public torch::nn::Module {
+ public:
+  MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, MemoryPool pool);
+
+  at::Tensor forward(const at::Tensor& x);
+
+  // The slots and softmax weights of the tokens x [T, dim]: both [T, H, k]; what forward reads.
+  std::tuple<at::Tensor, at::Tensor> select(const at::Tensor& x);
+
+  const MemoryConfig& config() const { return config_; }
+  MemoryPool pool() const { return pool_; }
+
+  torch::Tensor keys;
+  torch::nn::Linear query_proj{nullptr}, value_proj{nullptr}, swilu_proj{nullptr}, gate{nullptr};
+  torch::Tensor query_norm, key_norm;  // undefined without qk-norm
+
+ private:
+  std::int64_t dim_;
+  MemoryConfig config_;
+  MemoryPool pool_{nullptr};
+};
+TORCH_MODULE(MemoryLayer);
+
+}  // namespace memlayers

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one door to the disk. Everything that reads or writes a file takes a FileSystem, so that a
+// test can make any call fail, tear or stop. All functions throw Error naming the path.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace memlayers::io {
+
+// A read-only view of a whole file; unmapped on destruction. Bytes may be read from any thread.
+class Mapping {
+ public:
+  virtual ~Mapping() = default;
+  virtual std::span<const std::byte> bytes() const = 0;
+};
+
+// An open file. Not for use from several threads at once, but pread is.
+class File {
+ public:
+  virtual ~File() = default;
+  // Reads exactly out.size() bytes at `offset`; throws Error at end of file.
+  virtual void pread(std::span<std::byte> out, std::uint64_t offset) const = 0;
+  // Writes all of `data` at `offset`, growing the file where needed.
+  virtual void pwrite(std::span<const std::byte> data, std::uint64_t offset) = 0;
+  virtual void sync() = 0;  // fdatasync: after it returns the data survive a power loss
+  virtual std::uint64_t size() const = 0;
+};
+
+enum class OpenMode { kRead, kCreate /* must not exist */, kReadWrite /* must exist */ };
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+  virtual std::unique_ptr<File> open(const std::string& path, OpenMode mode) = 0;
+  virtual std::unique_ptr<Mapping> map(const std::string& path) = 0;
+  virtual void rename(const std::string& from, const std::string& to) = 0;
+  virtual void unlink(const std::string& path) = 0;         // a file
+  virtual void remove_folder(const std::string& path) = 0;  // an empty folder
+  virtual void make_folder(const std::string& path) = 0;    // parents must exist
+  virtual void sync_folder(const std::string& path) = 0;    // makes renames and creations durable
+  virtual std::vector<std::string> list(const std::string& folder) = 0;  // names, sorted
+  virtual bool exists(const std::string& path) = 0;
+  virtual bool is_folder(const std::string& path) = 0;
+};
+
+FileSystem& posix();  // the real one
+
+// Helpers over any FileSystem.
+std::string read_text(FileSystem& fs, const std::string& path);  // whole file
+void make_folders(FileSystem& fs, const std::string& path);      // with parents
+void remove_all(FileSystem& fs, const std::string& path);        // file or folder; absent is fine
+// Replaces `path` whole or not at all: temporary name, sync, rename, sync of the folder.
+void write_atomic(FileSystem& fs, const std::string& path, std::string_view data);
+std::string join(std::string_view folder, std::string_view name);
+
+}  // namespace memlayers::io

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// A folder that is there whole or not at all: written under a temporary name, closed by a manifest
+// (sizes and XXH3 checksums, written last), synced and renamed.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "io/file_system.h"
+
+namespace memlayers::io {
+
+std::uint64_t xxh3(std::span<const std::byte> data);
+std::string xxh3_hex(std::span<const std::byte> data);  // 16 lower-case hex digits
+
+// Collects files under `<path>.tmp-<pid>`; commit() writes MANIFEST.json, syncs, renames to `path`
+// and syncs the parent. `path` must not exist as a complete folder. Destroyed without commit, or
+// when anything throws, it removes what it wrote.
+class FolderWriter {
+ public:
+  FolderWriter(FileSystem& fs, std::string path);
+  ~FolderWriter();
+  FolderWriter(const FolderWriter&) = delete;
+  FolderWriter& operator=(const FolderWriter&) = delete;
+  // The place to write a file named `name` (may hold one "/"); its folder exists on return.
+  std::string file(const std::string& name);
+  void write_text(const std::string& name, std::string_view text);  // and sync
+  void commit();
+
+ private:
+  FileSystem& fs_;
+  std::string path_, temporary_;
+  bool committed_ = false;
+};
+
+struct ManifestEntry {
+  std::uint64_t size;
+  std::string xxh3;
+};
+
+bool is_complete(FileSystem& fs, const std::string& folder);  // MANIFEST.json parses and sizes hold
+// Reads every file again and compares; throws Error naming the first file that is missing, of
+// another size, or altered.
+void verify_folder(FileSystem& fs, const std::string& folder);
+std::map<std::string, ManifestEntry> read_manifest(FileSystem& fs, const std::string& folder);
+
+}  // namespace memlayers::io

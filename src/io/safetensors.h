@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// The safetensors format: an 8-byte little-endian header length, a JSON header, the tensors' bytes.
+// Files from outside are untrusted: everything is checked before use.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/file_system.h"
+
+namespace memlayers::io {
+
+enum class ElementType { kBool, kU8, kI8, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kF64, kI64, kU64, kF8E4M3, kF8E5M2 };
+
+std::int64_t element_bytes(ElementType type);
+std::string_view element_name(ElementType type);  // as in the header: "F32", "BF16", "I64", ...
+
+struct TensorView {
+  ElementType type;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;  // row-major, little-endian; lives as long as its file
+};
+
+// A mapped, fully checked file. Throws Error for anything wrong with it, naming path and tensor:
+// header past the end or over 100 MB, bad JSON, duplicate or overlapping tensors, holes, a size that
+// does not fit its shape, an unknown dtype.
+class SafetensorsFile {
+ public:
+  static SafetensorsFile open(FileSystem& fs, const std::string& path);
+  const std::string& path() const { return path_; }
+  const std::map<std::string, TensorView>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const TensorView& at(const std::string& name) const;  // throws Error with the nearest name
+
+ private:
+  std::string path_;
+  std::unique_ptr<Mapping> mapping_;
+  std::map<std::string, TensorView> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+struct TensorToWrite {
+  std::string name;
+  ElementType type;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;
+};
+
+// Writes and syncs a new file; throws Error (and leaves no file) when it cannot. The header is padded
+// with spaces so that the first tensor's bytes start at a multiple of `alignment`. Tensors are laid
+// out in the order given.
+void write_safetensors(FileSystem& fs, const std::string& path,
+                       const std::vector<TensorToWrite>& tensors,
+                       const std::map<std::string, std::string>& metadata = {},
+                       std::int64_t alignment = 64);
+
+// All *.safetensors files of a model folder as one: model.safetensors, or the shards named by
+// model.safetensors.index.json. Throws Error where one is missing or a tensor is named twice.
+class SafetensorsFolder {
+ public:
+  static SafetensorsFolder open(FileSystem& fs, const std::string& folder);
+  const std::map<std::string, TensorView>& tensors() const { return tensors_; }
+  const std::string& folder() const { return folder_; }
+
+ private:
+  std::string folder_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, TensorView> tensors_;
+};
+
+}  // namespace memlayers::io

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// From files of text to batches of tokens. Torch-free. The tokens live in one mapped cache file (a
+// safetensors file: `tokens` I32 [n], `begin` I64 [documents + 1], `loss_from` I64 [documents]), named by a
+// hash of what it was made from, so that a second run starts at once and a changed file is read anew.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "memlayers/config.h"
+#include "memlayers/tokenizer.h"
+
+namespace memlayers::text {
+
+// A document as read: `prompt` empty for plain text. Loss is on `answer` only where there is a prompt.
+struct Document {
+  std::string prompt, answer;
+};
+
+// Calls `each` for every document of the files, folders (all files in them, by name) or "-" (standard
+// input). Throws Error naming file, line and what was wanted: not UTF-8, not JSON, a missing field, no
+// document at all.
+void read_documents(io::FileSystem& fs, const std::vector<std::string>& paths, DataFormat format,
+                    const std::function<void(const Document&)>& each);
+
+// Tokenized documents. BOS (where the tokenizer has one) stands before, EOS behind each document. The loss
+// starts at token loss_from of a document: 1 for plain text, the first answer token behind a prompt.
+class TokenCache {
+ public:
+  // Opens the cache of these sources, or makes it (progress is told to `report(documents, tokens)` at
+  // times). Standard input is read once and cached by content.
+  static TokenCache open_or_build(
+      io::FileSystem& fs, const std::string& cache_folder, const std::vector<std::string>& paths,
+      DataFormat format, const Tokenizer& tokenizer,
+      const std::function<void(std::int64_t, std::int64_t)>& report = {});
+
+  std::int64_t documents() const;
+  std::int64_t tokens() const;
+  std::span<const std::int32_t> document(std::int64_t index) const;
+  std::int64_t loss_from(std::int64_t index) const;
+
+ private:
+  explicit TokenCache(io::SafetensorsFile file);
+  io::SafetensorsFile file_;
+  std::span<const std::int32_t> tokens_;
+  std::span<const std::int64_t> begin_, loss_from_;
+};
+
+// rows x length token ids, row-major, padded at the right; target[t] is the token to predict at t, or
+// kIgnored (-100: same number as kIgnoredTarget) where there is no loss.
+struct Batch {
+  std::int64_t rows = 0, length = 0;
+  std::vector<std::int64_t> input, target;
+  std::int64_t tokens = 0;         // of `input`, without padding
+  std::int64_t target_tokens = 0;  // with a loss
+};
+
+struct BatchOptions {
+  std::int64_t batch_tokens = 4096;  // rows * length, at most (at least one row)
+  std::int64_t context = 512;        // tokens of a sequence, at most; longer documents are cut into pieces
+                                     // when packed, and shortened at the end when not
+  bool pack = true;
+  bool shuffle = true;
+  std::uint64_t seed = 0;
+  std::int64_t pad_token = 0;
+};
+
+// Endless batches in a deterministic order: each epoch a new permutation of the documents from (seed,
+// epoch). Packed: documents follow each other in rows of `context` tokens. Not packed: one document a row,
+// rows of like length together (sorted inside windows of the shuffled order, batches shuffled again), so
+// that little is padding. Position is (epoch, batch): seek() returns to it exactly.
+class BatchStream {
+ public:
+  struct Position {
+    std::int64_t epoch = 0, batch = 0;
+  };
+  BatchStream(std::shared_ptr<const TokenCache> cache, const BatchOptions& options);
+  Batch next();
+  Position position() const { return position_; }  // of the batch that next() gives
+  void seek(Position position);
+  std::int64_t batches_in_epoch(std::int64_t epoch);
+
+ private:
+  struct Plan;
+  std::shared_ptr<const TokenCache> cache_;
+  BatchOptions options_;
+  Position position_;
+  std::shared_ptr<const Plan> plan_;
+};
+
+}  // namespace memlayers::text
