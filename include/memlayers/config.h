@@ -43,6 +43,7 @@ struct MemoryConfig {
   RowType row_dtype = RowType::kFloat32;
 
   std::int64_t slots() const { return n_keys * n_keys; }
+  void validate_layer(std::int64_t dim) const;  // one layer by itself: all but `layers`
   void validate(std::int64_t dim, std::int64_t decoder_layers) const;
 };
 

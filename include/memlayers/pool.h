@@ -18,17 +18,17 @@ struct PoolOptions {
   std::int64_t n_keys = 128;  // the pool has n_keys^2 slots
   std::int64_t width = 256;   // of a row: v_dim, or dim + v_dim for PEER
   RowType row_dtype = RowType::kFloat32;
-  double init_std = 0;  // normal values; 0: width^-0.5
-  std::uint64_t seed = 0;  // row s has the same bits whatever the pool's size and thread count
+  std::optional<double> init_std;  // of the normal values; absent: width^-0.5
+  std::uint64_t seed = 0;          // row s has the same bits whatever the pool's size and thread count
 };
 
 // The value rows that all memory layers of a model share: one table [n_keys^2, width].
 //
 // A torch::nn module with one parameter, `values`. Its gradient never exists: backward of gather
 // records factored contributions here, and RowAdamW (optimizer.h) consumes them; values.grad() stays
-// undefined, so that a torch::optim optimizer passes it by. Backward may run in autograd's threads;
+// undefined, so that a torch::optim optimizer passes it by. Backward may run in autograd's threads:
 // recording is guarded by a lock. Contributions are ordered by the order of the forward calls, so
-// sums do not depend on timing.
+// sums do not depend on timing. Forward calls of one pool come from one thread at a time.
 class MemoryPoolImpl : public torch::nn::Module {
  public:
   explicit MemoryPoolImpl(const PoolOptions& options);
@@ -37,7 +37,8 @@ class MemoryPoolImpl : public torch::nn::Module {
   std::int64_t slots() const { return options_.n_keys * options_.n_keys; }
   std::int64_t width() const { return options_.width; }
 
-  torch::Tensor values;  // [slots, width] float32 or bfloat16; in huge pages where the kernel has them
+  torch::Tensor values;  // [slots, width] float32 or bfloat16; in huge pages where the system has them
+  std::string id;        // names this pool in its files and patches
 
   // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here.
   at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights);
@@ -49,14 +50,19 @@ class MemoryPoolImpl : public torch::nn::Module {
   // The recorded gradient as a dense [slots, width] float32 tensor; for tests and small pools.
   at::Tensor dense_gradient() const;
 
-  // [slots] int64: how often each slot was read since reset_usage(); counted in training mode only.
-  at::Tensor usage() const;
+  // [slots] int64 on the CPU: how often each slot was read in training mode since it was last set.
+  const at::Tensor& usage() const { return usage_; }
+  void set_usage(const at::Tensor& usage);  // [slots] int64
   void reset_usage();
 
  private:
-  friend struct PoolRecorder;
-  PoolOptions options_;
   struct Record;
+  class Gather;
+  class PeerGather;
+  void count_usage(const at::Tensor& slots);
+
+  PoolOptions options_;
+  at::Tensor usage_;
   std::shared_ptr<Record> record_;
 };
 TORCH_MODULE(MemoryPool);

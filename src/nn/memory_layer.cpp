@@ -1,1 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "memlayers/memory_layer.h"
+
+#include <cmath>
+
+#include "memlayers/error.h"
+#include "nn/rms_norm.h"
+
+namespace memlayers {
+namespace {
+
+// Norm of query halves and sub-keys; added under the root.
+constexpr double kNormEps = 1e-6;
+
+torch::nn::Linear linear(std::int64_t in, std::int64_t out) {
+  torch::nn::Linear layer(in, out);
+  const torch::NoGradGuard no_grad;
+  torch::nn::init::normal_(layer->weight, 0, 1 / std::sqrt(static_cast<double>(in)));
+  torch::nn::init::zeros_(layer->bias);
+  return layer;
+}
+
+}  // namespace
+
+MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, MemoryPool pool)
+    : dim_(dim), config_(config) {
+  const bool is_peer = config.variant == MemoryVariant::kPeer;
+  const std::int64_t v_dim = config.v_dim.value_or(dim);
+  try {
+    config.validate_layer(dim);
+  } catch (const Error& error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  }
+  TORCH_CHECK_VALUE(!pool.is_empty(), "MemoryLayer: expected a pool, got none");
+  const std::int64_t width = is_peer ? dim + v_dim : v_dim;
+  TORCH_CHECK_VALUE(pool->options().n_keys == config.n_keys && pool->width() == width,
+                    "MemoryLayer: expected a pool of n_keys ", config.n_keys, " and width ", width,
+                    ", got ", pool->options().n_keys, " and ", pool->width());
+  pool_ = register_module("pool", std::move(pool));
+
+  const std::int64_t H = config.heads, d = config.k_dim;
+  keys = register_parameter("keys", torch::empty({H, 2, config.n_keys, d / 2}));
+  query_proj = register_module("query_proj", torch::nn::Linear(dim, H * d));
+  {
+    const torch::NoGradGuard no_grad;
+    const double bound = 1 / std::sqrt(static_cast<double>(d));
+    torch::nn::init::uniform_(keys, -bound, bound);
+    torch::nn::init::xavier_uniform_(query_proj->weight);
+    torch::nn::init::zeros_(query_proj->bias);
+  }
+  if (config.qk_norm) {
+    // With unit query entries the score of a slot then starts with variance 1.
+    query_norm = register_parameter("query_norm", torch::ones({d}));
+    key_norm = register_parameter("key_norm",
+                                  torch::full({d}, 1 / std::sqrt(static_cast<double>(d))));
+  }
+  const bool is_plus = config.variant == MemoryVariant::kMemoryPlus;
+  if (is_plus) swilu_proj = register_module("swilu_proj", linear(dim, v_dim));
+  if (config.value_proj.value_or(is_plus || v_dim != dim)) {
+    value_proj = register_module("value_proj", linear(v_dim, dim));
+  }
+  if (config.gate) gate = register_module("gate", linear(dim, 1));
+}
+
+std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) {
+  const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
+  at::Tensor query = query_proj(x).to(torch::kFloat).view({T, H, d});
+  at::Tensor sub_keys = keys.to(torch::kFloat);
+  if (config_.qk_norm) {
+    query = nn::rms_norm(query.view({T, H, 2, d / 2}), query_norm.view({2, d / 2}), kNormEps)
+                .view({T, H, d});
+    sub_keys = nn::rms_norm(sub_keys, key_norm.view({2, 1, d / 2}), kNormEps);
+  }
+  auto [slots, scores] = lookup(query, sub_keys, config_.knn);
+  return {slots, torch::softmax(scores, -1)};
+}
+
+at::Tensor MemoryLayerImpl::forward(const at::Tensor& x) {
+  TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == dim_, "MemoryLayer: expected x [..., ", dim_,
+                    "], got ", x.sizes());
+  const at::Tensor flat = x.reshape({-1, dim_});  // [T, dim]
+  const std::int64_t T = flat.size(0), J = config_.heads * config_.knn;
+  auto [slots, weights] = select(flat);
+  slots = slots.view({T, J});
+  weights = weights.view({T, J});
+  at::Tensor y = config_.variant == MemoryVariant::kPeer
+                     ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights)
+                     : pool_->gather(slots, weights);
+  y = y.to(x.scalar_type());
+  if (swilu_proj) y = y * torch::silu(swilu_proj(flat));
+  if (value_proj) y = value_proj(y);
+  if (gate) y = y * torch::sigmoid(gate(flat));
+  std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
+  shape.back() = y.size(-1);
+  return y.view(shape);
+}
+
+}  // namespace memlayers

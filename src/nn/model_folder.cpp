@@ -1,1 +1,153 @@
 // SPDX-License-Identifier: Apache-2.0
+// A model in Hugging Face's layout: config.json, model.safetensors, pool/.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <span>
+
+#include "io/folder.h"
+#include "io/model_config.h"
+#include "io/safetensors.h"
+#include "memlayers/error.h"
+#include "memlayers/llama.h"
+#include "ops/parallel.h"
+#include "pool/chunks.h"
+
+namespace memlayers {
+namespace {
+
+constexpr const char* kPoolFolder = "pool";
+
+io::ElementType element_type(const at::Tensor& tensor) {
+  return tensor.scalar_type() == torch::kFloat ? io::ElementType::kF32 : io::ElementType::kBF16;
+}
+
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+std::string shape_text(at::IntArrayRef shape) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+  }
+  return text + "]";
+}
+
+at::Tensor as_tensor(const io::TensorView& view, const std::string& where) {
+  at::ScalarType type;
+  switch (view.type) {
+    case io::ElementType::kF32:
+      type = torch::kFloat;
+      break;
+    case io::ElementType::kBF16:
+      type = torch::kBFloat16;
+      break;
+    case io::ElementType::kF16:
+      type = torch::kHalf;
+      break;
+    default:
+      throw Error(where + ": expected a tensor of type F32, BF16 or F16, got " +
+                  std::string(io::element_name(view.type)));
+  }
+  // The bytes are only read; from_blob has no const twin.
+  return torch::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape, torch::dtype(type));
+}
+
+// Weights that some writers add and that mean nothing here.
+bool is_ignored(const std::string& name, const ModelConfig& config) {
+  return name.ends_with("rotary_emb.inv_freq") ||
+         (config.tie_embeddings && name == "lm_head.weight");
+}
+
+void load_dense(Llama& model, io::FileSystem& fs, const std::string& folder) {
+  const io::SafetensorsFolder file = io::SafetensorsFolder::open(fs, folder);
+  std::set<std::string> used;
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, parameter] : model->dense_parameters()) {
+    const std::string where = folder + ": tensor \"" + name + "\"";
+    const auto found = file.tensors().find(name);
+    if (found == file.tensors().end()) throw Error(where + ": expected by config.json, not in the file");
+    if (found->second.shape != parameter.sizes()) {
+      throw Error(where + ": expected shape " + shape_text(parameter.sizes()) + " by config.json, got " +
+                  shape_text(found->second.shape));
+    }
+    const at::Tensor stored = as_tensor(found->second, where);
+    parameter.copy_(stored);
+    if (!torch::isfinite(parameter).all().item<bool>()) {
+      throw Error(where + ": expected finite weights, got NaN or infinity");
+    }
+    used.insert(name);
+  }
+  for (const auto& [name, view] : file.tensors()) {
+    if (!used.contains(name) && !is_ignored(name, model->config())) {
+      throw Error(folder + ": tensor \"" + name + "\": expected none of this name by config.json");
+    }
+  }
+}
+
+void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
+  MemoryPool memory = model->pool();
+  const pool::ChunkedRows stored = pool::ChunkedRows::open(fs, folder, "chunk");
+  const pool::PoolInfo& info = stored.info();
+  if (info.rows != memory->slots() || info.width != memory->width() ||
+      info.type != memory->options().row_dtype) {
+    const auto name = [](RowType type) {
+      return type == RowType::kFloat32 ? "float32" : "bfloat16";
+    };
+    throw Error(folder + ": expected " + std::to_string(memory->slots()) + " rows of " +
+                std::to_string(memory->width()) + " " + name(memory->options().row_dtype) +
+                " by config.json, got " + std::to_string(info.rows) + " of " +
+                std::to_string(info.width) + " " + name(info.type));
+  }
+  at::Tensor& values = memory->values;
+  const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / info.rows;
+  auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
+  ops::parallel_ranges(info.rows, row_bytes, [&](std::int64_t begin, std::int64_t end) {
+    stored.read(begin, {data + begin * row_bytes, static_cast<std::size_t>((end - begin) * row_bytes)});
+    // Per range, so that no mask of the pool's size is made.
+    const at::Tensor rows = values.detach().narrow(0, begin, end - begin);
+    if (!torch::isfinite(rows.sum(torch::kFloat)).item<bool>() &&
+        !torch::isfinite(rows).all().item<bool>()) {
+      throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
+                  std::to_string(begin) + " to " + std::to_string(end));
+    }
+  });
+  memory->id = info.id;
+}
+
+}  // namespace
+
+void save_model(const Llama& model, const std::string& path) {
+  io::FileSystem& fs = io::posix();
+  std::vector<io::TensorToWrite> tensors;
+  std::vector<at::Tensor> kept;  // contiguous copies live until they are written
+  for (const auto& [name, parameter] : model->dense_parameters()) {
+    kept.push_back(parameter.detach().to(torch::kCPU).contiguous());
+    const at::Tensor& tensor = kept.back();
+    tensors.push_back({name, element_type(tensor), tensor.sizes().vec(), bytes_of(tensor)});
+  }
+  io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
+  if (!model->pool().is_empty()) {
+    const MemoryPool memory = model->pool();
+    const at::Tensor values = memory->values.detach().to(torch::kCPU).contiguous();
+    const std::string folder = io::join(path, kPoolFolder);
+    io::make_folders(fs, folder);
+    pool::write_chunks(fs, folder, "chunk",
+                       {bytes_of(values).data(), memory->slots(), memory->width(),
+                        memory->options().row_dtype},
+                       memory->id, 0);
+  }
+  io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
+}
+
+Llama load_model(const std::string& path) {
+  io::FileSystem& fs = io::posix();
+  const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
+  Llama model(config);
+  load_dense(model, fs, path);
+  if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
+  return model;
+}
+
+}  // namespace memlayers

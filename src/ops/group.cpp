@@ -1,1 +1,165 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/_sparse_coo_tensor_unsafe.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "kernels/kernels.h"
+#include "ops/check.h"
+#include "ops/row_sums.h"
+
+namespace memlayers {
+namespace {
+
+struct Entry {
+  std::int64_t slot, entry;
+};
+
+// Least significant digit first: stable, so entries of a slot keep the order in which they came.
+void radix_sort(std::vector<Entry>& entries, std::int64_t num_slots) {
+  constexpr int kDigitBits = 11;
+  constexpr std::int64_t kMask = (1 << kDigitBits) - 1;
+  std::vector<Entry> other(entries.size());
+  for (int shift = 0; num_slots > 1 && ((num_slots - 1) >> shift) > 0; shift += kDigitBits) {
+    std::array<std::int64_t, kMask + 2> begin{};
+    for (const Entry& entry : entries) ++begin[((entry.slot >> shift) & kMask) + 1];
+    std::partial_sum(begin.begin(), begin.end(), begin.begin());
+    for (const Entry& entry : entries) other[begin[(entry.slot >> shift) & kMask]++] = entry;
+    entries.swap(other);
+  }
+}
+
+void check_part(const FactoredGradient& part, std::int64_t num_slots, std::int64_t width) {
+  ops::check_dim("group", "slots", part.slots, 2);
+  ops::check_dim("group", "rows", part.rows, 2);
+  ops::check_type("group", "slots", part.slots, {at::kLong});
+  ops::check_type("group", "weights", part.weights, {at::kFloat});
+  ops::check_type("group", "rows", part.rows, {at::kFloat});
+  ops::check_same_shape("group", "weights", part.weights, "slots", part.slots);
+  TORCH_CHECK_VALUE(part.rows.size(0) == part.slots.size(0), "group: expected rows of ",
+                    part.slots.size(0), " tokens, as slots, got shape ", part.rows.sizes());
+  TORCH_CHECK_VALUE(part.first_column >= 0 && part.first_column + part.rows.size(1) <= width,
+                    "group: expected columns inside a row of ", width, ", got ", part.rows.size(1),
+                    " from column ", part.first_column);
+  ops::check_slots("group", part.slots, num_slots);
+}
+
+}  // namespace
+
+GroupedGradient group(std::vector<FactoredGradient> parts, std::int64_t num_slots,
+                      std::int64_t width) {
+  std::int64_t count = 0;
+  for (FactoredGradient& part : parts) {
+    part.slots = part.slots.to(at::kCPU).contiguous();
+    part.weights = part.weights.to(at::kCPU).contiguous();
+    part.rows = part.rows.to(at::kCPU).contiguous();
+    check_part(part, num_slots, width);
+    count += part.slots.numel();
+  }
+  std::vector<Entry> entries;
+  entries.reserve(count);
+  for (const FactoredGradient& part : parts) {
+    const std::int64_t* slots = part.slots.const_data_ptr<std::int64_t>();
+    for (std::int64_t i = 0; i < part.slots.numel(); ++i) {
+      entries.push_back({slots[i], static_cast<std::int64_t>(entries.size())});
+    }
+  }
+  radix_sort(entries, num_slots);
+
+  const auto options = at::TensorOptions().dtype(at::kLong);
+  GroupedGradient grouped;
+  grouped.entries = at::empty({count}, options);
+  std::int64_t* out = grouped.entries.mutable_data_ptr<std::int64_t>();
+  std::vector<std::int64_t> slots, begin;
+  for (std::int64_t i = 0; i < count; ++i) {
+    out[i] = entries[i].entry;
+    if (i == 0 || entries[i].slot != entries[i - 1].slot) {
+      slots.push_back(entries[i].slot);
+      begin.push_back(i);
+    }
+  }
+  begin.push_back(count);
+  grouped.slots = at::empty({static_cast<std::int64_t>(slots.size())}, options);
+  grouped.begin = at::empty({static_cast<std::int64_t>(begin.size())}, options);
+  std::copy(slots.begin(), slots.end(), grouped.slots.mutable_data_ptr<std::int64_t>());
+  std::copy(begin.begin(), begin.end(), grouped.begin.mutable_data_ptr<std::int64_t>());
+  grouped.parts = std::move(parts);
+  return grouped;
+}
+
+double norm(const GroupedGradient& gradient, std::int64_t width) {
+  std::vector<double> squares(gradient.slots.numel());
+  ops::for_each_row(gradient, width, [&](std::int64_t u, const float* row) {
+    squares[u] = kernels::active().squared_norm(row, width);
+  });
+  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+}
+
+at::Tensor to_dense(const std::vector<FactoredGradient>& gradient, std::int64_t num_slots,
+                    std::int64_t width) {
+  const at::Tensor shape = at::zeros({num_slots, width}, at::TensorOptions().dtype(at::kFloat));
+  return ops::materialise(group(gradient, num_slots, width), shape, /*sparse=*/false);
+}
+
+namespace ops {
+
+RowSum::RowSum(const GroupedGradient& gradient, std::int64_t width)
+    : begin_(gradient.begin.const_data_ptr<std::int64_t>()),
+      entries_(gradient.entries.const_data_ptr<std::int64_t>()),
+      sum_(width) {
+  std::int64_t first_entry = 0;
+  for (const FactoredGradient& part : gradient.parts) {
+    parts_.push_back({part.weights.const_data_ptr<float>(), part.rows.const_data_ptr<float>(),
+                      first_entry, std::max<std::int64_t>(1, part.slots.size(1)),
+                      part.rows.size(1), part.first_column});
+    first_entry += part.slots.numel();
+  }
+  parts_.push_back({nullptr, nullptr, std::numeric_limits<std::int64_t>::max(), 1, 0, 0});  // end
+}
+
+const float* RowSum::compute(std::int64_t u) {
+  std::fill(sum_.begin(), sum_.end(), 0.0F);
+  std::int64_t e = begin_[u];
+  const std::int64_t end = begin_[u + 1];
+  std::size_t p = 0;
+  while (e < end) {
+    while (entries_[e] >= parts_[p + 1].first_entry) ++p;
+    const Part& part = parts_[p];
+    weights_.clear();
+    tokens_.clear();
+    for (; e < end && entries_[e] < parts_[p + 1].first_entry; ++e) {
+      const std::int64_t local = entries_[e] - part.first_entry;
+      weights_.push_back(part.weights[local]);
+      tokens_.push_back(local / part.slots_a_token);
+    }
+    kernels::active().f32.gather_add(part.rows, part.row_width, tokens_.data(), weights_.data(),
+                                     static_cast<std::int64_t>(tokens_.size()), part.row_width,
+                                     sum_.data() + part.first_column);
+  }
+  return sum_.data();
+}
+
+at::Tensor materialise(const GroupedGradient& gradient, const at::Tensor& values, bool sparse) {
+  const std::int64_t W = values.size(1), touched = gradient.slots.numel();
+  const auto options = values.options().dtype(at::kFloat);
+  at::Tensor rows = sparse ? at::empty({touched, W}, options) : at::zeros(values.sizes(), options);
+  float* out = rows.mutable_data_ptr<float>();
+  const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
+  for_each_row(gradient, W, [&](std::int64_t u, const float* row) {
+    std::copy(row, row + W, out + (sparse ? u : slots[u]) * W);
+  });
+  rows = rows.to(values.scalar_type());
+  if (!sparse) return rows;
+  return at::_sparse_coo_tensor_unsafe(gradient.slots.unsqueeze(0), rows, values.sizes(),
+                                       values.options().layout(at::kSparse),
+                                       /*is_coalesced=*/true);
+}
+
+}  // namespace ops
+}  // namespace memlayers

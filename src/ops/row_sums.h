@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums of a grouped gradient, one row at a time: what the update, the norm and the dense gradient share.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "memlayers/ops.h"
+#include "ops/parallel.h"
+
+namespace memlayers::ops {
+
+// Reads one touched row's gradient. One instance a thread; the GroupedGradient must outlive it.
+class RowSum {
+ public:
+  RowSum(const GroupedGradient& gradient, std::int64_t width);
+  // The gradient of slots[u], (width); valid until the next call. Entries are summed part after part
+  // in the order in which they came.
+  const float* compute(std::int64_t u);
+
+ private:
+  struct Part {
+    const float* weights;
+    const float* rows;
+    std::int64_t first_entry, slots_a_token, row_width, first_column;
+  };
+  const std::int64_t* begin_;
+  const std::int64_t* entries_;
+  std::vector<Part> parts_;
+  std::vector<float> sum_, weights_;
+  std::vector<std::int64_t> tokens_;
+};
+
+// f(u, gradient of slots[u]) for every touched row, in threads.
+template <class F>
+void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
+  const std::int64_t rows = gradient.slots.numel();
+  const std::int64_t entries_a_row = rows == 0 ? 0 : gradient.entries.numel() / rows + 1;
+  parallel_ranges(rows, width * entries_a_row, [&](std::int64_t begin, std::int64_t end) {
+    RowSum sum(gradient, width);
+    for (std::int64_t u = begin; u < end; ++u) f(u, sum.compute(u));
+  });
+}
+
+// The gradient as a tensor of values' shape and type: dense, or sparse COO, coalesced.
+at::Tensor materialise(const GroupedGradient& gradient, const at::Tensor& values, bool sparse);
+
+}  // namespace memlayers::ops
