@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memlayers/config.h"
@@ -10,7 +12,8 @@
 
 namespace memlayers {
 
-// The pool's optimizer: AdamW (or SGD) on the rows that were read since the last step, and on no other
+// The pool's optimizer: AdamW (or SGD) on the rows that were read since the last step, and on no
+// other
 // ("lazy"). Consumes the pool's recorded gradient; state exists for the rows only.
 //
 //   RowAdamW optimizer(model->pool(), {.lr = 1e-3});
@@ -28,16 +31,16 @@ class RowAdamW {
   RowAdamW(MemoryPool pool, const Options& options);
 
   struct StepResult {
-    double gradient_norm = 0;       // before clipping, after `gradient_scale`
+    double gradient_norm = 0;  // before clipping, after `gradient_scale`
     std::int64_t touched_rows = 0;
   };
-  // Applies and clears the pool's gradient, scaled by `gradient_scale` and clipped to norm `clip`. A
-  // gradient that is not finite changes nothing; the norm says so.
+  // Applies and clears the pool's gradient, scaled by `gradient_scale` and clipped to norm `clip`.
+  // A gradient that is not finite changes nothing; the norm says so.
   StepResult step(double lr, double gradient_scale = 1, std::optional<double> clip = {});
   // Norm of the pool's gradient now, without applying it.
   double gradient_norm(double gradient_scale = 1);
 
-  RowState& state() { return state_; }
+  RowState& state() { return state_; }  // updated in place; replace what it holds to restore a run
   std::int64_t steps() const { return steps_; }
   void set_steps(std::int64_t steps) { steps_ = steps; }
   const Options& options() const { return options_; }
@@ -47,6 +50,52 @@ class RowAdamW {
   Options options_;
   RowState state_;
   std::int64_t steps_ = 0;
+};
+
+// AdamW [AdamW19] for everything but the pool: all tensors in one fused call. Weight decay is on
+// matrices (two dimensions) only: not on norms, biases and the sub-keys of a memory layer. State is
+// float32; parameters of another type keep a float32 master copy that the step is applied to.
+//
+//   DenseAdamW optimizer(model->dense_parameters(), {.lr = 3e-4});
+//   optimizer.zero_grad();
+//   loss.backward();
+//   double norm = optimizer.step(3e-4, 1.0);
+class DenseAdamW {
+ public:
+  struct Options {
+    double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0.1;
+  };
+  // Named tensors, updated in place; they must stay the same tensors. Throws ValueError for an
+  // empty list.
+  DenseAdamW(std::vector<std::pair<std::string, at::Tensor>> parameters, const Options& options);
+
+  void zero_grad();
+  // Euclidean norm of all gradients together; a tensor without one counts as zero.
+  double gradient_norm() const;
+  // One step, the gradient clipped to norm `clip` first; `norm` is what gradient_norm() gave.
+  // Consumes the gradients: their values are undefined afterwards. A norm that is not finite
+  // changes nothing.
+  void step(double lr, double norm, std::optional<double> clip = {});
+  double step(double lr, std::optional<double> clip = {}) {
+    const double norm = gradient_norm();
+    step(lr, norm, clip);
+    return norm;
+  }
+
+  // All that a later step depends on besides the parameters, by name ("exp_avg.<parameter>",
+  // "exp_avg_sq.<parameter>", "master.<parameter>", "steps"): copy into these to restore a run.
+  std::vector<std::pair<std::string, at::Tensor>> state() const;
+
+ private:
+  struct Group {  // of one weight decay
+    double weight_decay;
+    std::vector<std::string> names;
+    std::vector<at::Tensor> parameters, targets, exp_avg,
+        exp_avg_sq;  // targets: master or parameter
+  };
+  Options options_;
+  std::vector<Group> groups_;
+  at::Tensor steps_;  // [] float32, shared by all tensors
 };
 
 }  // namespace memlayers

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A model in Hugging Face's layout: config.json, model.safetensors, pool/.
+#include "nn/model_folder.h"
+
 #include <algorithm>
 #include <map>
 #include <set>
@@ -119,7 +121,10 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
 }  // namespace
 
 void save_model(const Llama& model, const std::string& path) {
-  io::FileSystem& fs = io::posix();
+  save_model(io::posix(), model, path);
+}
+
+void save_model(io::FileSystem& fs, const Llama& model, const std::string& path) {
   std::vector<io::TensorToWrite> tensors;
   std::vector<at::Tensor> kept;  // contiguous copies live until they are written
   for (const auto& [name, parameter] : model->dense_parameters()) {

@@ -1,1 +1,240 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "memlayers/checkpoint.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "io/folder.h"
+#include "io/safetensors.h"
+#include "memlayers/error.h"
+#include "nn/model_folder.h"
+#include "train/run_checkpoint.h"
+
+namespace memlayers {
+namespace train {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kDenseFile = "optimizer/dense.safetensors";
+constexpr const char* kRowsFile = "optimizer/rows.safetensors";
+constexpr const char* kStateFile = "trainer.json";
+
+io::ElementType element_type(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return io::ElementType::kF32;
+    case at::kInt:
+      return io::ElementType::kI32;
+    case at::kLong:
+      return io::ElementType::kI64;
+    case at::kByte:
+      return io::ElementType::kU8;
+    default:
+      TORCH_CHECK_TYPE(false, "checkpoint: cannot store a tensor of type ", tensor.scalar_type());
+  }
+}
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+void write_tensors(io::FileSystem& files, const std::string& path, const NamedTensors& tensors) {
+  std::vector<io::TensorToWrite> parts;
+  for (const auto& [name, tensor] : tensors) {
+    TORCH_CHECK_VALUE(tensor.is_contiguous(), "checkpoint: expected ", name, " to be contiguous");
+    parts.push_back({.name = name,
+                     .type = element_type(tensor),
+                     .shape = tensor.sizes().vec(),
+                     .bytes = {static_cast<const std::byte*>(tensor.const_data_ptr()),
+                               static_cast<std::size_t>(tensor.nbytes())}});
+  }
+  io::write_safetensors(files, path, parts);
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::string text = "[";
+  for (std::int64_t size : shape) {
+    text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  }
+  return text + "]";
+}
+
+// Fills the tensors with what the file holds under their names.
+void read_tensors(io::FileSystem& files, const std::string& path, const NamedTensors& tensors) {
+  const io::SafetensorsFile file = io::SafetensorsFile::open(files, path);
+  for (const auto& [name, tensor] : tensors) {
+    const io::TensorView& view = file.at(name);
+    if (view.type != element_type(tensor) || view.shape != tensor.sizes().vec()) {
+      throw Error(path + ": tensor " + name + " is " + std::string(io::element_name(view.type)) +
+                  " " + shape_text(view.shape) + ", expected " +
+                  std::string(io::element_name(element_type(tensor))) + " " +
+                  shape_text(tensor.sizes().vec()) + ": a checkpoint of another shape");
+    }
+    if (tensor.nbytes() > 0) {
+      std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    }
+  }
+}
+
+NamedTensors row_tensors(RowAdamW& rows, const at::Tensor& usage) {
+  NamedTensors tensors;
+  const RowState& state = rows.state();
+  if (state.exp_avg.defined()) tensors.emplace_back("exp_avg", state.exp_avg);
+  if (state.exp_avg_sq.defined()) tensors.emplace_back("exp_avg_sq", state.exp_avg_sq);
+  if (state.steps.defined()) tensors.emplace_back("steps", state.steps);
+  if (state.master.defined()) tensors.emplace_back("master", state.master);
+  tensors.emplace_back("usage", usage);
+  return tensors;
+}
+
+Json optional_json(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
+
+std::optional<double> optional_number(const Json& json, const char* key) {
+  const Json& value = json.at(key);
+  return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
+}
+
+std::string state_json(const RunState& state) {
+  const Json json = {
+      {"format", "memlayers.trainer"},
+      {"version", 1},
+      {"step", state.step},
+      {"position", {{"epoch", state.position.epoch}, {"batch", state.position.batch}}},
+      {"data", state.data},
+      {"tokens", state.tokens},
+      {"time_s", state.time_s},
+      {"bad_steps", state.bad_steps},
+      {"bad_in_a_row", state.bad_in_a_row},
+      {"row_steps", state.row_steps},
+      {"loss", optional_json(state.loss)},
+      {"eval_loss", optional_json(state.eval_loss)},
+      {"best_eval_loss", optional_json(state.best_eval_loss)}};
+  return json.dump(2) + "\n";
+}
+
+}  // namespace
+
+std::string checkpoint_path(const std::string& run_folder, std::int64_t step) {
+  return io::join(run_folder, "step-" + std::to_string(step));
+}
+
+void save_checkpoint(io::FileSystem& files, const std::string& path, const TrainConfig& config,
+                     const RunParts& parts, const RunState& state) {
+  io::FolderWriter folder(files, path);
+  const std::string config_file = folder.file("config.json");
+  save_model(files, parts.model, config_file.substr(0, config_file.find_last_of('/')));
+  folder.write_text(parts.tokenizer->file_name(), parts.tokenizer->file_bytes());
+  NamedTensors dense = parts.dense->state();
+  dense.emplace_back("rng", at::detail::getDefaultCPUGenerator().get_state());
+  write_tensors(files, folder.file(kDenseFile), dense);
+  if (parts.rows != nullptr) {
+    write_tensors(files, folder.file(kRowsFile), row_tensors(*parts.rows, parts.usage));
+  }
+  folder.write_text("training.toml", to_toml(config));
+  folder.write_text(kStateFile, state_json(state));
+  folder.commit();
+}
+
+RunState load_run_state(io::FileSystem& files, const std::string& path) {
+  const std::string file = io::join(path, kStateFile);
+  const std::string text = io::read_text(files, file);
+  try {
+    const Json json = Json::parse(text);
+    if (json.at("format") != "memlayers.trainer" || json.at("version") != 1) {
+      throw Error(file + ": expected format \"memlayers.trainer\" of version 1, got " +
+                  json.at("format").dump() + " of version " + json.at("version").dump());
+    }
+    RunState state;
+    state.step = json.at("step").get<std::int64_t>();
+    state.position.epoch = json.at("position").at("epoch").get<std::int64_t>();
+    state.position.batch = json.at("position").at("batch").get<std::int64_t>();
+    state.data = json.at("data").get<std::string>();
+    state.tokens = json.at("tokens").get<std::int64_t>();
+    state.time_s = json.at("time_s").get<double>();
+    state.bad_steps = json.at("bad_steps").get<std::int64_t>();
+    state.bad_in_a_row = json.at("bad_in_a_row").get<std::int64_t>();
+    state.row_steps = json.at("row_steps").get<std::int64_t>();
+    state.loss = optional_number(json, "loss");
+    state.eval_loss = optional_number(json, "eval_loss");
+    state.best_eval_loss = optional_number(json, "best_eval_loss");
+    if (state.step < 0 || state.position.epoch < 0 || state.position.batch < 0) {
+      throw Error(file + ": step and position must not be negative");
+    }
+    return state;
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(file + ": not the state of a training run: " + error.what());
+  }
+}
+
+void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts) {
+  at::Generator generator = at::detail::getDefaultCPUGenerator();
+  const at::Tensor random_state = at::empty_like(generator.get_state());
+  NamedTensors dense = parts.dense->state();
+  dense.emplace_back("rng", random_state);
+  read_tensors(files, io::join(path, kDenseFile), dense);
+  generator.set_state(random_state);
+  if (parts.rows != nullptr) {
+    read_tensors(files, io::join(path, kRowsFile), row_tensors(*parts.rows, parts.usage));
+  }
+}
+
+std::vector<FoundCheckpoint> find_checkpoints(io::FileSystem& files,
+                                              const std::string& run_folder) {
+  std::vector<FoundCheckpoint> found;
+  if (!files.is_folder(run_folder)) return found;
+  for (const std::string& name : files.list(run_folder)) {
+    std::int64_t step = 0;
+    if (!name.starts_with("step-")) continue;
+    const char* end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(name.data() + 5, end, step);
+    if (error != std::errc{} || rest != end || step < 0) continue;
+    const std::string path = io::join(run_folder, name);
+    if (io::is_complete(files, path)) found.push_back({.step = step, .path = path});
+  }
+  std::ranges::sort(found, {}, &FoundCheckpoint::step);
+  return found;
+}
+
+void remove_old_checkpoints(io::FileSystem& files, const std::string& run_folder,
+                            std::int64_t keep) {
+  const std::vector<FoundCheckpoint> found = find_checkpoints(files, run_folder);
+  const auto count = static_cast<std::int64_t>(found.size());
+  if (count <= keep) return;
+  io::verify_folder(files, found.back().path);
+  for (std::int64_t i = 0; i < count - keep; ++i) {
+    // Without its manifest it is no checkpoint: a crash while removing leaves none that looks
+    // whole.
+    const std::string& path = found[static_cast<std::size_t>(i)].path;
+    files.unlink(io::join(path, "MANIFEST.json"));
+    io::remove_all(files, path);
+  }
+}
+
+}  // namespace train
+
+std::vector<std::string> list_checkpoints(const std::string& run_folder) {
+  std::vector<std::string> paths;
+  for (train::FoundCheckpoint& found : train::find_checkpoints(io::posix(), run_folder)) {
+    paths.push_back(std::move(found.path));
+  }
+  return paths;
+}
+
+std::string resolve_model_folder(const std::string& path) {
+  io::FileSystem& files = io::posix();
+  if (!files.exists(path)) throw Error(path + ": no such file or folder; wanted a model folder");
+  if (files.exists(io::join(path, "config.json"))) return path;
+  const std::vector<std::string> checkpoints = list_checkpoints(path);
+  if (checkpoints.empty()) {
+    throw Error(path +
+                ": no model here: found neither a config.json nor a complete checkpoint step-N");
+  }
+  return checkpoints.back();
+}
+
+}  // namespace memlayers

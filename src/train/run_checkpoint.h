@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a checkpoint holds beside the model folder: optimizer/dense.safetensors (state of DenseAdamW
+// by name, "rng"), optimizer/rows.safetensors (exp_avg, exp_avg_sq, steps, master of the pool rows,
+// and their usage), trainer.json (RunState), training.toml (the configuration), the tokenizer's
+// file.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/file_system.h"
+#include "memlayers/config.h"
+#include "memlayers/llama.h"
+#include "memlayers/optimizer.h"
+#include "memlayers/tokenizer.h"
+#include "text/dataset.h"
+
+namespace memlayers::train {
+
+// The numbers that a resumed run goes on from.
+struct RunState {
+  std::int64_t step = 0;  // steps done
+  text::BatchStream::Position position;
+  std::string data;  // what the batches were made from; position holds for these only
+  std::int64_t tokens = 0;
+  double time_s = 0;
+  std::int64_t bad_steps = 0, bad_in_a_row = 0;
+  std::int64_t row_steps = 0;  // RowAdamW::steps
+  std::optional<double> loss, eval_loss, best_eval_loss;
+};
+
+struct RunParts {  // all that is saved and restored
+  Llama model{nullptr};
+  std::shared_ptr<const Tokenizer> tokenizer;
+  DenseAdamW* dense = nullptr;
+  RowAdamW* rows = nullptr;  // null without a pool
+  at::Tensor usage;          // [slots] int64, of all runs together; undefined without a pool
+};
+
+std::string checkpoint_path(const std::string& run_folder, std::int64_t step);
+
+// Writes the folder, whole or not at all; it must not exist. Throws Error.
+void save_checkpoint(io::FileSystem& files, const std::string& path, const TrainConfig& config,
+                     const RunParts& parts, const RunState& state);
+
+// Reads trainer.json. Throws Error where it is not one.
+RunState load_run_state(io::FileSystem& files, const std::string& path);
+
+// Restores optimizers, usage and torch's random generator (the model is loaded already). Throws
+// Error naming file and tensor where the checkpoint is of another shape.
+void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts);
+
+// Complete checkpoints of a run folder with their steps, oldest first.
+struct FoundCheckpoint {
+  std::int64_t step;
+  std::string path;
+};
+std::vector<FoundCheckpoint> find_checkpoints(io::FileSystem& files, const std::string& run_folder);
+
+// Removes all but the `keep` newest checkpoints, once the newest has been read again and found
+// whole.
+void remove_old_checkpoints(io::FileSystem& files, const std::string& run_folder,
+                            std::int64_t keep);
+
+}  // namespace memlayers::train
