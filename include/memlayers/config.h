@@ -128,20 +128,20 @@ struct TrainStepConfig {
   double value_beta1 = 0.9;
   double value_beta2 = 0.95;
   double eps = 1e-8;
-  std::optional<double> clip = 1.0;        // norm of the dense gradient; absent: off
-  std::optional<double> value_clip;        // norm of the pool's gradient; absent: off
+  std::optional<double> clip = 1.0;  // norm of the dense gradient; absent: off
+  std::optional<double> value_clip;  // norm of the pool's gradient; absent: off
   PoolOptimizer value_optimizer = PoolOptimizer::kAdamW;
-  bool master_rows = false;          // bfloat16 rows: float32 master instead of stochastic rounding
+  bool master_rows = false;  // bfloat16 rows: float32 master instead of stochastic rounding
   std::int64_t seed = 0;
-  std::int64_t threads = 0;          // 0: all cores
-  std::int64_t log_every = 10;       // steps
-  std::int64_t eval_every = 0;       // steps; 0: only at the end
-  std::int64_t save_every = 0;       // steps; 0: only at the end
-  std::int64_t keep = 2;             // complete checkpoints kept
-  std::int64_t sample_every = 0;     // steps; 0: never
+  std::int64_t threads = 0;       // 0: all cores
+  std::int64_t log_every = 10;    // steps
+  std::int64_t eval_every = 0;    // steps; 0: only at the end
+  std::int64_t save_every = 0;    // steps; 0: only at the end
+  std::int64_t keep = 2;          // complete checkpoints kept
+  std::int64_t sample_every = 0;  // steps; 0: never
   std::vector<std::string> sample_prompts;
-  std::int64_t max_bad_steps = 20;   // non-finite losses in a row before giving up
-  std::string resume = "auto";       // "auto", "never", or a checkpoint folder
+  std::int64_t max_bad_steps = 20;  // non-finite losses in a row before giving up
+  std::string resume = "auto";      // "auto", "never", or a checkpoint folder
 };
 
 struct TrainConfig {

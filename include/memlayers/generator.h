@@ -15,11 +15,11 @@ namespace memlayers {
 
 struct GenerateOptions {
   std::int64_t max_tokens = 128;
-  double temperature = 0;                // 0: greedy
-  std::optional<std::int64_t> top_k;     // keep the k most likely tokens
-  std::optional<double> top_p;           // keep the smallest set with this much probability
-  std::uint64_t seed = 0;                // row b of a batch draws from (seed, b)
-  std::vector<std::string> stop;         // text that ends a generation; not part of the result
+  double temperature = 0;             // 0: greedy
+  std::optional<std::int64_t> top_k;  // keep the k most likely tokens
+  std::optional<double> top_p;        // keep the smallest set with this much probability
+  std::uint64_t seed = 0;             // row b of a batch draws from (seed, b)
+  std::vector<std::string> stop;      // text that ends a generation; not part of the result
   bool ignore_eos = false;
 
   void validate() const;  // throws Error naming the first wrong field
@@ -42,8 +42,9 @@ class Generator {
   static Generator load(const std::string& model_folder);  // see resolve_model_folder()
 
   // Continues every prompt, all in one batch. A prompt gets BOS where the tokenizer has one.
-  // `on_text(row, text)` is called with new text as it comes (already cut at stop strings); returning
-  // false ends that row. Throws Error for an empty prompt list or a prompt longer than the context.
+  // `on_text(row, text)` is called with new text as it comes (already cut at stop strings);
+  // returning false ends that row. Throws Error for an empty prompt list or a prompt longer than
+  // the context.
   std::vector<Generation> generate(
       const std::vector<std::string>& prompts, const GenerateOptions& options,
       const std::function<bool(std::int64_t, const std::string&)>& on_text = {});

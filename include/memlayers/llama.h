@@ -17,8 +17,8 @@
 namespace memlayers {
 
 // Keys and values of the tokens a decoder has seen, for all layers: one per generation. Rows of a
-// batch may have prompts of different lengths: they are padded on the left, and `padding` says by how
-// much. Not for use from several threads.
+// batch may have prompts of different lengths: they are padded on the left, and `padding` says by
+// how much. Not for use from several threads.
 class KvCache {
  public:
   // For `batch` rows of at most `capacity` tokens.
@@ -48,7 +48,8 @@ struct DecoderLayerImpl;  // src/nn/decoder_layer.h
 class LlamaImpl : public torch::nn::Module {
  public:
   // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from
-  // torch's global generator; pool from `pool_seed`. Throws Error where the configuration is impossible.
+  // torch's global generator; pool from `pool_seed`. Throws Error where the configuration is
+  // impossible.
   explicit LlamaImpl(const ModelConfig& config, std::uint64_t pool_seed = 0);
 
   // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
@@ -79,23 +80,25 @@ class LlamaImpl : public torch::nn::Module {
 };
 TORCH_MODULE(Llama);
 
-// Mean cross entropy over the targets [B, T] int64 that are not `ignored` (-100), computed in float32
-// from hidden states; logits are made only for those positions. NaN-free: 0 where none is left.
+// Mean cross entropy over the targets [B, T] int64 that are not `ignored` (-100), computed in
+// float32 from hidden states; logits are made only for those positions. NaN-free: 0 where none is
+// left.
 at::Tensor answer_loss(Llama& model, const at::Tensor& hidden, const at::Tensor& targets);
 constexpr std::int64_t kIgnoredTarget = -100;
 
-// Floating point operations of one forward pass per token at sequence length `context`: two for each
-// multiply-add of the matrix products (attention scores and mixing included), of the score products
-// of a lookup, and of the weighted sums. A training step costs three times that.
+// Floating point operations of one forward pass per token at sequence length `context`: two for
+// each multiply-add of the matrix products (attention scores and mixing included), of the score
+// products of a lookup, and of the weighted sums. A training step costs three times that.
 struct Flops {
   double attention = 0, feed_forward = 0, memory = 0, logits = 0;
   double total() const { return attention + feed_forward + memory + logits; }
 };
 Flops count_flops(const ModelConfig& config, std::int64_t context);
 
-// A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/ into
-// the folder `path`, which must exist; load reads them and a plain LLaMA folder as well. Throws
-// Error naming file and tensor for anything missing, of another shape or dtype, or not finite.
+// A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/
+// into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well.
+// Throws Error naming file and tensor for anything missing, of another shape or dtype, or not
+// finite.
 void save_model(const Llama& model, const std::string& path);
 Llama load_model(const std::string& path);
 

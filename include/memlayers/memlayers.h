@@ -12,3 +12,4 @@
 #include "memlayers/optimizer.h"
 #include "memlayers/pool.h"
 #include "memlayers/tokenizer.h"
+#include "memlayers/trainer.h"

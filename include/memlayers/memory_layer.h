@@ -11,7 +11,8 @@
 namespace memlayers {
 
 // A memory layer: product-key lookup and weighted sum of pool rows; DESIGN.md, "The layer", and
-// [MEM24] Sec. 2. forward(x): x [..., dim] -> [..., dim], of x's dtype; lookup and weights in float32.
+// [MEM24] Sec. 2. forward(x): x [..., dim] -> [..., dim], of x's dtype; lookup and weights in
+// float32.
 //
 //   MemoryPool pool(PoolOptions{.n_keys = 1024, .width = 512});
 //   MemoryLayer layer(512, MemoryConfig{.n_keys = 1024}, pool);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensor functions of a memory layer. Legend of shapes: T tokens, H heads, k slots a head (knn),
-// n sub-keys a set (n_keys), d = k_dim, S = n * n slots, W row width, J slots read a token (H * k).
+// The tensor functions of a memory layer. Legend of shapes: T tokens, H heads, k slots a head
+// (knn), n sub-keys a set (n_keys), d = k_dim, S = n * n slots, W row width, J slots read a token
+// (H * k).
 //
-// On a CPU they run our kernels, elsewhere the plain ATen versions in memlayers::reference, which are
-// also the oracle of the tests. The same functions are registered as torch.ops.memlayers.*.
+// On a CPU they run our kernels, elsewhere the plain ATen versions in memlayers::reference, which
+// are also the oracle of the tests. The same functions are registered as torch.ops.memlayers.*.
 // Results have the same bits for any number of threads.
 // Throw ValueError for a shape, TypeError for a dtype, IndexError for a slot outside the pool.
 #pragma once
@@ -16,9 +17,9 @@
 
 namespace memlayers {
 
-// The k slots of the n x n grid with the best scores row_score[i] + col_score[j], exactly, per token
-// and head, best first; Sec. 3.1 of [PK19]. Ties go to the lower (row, column) pair. NaN ranks
-// highest, as in torch.topk, so that it is seen and not hidden.
+// The k slots of the n x n grid with the best scores row_score[i] + col_score[j], exactly, per
+// token and head, best first; Sec. 3.1 of [PK19]. Ties go to the lower (row, column) pair. NaN
+// ranks highest, as in torch.topk, so that it is seen and not hidden.
 //
 // query [T, H, d] and keys [H, 2, n, d/2] (0: row set, 1: column set), float32 or bfloat16.
 // Returns slots [T, H, k] int64 in the shell numbering of docs/formats.md, and scores [T, H, k]
@@ -77,15 +78,17 @@ struct RowState {
 
 struct RowAdamWParameters {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
-  double gradient_scale = 1;    // multiplies the gradient first: clipping, averaging
-  std::uint64_t rounding_seed = 0;  // bfloat16 without master: stochastic rounding by (seed, slot, column)
+  double gradient_scale = 1;  // multiplies the gradient first: clipping, averaging
+  std::uint64_t rounding_seed =
+      0;  // bfloat16 without master: stochastic rounding by (seed, slot, column)
 };
 
 // One AdamW step [AdamW19] on the touched rows only, in place; bias correction by the row's own
 // count of updates. Rows that are not touched keep their bits, values and state.
 void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                   const RowAdamWParameters& parameters);
-// values -= lr * gradient_scale * gradient on the touched rows (and decay, uncoupled from lr's sign).
+// values -= lr * gradient_scale * gradient on the touched rows (and decay, uncoupled from lr's
+// sign).
 void update_sgd(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                 const RowAdamWParameters& parameters);
 

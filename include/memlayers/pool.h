@@ -19,16 +19,16 @@ struct PoolOptions {
   std::int64_t width = 256;   // of a row: v_dim, or dim + v_dim for PEER
   RowType row_dtype = RowType::kFloat32;
   std::optional<double> init_std;  // of the normal values; absent: width^-0.5
-  std::uint64_t seed = 0;          // row s has the same bits whatever the pool's size and thread count
+  std::uint64_t seed = 0;  // row s has the same bits whatever the pool's size and thread count
 };
 
 // The value rows that all memory layers of a model share: one table [n_keys^2, width].
 //
 // A torch::nn module with one parameter, `values`. Its gradient never exists: backward of gather
-// records factored contributions here, and RowAdamW (optimizer.h) consumes them; values.grad() stays
-// undefined, so that a torch::optim optimizer passes it by. Backward may run in autograd's threads:
-// recording is guarded by a lock. Contributions are ordered by the order of the forward calls, so
-// sums do not depend on timing. Forward calls of one pool come from one thread at a time.
+// records factored contributions here, and RowAdamW (optimizer.h) consumes them; values.grad()
+// stays undefined, so that a torch::optim optimizer passes it by. Backward may run in autograd's
+// threads: recording is guarded by a lock. Contributions are ordered by the order of the forward
+// calls, so sums do not depend on timing. Forward calls of one pool come from one thread at a time.
 class MemoryPoolImpl : public torch::nn::Module {
  public:
   explicit MemoryPoolImpl(const PoolOptions& options);
@@ -37,8 +37,9 @@ class MemoryPoolImpl : public torch::nn::Module {
   std::int64_t slots() const { return options_.n_keys * options_.n_keys; }
   std::int64_t width() const { return options_.width; }
 
-  torch::Tensor values;  // [slots, width] float32 or bfloat16; in huge pages where the system has them
-  std::string id;        // names this pool in its files and patches
+  torch::Tensor
+      values;      // [slots, width] float32 or bfloat16; in huge pages where the system has them
+  std::string id;  // names this pool in its files and patches
 
   // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here.
   at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights);

@@ -16,8 +16,8 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Text must be valid UTF-8 (throws Error with the byte's offset). No BOS or EOS is added; text that
-  // spells a special token ("</s>") is plain text.
+  // Text must be valid UTF-8 (throws Error with the byte's offset). No BOS or EOS is added; text
+  // that spells a special token ("</s>") is plain text.
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
   // The tokens of `text` standing behind other text and one space: what an answer is behind its
   // prompt. encode(p) + encode_continuation(a) decodes to p + " " + a.
@@ -36,18 +36,19 @@ class Tokenizer {
   virtual const std::string& file_bytes() const = 0;
 };
 
-// A tokenizer.model (SentencePiece) or tokenizer.json (Hugging Face BPE) file, or a folder that holds
-// one (tokenizer.json is preferred; tokenizer_config.json, where present, names BOS and EOS). Throws
-// Error naming file and field for anything it cannot do exactly as the original would.
+// A tokenizer.model (SentencePiece) or tokenizer.json (Hugging Face BPE) file, or a folder that
+// holds one (tokenizer.json is preferred; tokenizer_config.json, where present, names BOS and EOS).
+// Throws Error naming file and field for anything it cannot do exactly as the original would.
 std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& path);
 
-// Trains a SentencePiece BPE with byte fallback on the texts; deterministic. `vocab_size` counts all
-// pieces: <unk>, <s>, </s>, 256 bytes, then the learned ones. Throws Error when the texts cannot fill it
-// (the message says how many pieces can be had).
+// Trains a SentencePiece BPE with byte fallback on the texts; deterministic. `vocab_size` counts
+// all pieces: <unk>, <s>, </s>, 256 bytes, then the learned ones. Throws Error when the texts
+// cannot fill it (the message says how many pieces can be had).
 std::shared_ptr<const Tokenizer> train_tokenizer(const std::vector<std::string>& texts,
                                                  std::int64_t vocab_size);
 
-// Turns a stream of tokens into a stream of text: holds back bytes that are not yet a whole character.
+// Turns a stream of tokens into a stream of text: holds back bytes that are not yet a whole
+// character.
 class StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer,

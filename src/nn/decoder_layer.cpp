@@ -19,7 +19,8 @@ torch::nn::Linear linear(std::int64_t in, std::int64_t out, bool bias) {
   return layer;
 }
 
-// The halves of a head are a pair of coordinates each: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin).
+// The halves of a head are a pair of coordinates each: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1
+// sin).
 at::Tensor rotate(const at::Tensor& x, const RopeTables& rope) {
   const auto halves = x.chunk(2, -1);
   return x * rope.cos + torch::cat({-halves[1], halves[0]}, -1) * rope.sin;
@@ -51,9 +52,7 @@ RopeTables rope_tables(const at::Tensor& frequencies, const at::Tensor& position
 }
 
 AttentionImpl::AttentionImpl(const ModelConfig& config)
-    : heads(config.heads),
-      kv_heads(config.num_kv_heads()),
-      head_dim(config.attention_head_dim()) {
+    : heads(config.heads), kv_heads(config.num_kv_heads()), head_dim(config.attention_head_dim()) {
   const bool bias = config.attention_bias;
   q_proj = register_module("q_proj", linear(config.dim, heads * head_dim, bias));
   k_proj = register_module("k_proj", linear(config.dim, kv_heads * head_dim, bias));

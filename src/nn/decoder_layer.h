@@ -10,7 +10,8 @@
 
 namespace memlayers {
 
-// Rotary position embedding of the positions at hand, computed once for all layers. [B or 1, 1, T, head_dim]
+// Rotary position embedding of the positions at hand, computed once for all layers. [B or 1, 1, T,
+// head_dim]
 struct RopeTables {
   at::Tensor cos, sin;
 };
@@ -23,7 +24,8 @@ RopeTables rope_tables(const at::Tensor& frequencies, const at::Tensor& position
 
 struct AttentionImpl : torch::nn::Module {
   explicit AttentionImpl(const ModelConfig& config);
-  // x [B, T, dim]; mask [B, 1, T, T + cached] bool, or undefined: causal (or, for one new token, all).
+  // x [B, T, dim]; mask [B, 1, T, T + cached] bool, or undefined: causal (or, for one new token,
+  // all).
   at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const at::Tensor& mask,
                      KvCache* cache, std::int64_t layer);
 

@@ -19,9 +19,10 @@ Flops count_flops(const ModelConfig& config, std::int64_t context) {
     const MemoryConfig& memory = *config.memory;
     const bool is_plus = memory.variant == MemoryVariant::kMemoryPlus;
     const double v = number(config.value_dim()), heads = number(memory.heads);
-    double layer = dim * heads * number(memory.k_dim);                // query
-    layer += heads * number(memory.n_keys) * number(memory.k_dim);    // both score products
-    layer += heads * number(memory.knn) * number(config.row_width());  // weighted sum; PEER: and x . U
+    double layer = dim * heads * number(memory.k_dim);              // query
+    layer += heads * number(memory.n_keys) * number(memory.k_dim);  // both score products
+    layer +=
+        heads * number(memory.knn) * number(config.row_width());  // weighted sum; PEER: and x . U
     if (is_plus) layer += dim * v + v;
     if (memory.value_proj.value_or(is_plus || config.value_dim() != config.dim)) layer += v * dim;
     if (memory.gate) layer += dim;

@@ -24,8 +24,8 @@ KvCache::KvCache(const ModelConfig& config, std::int64_t batch, std::int64_t cap
 void KvCache::set_padding(std::vector<std::int64_t> padding) {
   TORCH_CHECK_VALUE(static_cast<std::int64_t>(padding.size()) == batch_,
                     "KvCache: expected padding for ", batch_, " rows, got ", padding.size());
-  TORCH_CHECK_VALUE(length_ == 0, "KvCache: expected padding before the first tokens, got it after ",
-                    length_);
+  TORCH_CHECK_VALUE(length_ == 0,
+                    "KvCache: expected padding before the first tokens, got it after ", length_);
   padding_ = std::move(padding);
 }
 
@@ -46,20 +46,22 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, std::uint64_t pool_seed) : confi
   const std::vector<std::int64_t> with_memory = config.memory_layers();
   if (!with_memory.empty()) {
     const double v_dim = static_cast<double>(config.value_dim());
-    pool_ = register_module(
-        "pool", MemoryPool(PoolOptions{.n_keys = config.memory->n_keys,
-                                       .width = config.row_width(),
-                                       .row_dtype = config.memory->row_dtype,
-                                       .init_std = 1 / std::sqrt(v_dim),
-                                       .seed = pool_seed}));
+    pool_ = register_module("pool", MemoryPool(PoolOptions{.n_keys = config.memory->n_keys,
+                                                           .width = config.row_width(),
+                                                           .row_dtype = config.memory->row_dtype,
+                                                           .init_std = 1 / std::sqrt(v_dim),
+                                                           .seed = pool_seed}));
   }
-  embed_tokens_ = register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));
+  embed_tokens_ =
+      register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));
   torch::nn::init::normal_(embed_tokens_->weight, 0, 0.02);
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    const bool has_memory = std::find(with_memory.begin(), with_memory.end(), layer) != with_memory.end();
-    layers_.push_back(register_module(
-        "layer" + std::to_string(layer),
-        std::make_shared<DecoderLayerImpl>(config, layer, has_memory ? pool_ : MemoryPool(nullptr))));
+    const bool has_memory =
+        std::find(with_memory.begin(), with_memory.end(), layer) != with_memory.end();
+    layers_.push_back(
+        register_module("layer" + std::to_string(layer),
+                        std::make_shared<DecoderLayerImpl>(
+                            config, layer, has_memory ? pool_ : MemoryPool(nullptr))));
   }
   norm_ = register_parameter("norm", torch::ones({config.dim}));
   if (!config.tie_embeddings) {
@@ -68,11 +70,12 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, std::uint64_t pool_seed) : confi
         torch::nn::Linear(torch::nn::LinearOptions(config.dim, config.vocab_size).bias(false)));
     torch::nn::init::normal_(lm_head_->weight, 0, 0.02);
   }
-  rope_frequencies_ =
-      register_buffer("rope_frequencies", rope_frequencies(config.rope, config.attention_head_dim()));
+  rope_frequencies_ = register_buffer("rope_frequencies",
+                                      rope_frequencies(config.rope, config.attention_head_dim()));
   if (config.dtype == DenseType::kBFloat16) {
     const torch::NoGradGuard no_grad;
-    for (auto& [name, parameter] : dense_parameters()) parameter.set_data(parameter.to(torch::kBFloat16));
+    for (auto& [name, parameter] : dense_parameters())
+      parameter.set_data(parameter.to(torch::kBFloat16));
   }
 }
 
@@ -82,27 +85,28 @@ at::Tensor LlamaImpl::forward(const at::Tensor& tokens, KvCache* cache) {
 
 at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, KvCache* cache) {
   TORCH_CHECK_VALUE(tokens.dim() == 2, "Llama: expected tokens [B, T], got ", tokens.sizes());
-  TORCH_CHECK_TYPE(tokens.scalar_type() == torch::kLong, "Llama: expected tokens of type Long, got ",
-                   tokens.scalar_type());
+  TORCH_CHECK_TYPE(tokens.scalar_type() == torch::kLong,
+                   "Llama: expected tokens of type Long, got ", tokens.scalar_type());
   const std::int64_t B = tokens.size(0), T = tokens.size(1);
   const std::int64_t past = cache == nullptr ? 0 : cache->length_;
   if (cache != nullptr) {
-    TORCH_CHECK_VALUE(cache->batch_ == B && past + T <= cache->capacity_,
-                      "Llama: expected ", cache->batch_, " rows and at most ",
-                      cache->capacity_ - past, " tokens more in the cache, got ", tokens.sizes());
+    TORCH_CHECK_VALUE(cache->batch_ == B && past + T <= cache->capacity_, "Llama: expected ",
+                      cache->batch_, " rows and at most ", cache->capacity_ - past,
+                      " tokens more in the cache, got ", tokens.sizes());
   }
   at::Tensor positions = torch::arange(past, past + T, tokens.options()).unsqueeze(0);  // [1, T]
   at::Tensor mask;
   const bool has_padding = cache != nullptr && !cache->padding_.empty();
   if (has_padding) {
-    const at::Tensor padding = torch::tensor(cache->padding_, tokens.options()).unsqueeze(1);  // [B, 1]
+    const at::Tensor padding =
+        torch::tensor(cache->padding_, tokens.options()).unsqueeze(1);  // [B, 1]
     const at::Tensor keys = torch::arange(0, past + T, tokens.options());
     // Causal, and no padding; a padded query sees itself, so that its softmax has something to sum.
-    const at::Tensor query = positions.squeeze(0).unsqueeze(1);                  // [T, 1]
-    const at::Tensor causal = (keys <= query).unsqueeze(0);                      // [1, T, past + T]
-    const at::Tensor real = (keys >= padding).unsqueeze(1);                      // [B, 1, past + T]
-    mask = ((causal & real) | (keys == query).unsqueeze(0)).unsqueeze(1);        // [B, 1, T, past + T]
-    positions = (positions - padding).clamp_min(0);                             // [B, T]
+    const at::Tensor query = positions.squeeze(0).unsqueeze(1);            // [T, 1]
+    const at::Tensor causal = (keys <= query).unsqueeze(0);                // [1, T, past + T]
+    const at::Tensor real = (keys >= padding).unsqueeze(1);                // [B, 1, past + T]
+    mask = ((causal & real) | (keys == query).unsqueeze(0)).unsqueeze(1);  // [B, 1, T, past + T]
+    positions = (positions - padding).clamp_min(0);                        // [B, T]
   } else if (past > 0 && T > 1) {
     const at::Tensor keys = torch::arange(0, past + T, tokens.options());
     mask = (keys <= positions.squeeze(0).unsqueeze(1)).view({1, 1, T, past + T});

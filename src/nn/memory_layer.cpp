@@ -51,8 +51,8 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
   if (config.qk_norm) {
     // With unit query entries the score of a slot then starts with variance 1.
     query_norm = register_parameter("query_norm", torch::ones({d}));
-    key_norm = register_parameter("key_norm",
-                                  torch::full({d}, 1 / std::sqrt(static_cast<double>(d))));
+    key_norm =
+        register_parameter("key_norm", torch::full({d}, 1 / std::sqrt(static_cast<double>(d))));
   }
   const bool is_plus = config.variant == MemoryVariant::kMemoryPlus;
   if (is_plus) swilu_proj = register_module("swilu_proj", linear(dim, v_dim));

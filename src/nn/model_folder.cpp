@@ -53,7 +53,8 @@ at::Tensor as_tensor(const io::TensorView& view, const std::string& where) {
                   std::string(io::element_name(view.type)));
   }
   // The bytes are only read; from_blob has no const twin.
-  return torch::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape, torch::dtype(type));
+  return torch::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape,
+                          torch::dtype(type));
 }
 
 // Weights that some writers add and that mean nothing here.
@@ -69,10 +70,11 @@ void load_dense(Llama& model, io::FileSystem& fs, const std::string& folder) {
   for (auto& [name, parameter] : model->dense_parameters()) {
     const std::string where = folder + ": tensor \"" + name + "\"";
     const auto found = file.tensors().find(name);
-    if (found == file.tensors().end()) throw Error(where + ": expected by config.json, not in the file");
+    if (found == file.tensors().end())
+      throw Error(where + ": expected by config.json, not in the file");
     if (found->second.shape != parameter.sizes()) {
-      throw Error(where + ": expected shape " + shape_text(parameter.sizes()) + " by config.json, got " +
-                  shape_text(found->second.shape));
+      throw Error(where + ": expected shape " + shape_text(parameter.sizes()) +
+                  " by config.json, got " + shape_text(found->second.shape));
     }
     const at::Tensor stored = as_tensor(found->second, where);
     parameter.copy_(stored);
@@ -106,7 +108,8 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / info.rows;
   auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
   ops::parallel_ranges(info.rows, row_bytes, [&](std::int64_t begin, std::int64_t end) {
-    stored.read(begin, {data + begin * row_bytes, static_cast<std::size_t>((end - begin) * row_bytes)});
+    stored.read(begin,
+                {data + begin * row_bytes, static_cast<std::size_t>((end - begin) * row_bytes)});
     // Per range, so that no mask of the pool's size is made.
     const at::Tensor rows = values.detach().narrow(0, begin, end - begin);
     if (!torch::isfinite(rows.sum(torch::kFloat)).item<bool>() &&
@@ -138,10 +141,10 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
     const at::Tensor values = memory->values.detach().to(torch::kCPU).contiguous();
     const std::string folder = io::join(path, kPoolFolder);
     io::make_folders(fs, folder);
-    pool::write_chunks(fs, folder, "chunk",
-                       {bytes_of(values).data(), memory->slots(), memory->width(),
-                        memory->options().row_dtype},
-                       memory->id, 0);
+    pool::write_chunks(
+        fs, folder, "chunk",
+        {bytes_of(values).data(), memory->slots(), memory->width(), memory->options().row_dtype},
+        memory->id, 0);
   }
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
 }

@@ -40,9 +40,9 @@ class MemoryPoolImpl::Gather : public torch::autograd::Function<MemoryPoolImpl::
                             const std::shared_ptr<Record>& record) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({slots, weights});
-    // Not saved as a variable: the optimizer changes rows in place between forward calls whose graphs
-    // are kept, and autograd's version check would forbid what is right here: backward reads rows
-    // before the step.
+    // Not saved as a variable: the optimizer changes rows in place between forward calls whose
+    // graphs are kept, and autograd's version check would forbid what is right here: backward reads
+    // rows before the step.
     return ops::dispatch::gather(remember(context, values, record), slots, weights, false);
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {

@@ -10,7 +10,8 @@
 
 namespace memlayers::ops {
 
-inline void check_dim(const char* op, const char* name, const at::Tensor& tensor, std::int64_t dim) {
+inline void check_dim(const char* op, const char* name, const at::Tensor& tensor,
+                      std::int64_t dim) {
   TORCH_CHECK_VALUE(tensor.dim() == dim, op, ": expected ", name, " of ", dim,
                     " dimensions, got shape ", tensor.sym_sizes());
 }

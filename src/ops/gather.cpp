@@ -44,7 +44,8 @@ at::Tensor gather_backward_weights(const at::Tensor& grad_in, const at::Tensor& 
                    slots = slots_in.contiguous();
   const std::int64_t T = slots.size(0), J = slots.size(1), W = values.size(1);
   TORCH_CHECK_VALUE(grad.size(0) == T && grad.size(1) == W,
-                    "gather_backward_weights: expected grad [", T, ", ", W, "], got ", grad.sizes());
+                    "gather_backward_weights: expected grad [", T, ", ", W, "], got ",
+                    grad.sizes());
   check_slots("gather_backward_weights", slots, values.size(0));
   at::Tensor out = at::empty({T, J}, grad.options());
   dispatch_rows(values, [&]<class Row>(const Row* rows) {
@@ -63,8 +64,7 @@ at::Tensor gather_backward_values(const at::Tensor& grad, const at::Tensor& valu
                                   const at::Tensor& slots, const at::Tensor& weights,
                                   bool sparse_grad) {
   check_gather("gather_backward_values", values, slots, weights);
-  const GroupedGradient grouped =
-      group({{slots, weights, grad}}, values.size(0), values.size(1));
+  const GroupedGradient grouped = group({{slots, weights, grad}}, values.size(0), values.size(1));
   return materialise(grouped, values, sparse_grad);
 }
 

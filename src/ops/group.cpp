@@ -116,8 +116,8 @@ RowSum::RowSum(const GroupedGradient& gradient, std::int64_t width)
   std::int64_t first_entry = 0;
   for (const FactoredGradient& part : gradient.parts) {
     parts_.push_back({part.weights.const_data_ptr<float>(), part.rows.const_data_ptr<float>(),
-                      first_entry, std::max<std::int64_t>(1, part.slots.size(1)),
-                      part.rows.size(1), part.first_column});
+                      first_entry, std::max<std::int64_t>(1, part.slots.size(1)), part.rows.size(1),
+                      part.first_column});
     first_entry += part.slots.numel();
   }
   parts_.push_back({nullptr, nullptr, std::numeric_limits<std::int64_t>::max(), 1, 0, 0});  // end

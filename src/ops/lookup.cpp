@@ -33,8 +33,8 @@ struct AlignedScratch {
   std::vector<std::byte> storage;
 };
 
-// The gradient of one set of sub-keys of one head, and of the query halves scored against it. A sub-key
-// that serves several chosen slots of a token is first given the sum of their gradients.
+// The gradient of one set of sub-keys of one head, and of the query halves scored against it. A
+// sub-key that serves several chosen slots of a token is first given the sum of their gradients.
 class SetBackward {
  public:
   SetBackward(std::int64_t tokens, std::int64_t n_keys, std::int64_t knn)
@@ -81,7 +81,8 @@ class SetBackward {
       const std::int64_t begin = count_[key], end = count_[key + 1];
       if (begin == end) continue;
       kernels::active().f32.gather(query, stride, tokens.data() + begin, factors.data() + begin,
-                                   end - begin, half, grad_keys + static_cast<std::int64_t>(key) * half);
+                                   end - begin, half,
+                                   grad_keys + static_cast<std::int64_t>(key) * half);
     }
   }
 
@@ -113,25 +114,25 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query_in, const at::
   std::int64_t* slots_data = slots.mutable_data_ptr<std::int64_t>();
   float* scores_data = scores.mutable_data_ptr<float>();
 
-  // One unit is a block of tokens under one head. Its products run on one thread, so that results do
-  // not depend on how many there are.
+  // One unit is a block of tokens under one head. Its products run on one thread, so that results
+  // do not depend on how many there are.
   at::parallel_for(0, blocks * H, 1, [&](std::int64_t begin, std::int64_t end) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     const auto options = at::TensorOptions().dtype(at::kFloat);
     at::Tensor products[2] = {at::empty({block, n}, options), at::empty({block, n}, options)};
     std::vector<float> best(2 * knn);
     std::vector<std::int32_t> index(2 * knn);
-    AlignedScratch scratch(std::max(kernels::top_k_scratch_bytes(n, knn),
-                                    kernels::combine_scratch_bytes(knn)));
+    AlignedScratch scratch(
+        std::max(kernels::top_k_scratch_bytes(n, knn), kernels::combine_scratch_bytes(knn)));
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t h = unit % H, first = unit / H * block;
       const std::int64_t count = std::min(block, T - first);
       for (std::int64_t set = 0; set < 2; ++set) {
-        const at::Tensor q = at::from_blob(
-            const_cast<float*>(query_data + (first * H + h) * d + set * half), {count, half},
-            {H * d, 1}, options);
-        const at::Tensor k = at::from_blob(
-            const_cast<float*>(keys_data + (h * 2 + set) * n * half), {half, n}, {1, half}, options);
+        const at::Tensor q =
+            at::from_blob(const_cast<float*>(query_data + (first * H + h) * d + set * half),
+                          {count, half}, {H * d, 1}, options);
+        const at::Tensor k = at::from_blob(const_cast<float*>(keys_data + (h * 2 + set) * n * half),
+                                           {half, n}, {1, half}, options);
         at::Tensor out = products[set].narrow(0, 0, count);
         at::mm_out(out, q, k);
       }

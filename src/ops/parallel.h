@@ -8,8 +8,8 @@
 
 namespace memlayers::ops {
 
-// f(begin, end) over parts of [0, count), each worth at least `min_work` bytes or operations when one
-// item costs `item_work`. How it is split must not change what f computes.
+// f(begin, end) over parts of [0, count), each worth at least `min_work` bytes or operations when
+// one item costs `item_work`. How it is split must not change what f computes.
 template <class F>
 void parallel_ranges(std::int64_t count, std::int64_t item_work, const F& f) {
   constexpr std::int64_t kMinWork = 1 << 15;  // below this, waking a thread costs more

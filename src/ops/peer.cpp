@@ -53,8 +53,8 @@ at::Tensor peer_gather(const at::Tensor& values_in, const at::Tensor& x_in,
   return out;
 }
 
-// With z = x . U, g = grad . V: V's factor is w gelu(z), U's is g w gelu'(z), grad_w = g gelu(z), and
-// grad_x the sum of U rows by U's factors.
+// With z = x . U, g = grad . V: V's factor is w gelu(z), U's is g w gelu'(z), grad_w = g gelu(z),
+// and grad_x the sum of U rows by U's factors.
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> peer_gather_backward(
     const at::Tensor& grad_in, const at::Tensor& values_in, const at::Tensor& x_in,
     const at::Tensor& slots_in, const at::Tensor& weights_in) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The operators in plain ATen: differentiable forwards (namespace reference) that serve as the tests'
-// oracle, and forwards and backwards (ops::composite) for devices that have no kernel of ours.
+// The operators in plain ATen: differentiable forwards (namespace reference) that serve as the
+// tests' oracle, and forwards and backwards (ops::composite) for devices that have no kernel of
+// ours.
 #include <ATen/ATen.h>
 
 #include "memlayers/ops.h"
@@ -21,8 +22,9 @@ std::pair<at::Tensor, at::Tensor> cells(const at::Tensor& slots) {
 }
 
 at::Tensor rows_of(const at::Tensor& values, const at::Tensor& slots) {  // [T, J, W] float32
-  return values.index_select(0, slots.flatten()).to(at::kFloat).view(
-      {slots.size(0), slots.size(1), values.size(1)});
+  return values.index_select(0, slots.flatten())
+      .to(at::kFloat)
+      .view({slots.size(0), slots.size(1), values.size(1)});
 }
 
 at::Tensor as_gradient(const at::Tensor& rows, const at::Tensor& slots, const at::Tensor& values,
@@ -141,9 +143,8 @@ at::Tensor peer_gather_backward_values(const at::Tensor& grad, const at::Tensor&
                                        const at::Tensor& x, const at::Tensor& slots,
                                        const at::Tensor& u_factors, const at::Tensor& v_factors,
                                        bool sparse_grad) {
-  const at::Tensor rows = at::cat({u_factors.unsqueeze(2) * x.unsqueeze(1),
-                                   v_factors.unsqueeze(2) * grad.unsqueeze(1)},
-                                  2);
+  const at::Tensor rows = at::cat(
+      {u_factors.unsqueeze(2) * x.unsqueeze(1), v_factors.unsqueeze(2) * grad.unsqueeze(1)}, 2);
   return as_gradient(rows, slots, values, sparse_grad);
 }
 

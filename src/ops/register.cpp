@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // torch.ops.memlayers.*: schemas, dispatch by device, fake tensors, autograd.
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -14,16 +14,17 @@ namespace memlayers::ops {
 
 namespace dispatch {
 
-#define MEMLAYERS_CALL(name, result, parameters, ...)                                        \
-  MEMLAYERS_UNWRAP result name parameters {                                                  \
-    static const auto op = c10::Dispatcher::singleton()                                      \
-                               .findSchemaOrThrow("memlayers::" #name, "")                   \
-                               .typed<decltype(cpu::name)>();                                \
-    return op.call(__VA_ARGS__);                                                             \
+#define MEMLAYERS_CALL(name, result, parameters, ...)                      \
+  MEMLAYERS_UNWRAP result name parameters {                                \
+    static const auto op = c10::Dispatcher::singleton()                    \
+                               .findSchemaOrThrow("memlayers::" #name, "") \
+                               .typed<decltype(cpu::name)>();              \
+    return op.call(__VA_ARGS__);                                           \
   }
 
 MEMLAYERS_CALL(lookup, (std::tuple<at::Tensor, at::Tensor>),
-               (const at::Tensor& query, const at::Tensor& keys, std::int64_t knn), query, keys, knn)
+               (const at::Tensor& query, const at::Tensor& keys, std::int64_t knn), query, keys,
+               knn)
 MEMLAYERS_CALL(lookup_backward, (std::tuple<at::Tensor, at::Tensor>),
                (const at::Tensor& grad_scores, const at::Tensor& query, const at::Tensor& keys,
                 const at::Tensor& slots),
@@ -87,8 +88,9 @@ at::Tensor gather_backward_weights(const at::Tensor& grad, const at::Tensor&,
 
 at::Tensor gather_backward_values(const at::Tensor&, const at::Tensor& values, const at::Tensor&,
                                   const at::Tensor&, bool sparse_grad) {
-  TORCH_CHECK_VALUE(!sparse_grad,
-                    "gather: expected sparse_grad=False under fake tensors (torch.compile), got True");
+  TORCH_CHECK_VALUE(
+      !sparse_grad,
+      "gather: expected sparse_grad=False under fake tensors (torch.compile), got True");
   return at::empty_like(values, at::MemoryFormat::Contiguous);
 }
 
@@ -233,15 +235,15 @@ TORCH_LIBRARY(memlayers, m) {
 }
 
 #define MEMLAYERS_BACKEND cpu
-TORCH_LIBRARY_IMPL(memlayers, CPU, m) { MEMLAYERS_OPERATORS(MEMLAYERS_IMPL) }
+TORCH_LIBRARY_IMPL(memlayers, CPU, m){MEMLAYERS_OPERATORS(MEMLAYERS_IMPL)}
 #undef MEMLAYERS_BACKEND
 
 #define MEMLAYERS_BACKEND composite
-TORCH_LIBRARY_IMPL(memlayers, CompositeExplicitAutograd, m) { MEMLAYERS_OPERATORS(MEMLAYERS_IMPL) }
+TORCH_LIBRARY_IMPL(memlayers, CompositeExplicitAutograd, m){MEMLAYERS_OPERATORS(MEMLAYERS_IMPL)}
 #undef MEMLAYERS_BACKEND
 
 #define MEMLAYERS_BACKEND meta
-TORCH_LIBRARY_IMPL(memlayers, Meta, m) { MEMLAYERS_OPERATORS(MEMLAYERS_IMPL) }
+TORCH_LIBRARY_IMPL(memlayers, Meta, m){MEMLAYERS_OPERATORS(MEMLAYERS_IMPL)}
 #undef MEMLAYERS_BACKEND
 
 TORCH_LIBRARY_IMPL(memlayers, Autograd, m) {

@@ -9,8 +9,8 @@
 
 namespace memlayers::ops {
 
-// Calls f with a typed pointer to the rows of `values`, which must be contiguous float32 or bfloat16.
-// Row is const where `values` is const.
+// Calls f with a typed pointer to the rows of `values`, which must be contiguous float32 or
+// bfloat16. Row is const where `values` is const.
 template <class F>
 void dispatch_rows(const at::Tensor& values, const F& f) {
   if (values.scalar_type() == at::kFloat) {

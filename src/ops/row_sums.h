@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums of a grouped gradient, one row at a time: what the update, the norm and the dense gradient share.
+// Sums of a grouped gradient, one row at a time: what the update, the norm and the dense gradient
+// share.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ namespace memlayers::ops {
 class RowSum {
  public:
   RowSum(const GroupedGradient& gradient, std::int64_t width);
-  // The gradient of slots[u], (width); valid until the next call. Entries are summed part after part
-  // in the order in which they came.
+  // The gradient of slots[u], (width); valid until the next call. Entries are summed part after
+  // part in the order in which they came.
   const float* compute(std::int64_t u);
 
  private:

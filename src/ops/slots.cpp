@@ -12,7 +12,9 @@
 
 namespace memlayers {
 
-std::int64_t slot_of(std::int64_t row, std::int64_t column) { return kernels::slot_of(row, column); }
+std::int64_t slot_of(std::int64_t row, std::int64_t column) {
+  return kernels::slot_of(row, column);
+}
 
 std::pair<std::int64_t, std::int64_t> cell_of(std::int64_t slot) {
   auto m = static_cast<std::int64_t>(std::sqrt(static_cast<double>(slot)));

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// The golden cases: where they are, and how a tensor of theirs is read.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "io/safetensors.h"
+
+namespace memlayers::testing {
+
+// The folder that MEMLAYERS_GOLDEN_DIR names; throws where it is not set.
+inline std::string golden_dir() {
+  const char* folder = std::getenv("MEMLAYERS_GOLDEN_DIR");
+  if (folder == nullptr || *folder == '\0') {
+    throw std::runtime_error(
+        "MEMLAYERS_GOLDEN_DIR: expected the folder of the golden cases, got nothing");
+  }
+  return folder;
+}
+
+// Paths of the files or folders in <golden>/<kind>, sorted. Throws where there is none: a suite
+// without cases is no pass.
+inline std::vector<std::string> golden_cases(const std::string& kind) {
+  const std::filesystem::path folder = std::filesystem::path(golden_dir()) / kind;
+  std::vector<std::string> cases;
+  if (std::filesystem::is_directory(folder)) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      if (!name.starts_with('.')) cases.push_back(entry.path().string());
+    }
+  }
+  if (cases.empty())
+    throw std::runtime_error(folder.string() + ": expected golden cases, found none");
+  std::sort(cases.begin(), cases.end());
+  return cases;
+}
+
+// A copy of a stored tensor: float32, float64 or int64.
+inline at::Tensor golden_tensor(const io::SafetensorsFile& file, const std::string& name) {
+  const io::TensorView& view = file.at(name);
+  const at::ScalarType type = view.type == io::ElementType::kI64   ? at::kLong
+                              : view.type == io::ElementType::kF64 ? at::kDouble
+                                                                   : at::kFloat;
+  return torch::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape, torch::dtype(type))
+      .clone();
+}
+
+// Largest difference, relative to the largest reference value.
+inline double relative_error(const at::Tensor& got, const at::Tensor& wanted) {
+  if (got.sizes() != wanted.sizes()) return std::numeric_limits<double>::infinity();
+  if (got.numel() == 0) return 0;
+  const double scale = wanted.abs().max().item<double>();
+  const double difference = (got - wanted).abs().max().item<double>();
+  return scale > 0 ? difference / scale : difference;
+}
+
+}  // namespace memlayers::testing

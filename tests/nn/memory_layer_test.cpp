@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memlayers/memory_layer.h"
+
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <cmath>
+#include <sstream>
+
+namespace memlayers {
+namespace {
+
+constexpr std::int64_t kDim = 12;
+
+MemoryConfig small_config() {
+  MemoryConfig config;
+  config.n_keys = 9;
+  config.heads = 2;
+  config.knn = 4;
+  config.k_dim = 6;
+  return config;
+}
+
+MemoryPool pool_for(const MemoryConfig& config, RowType type = RowType::kFloat32) {
+  const std::int64_t v_dim = config.v_dim.value_or(kDim);
+  const bool is_peer = config.variant == MemoryVariant::kPeer;
+  return MemoryPool(PoolOptions{.n_keys = config.n_keys,
+                                .width = is_peer ? kDim + v_dim : v_dim,
+                                .row_dtype = type,
+                                .seed = 3});
+}
+
+std::vector<MemoryConfig> all_variants() {
+  std::vector<MemoryConfig> all;
+  for (MemoryVariant variant :
+       {MemoryVariant::kPlain, MemoryVariant::kMemoryPlus, MemoryVariant::kPeer}) {
+    for (bool qk_norm : {false, true}) {
+      MemoryConfig config = small_config();
+      config.variant = variant;
+      config.qk_norm = qk_norm;
+      config.gate = qk_norm;
+      if (qk_norm) config.v_dim = 7;
+      all.push_back(config);
+    }
+  }
+  return all;
+}
+
+// The layer's formulas over all slots, in float64 and without any of our operators.
+at::Tensor plain_forward(MemoryLayer& layer, const at::Tensor& x_in) {
+  const MemoryConfig& c = layer->config();
+  const auto wide = [](const at::Tensor& t) { return t.to(torch::kDouble); };
+  const auto linear = [&](const at::Tensor& in, const torch::nn::Linear& l) {
+    return torch::linear(in, wide(l->weight), wide(l->bias));
+  };
+  const at::Tensor x = wide(x_in);
+  const std::int64_t T = x.size(0), H = c.heads, n = c.n_keys;
+  at::Tensor q = linear(x, layer->query_proj).view({T, H, 2, c.k_dim / 2});
+  at::Tensor k = wide(layer->keys);
+  if (c.qk_norm) {
+    const auto norm = [](const at::Tensor& t) {
+      return t / (t.square().mean(-1, true) + 1e-6).sqrt();
+    };
+    q = norm(q) * wide(layer->query_norm).view({2, c.k_dim / 2});
+    k = norm(k) * wide(layer->key_norm).view({2, 1, c.k_dim / 2});
+  }
+  const at::Tensor s = torch::einsum("thsd,hsnd->thsn", {q, k});
+  const at::Tensor grid = (s.select(2, 0).unsqueeze(-1) + s.select(2, 1).unsqueeze(-2)).flatten(2);
+  const auto [best, place] = grid.topk(c.knn);
+  const at::Tensor w = best.softmax(-1).view({T, -1});
+  const at::Tensor slots = row_major_slots(n).index_select(0, place.flatten());
+  at::Tensor rows = wide(layer->pool()->values).index_select(0, slots).view({T, H * c.knn, -1});
+  at::Tensor weights = w;
+  if (c.variant == MemoryVariant::kPeer) {
+    weights = w * torch::gelu(torch::einsum("tjd,td->tj", {rows.narrow(2, 0, kDim), x}));
+    rows = rows.narrow(2, kDim, rows.size(2) - kDim);
+  }
+  at::Tensor y = torch::einsum("tj,tjw->tw", {weights, rows});
+  if (layer->swilu_proj) y = y * torch::silu(linear(x, layer->swilu_proj));
+  if (layer->value_proj) y = linear(y, layer->value_proj);
+  if (layer->gate) y = y * torch::sigmoid(linear(x, layer->gate));
+  return y;
+}
+
+TEST(MemoryLayer, EveryVariantIsItsFormulaOverAllSlots) {
+  torch::manual_seed(1);
+  for (const MemoryConfig& config : all_variants()) {
+    MemoryLayer layer(kDim, config, pool_for(config));
+    const at::Tensor x = torch::randn({5, kDim});
+    const at::Tensor wanted = plain_forward(layer, x);
+    EXPECT_LE((layer->forward(x) - wanted).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST(MemoryLayer, EveryGradientIsThatOfTheFormula) {
+  torch::manual_seed(2);
+  for (const MemoryConfig& config : all_variants()) {
+    MemoryLayer layer(kDim, config, pool_for(config));
+    at::Tensor x = torch::randn({6, kDim}).requires_grad_();
+    const at::Tensor grad = torch::randn({6, kDim});
+    layer->forward(x).backward(grad);
+    const at::Tensor x_grad = x.grad().clone();
+    const at::Tensor rows_grad = layer->pool()->dense_gradient();
+    EXPECT_FALSE(layer->pool()->values.grad().defined());
+    std::vector<at::Tensor> grads;
+    for (const auto& p : layer->named_parameters()) {
+      if (p.key() != "pool.values") grads.push_back(p.value().grad().clone());
+    }
+    layer->zero_grad();
+    x.mutable_grad() = at::Tensor();
+    plain_forward(layer, x).backward(grad.to(torch::kDouble));
+    EXPECT_LE((x.grad() - x_grad).abs().max().item<double>(), 2e-5);
+    EXPECT_LE((layer->pool()->values.grad() - rows_grad).abs().max().item<double>(), 2e-5);
+    std::size_t i = 0;
+    for (const auto& p : layer->named_parameters()) {
+      if (p.key() == "pool.values") continue;
+      EXPECT_LE((p.value().grad() - grads[i++]).abs().max().item<double>(), 5e-5) << p.key();
+    }
+  }
+}
+
+TEST(MemoryLayer, LayersShareOnePoolAndModelsDoNot) {
+  const MemoryConfig config = small_config();
+  MemoryPool pool = pool_for(config), other = pool_for(config);
+  MemoryLayer a(kDim, config, pool), b(kDim, config, pool), c(kDim, config, other);
+  const at::Tensor x = torch::randn({4, kDim});
+  (a->forward(x).sum() + b->forward(x).sum()).backward();
+  EXPECT_EQ(pool->gradient().size(), 2);
+  EXPECT_EQ(other->gradient().size(), 0);
+  const at::Tensor sum = pool->dense_gradient();
+  pool->clear_gradient();
+  a->forward(x).sum().backward();
+  const at::Tensor first = pool->dense_gradient();
+  pool->clear_gradient();
+  b->forward(x).sum().backward();
+  EXPECT_LE((first + pool->dense_gradient() - sum).abs().max().item<double>(), 1e-6);
+}
+
+TEST(MemoryLayer, ATorchOptimizerPassesThePoolBy) {
+  const MemoryConfig config = small_config();
+  MemoryLayer layer(kDim, config, pool_for(config));
+  torch::optim::AdamW optimizer(layer->parameters());
+  const at::Tensor before = layer->pool()->values.detach().clone();
+  const at::Tensor keys = layer->keys.detach().clone();
+  layer->forward(torch::randn({4, kDim})).sum().backward();
+  optimizer.step();
+  EXPECT_TRUE(torch::equal(layer->pool()->values, before));
+  EXPECT_FALSE(torch::equal(layer->keys, keys));
+}
+
+TEST(MemoryLayer, IsSavedAndLoadedAsAnyTorchModule) {
+  const MemoryConfig config = small_config();
+  MemoryLayer layer(kDim, config, pool_for(config));
+  std::stringstream stream;
+  torch::save(layer, stream);
+  MemoryPool pool = pool_for(config);
+  torch::NoGradGuard no_grad;
+  pool->values.zero_();
+  MemoryLayer loaded(kDim, config, pool);
+  torch::load(loaded, stream);
+  const at::Tensor x = torch::randn({2, 3, kDim});
+  EXPECT_TRUE(torch::equal(loaded->forward(x), layer->forward(x)));
+}
+
+TEST(MemoryLayer, MovesToAnotherTypeWithItsPool) {
+  const MemoryConfig config = small_config();
+  MemoryLayer layer(kDim, config, pool_for(config));
+  const at::Tensor x = torch::randn({5, kDim});
+  const at::Tensor wide = layer->forward(x);
+  layer->to(torch::kBFloat16);
+  EXPECT_EQ(layer->pool()->values.scalar_type(), torch::kBFloat16);
+  const at::Tensor narrow = layer->forward(x.to(torch::kBFloat16));
+  EXPECT_EQ(narrow.scalar_type(), torch::kBFloat16);
+  // Slots may change where bfloat16 reorders scores; the bulk agrees.
+  EXPECT_LE((narrow.to(torch::kFloat) - wide).abs().median().item<double>(), 0.1);
+  narrow.sum().backward();
+  EXPECT_EQ(layer->keys.grad().scalar_type(), torch::kBFloat16);
+}
+
+TEST(MemoryLayer, TakesNoTokensAndAnyLeadingShape) {
+  const MemoryConfig config = small_config();
+  MemoryLayer layer(kDim, config, pool_for(config));
+  EXPECT_EQ(layer->forward(torch::zeros({0, 3, kDim})).sizes(), at::IntArrayRef({0, 3, kDim}));
+  const at::Tensor x = torch::randn({2, 3, kDim});
+  EXPECT_TRUE(torch::equal(layer->forward(x).view({6, kDim}), layer->forward(x.view({6, kDim}))));
+}
+
+TEST(MemoryLayer, CountsTheUseOfSlotsInTrainingOnly) {
+  const MemoryConfig config = small_config();
+  MemoryLayer layer(kDim, config, pool_for(config));
+  const at::Tensor x = torch::randn({5, kDim});
+  layer->forward(x);
+  EXPECT_EQ(layer->pool()->usage().sum().item<int64_t>(), 5 * 2 * 4);
+  layer->eval();
+  layer->forward(x);
+  EXPECT_EQ(layer->pool()->usage().sum().item<int64_t>(), 5 * 2 * 4);
+}
+
+TEST(MemoryLayer, RefusesWhatDoesNotFit) {
+  MemoryConfig config = small_config();
+  MemoryPool pool = pool_for(config);
+  const auto make = [&](const MemoryConfig& c) { MemoryLayer(kDim, c, pool); };
+  config.knn = 10;
+  EXPECT_THROW(make(config), c10::ValueError);
+  config = small_config();
+  config.k_dim = 7;
+  EXPECT_THROW(make(config), c10::ValueError);
+  config = small_config();
+  config.v_dim = kDim + 1;
+  EXPECT_THROW(make(config), c10::ValueError);  // the pool's width
+  config = small_config();
+  config.n_keys = 8;
+  EXPECT_THROW(make(config), c10::ValueError);  // the pool's n_keys
+  EXPECT_THROW(MemoryLayer(kDim, small_config(), MemoryPool(nullptr)), c10::ValueError);
+  EXPECT_THROW(MemoryLayer(kDim, small_config(), pool)->forward(torch::zeros({2, kDim + 1})),
+               c10::ValueError);
+  EXPECT_THROW(MemoryPool(PoolOptions{.n_keys = 0}), c10::ValueError);
+  EXPECT_THROW(MemoryPool(PoolOptions{.n_keys = std::int64_t{1} << 40}), c10::ValueError);
+}
+
+TEST(MemoryPool, ARowHasTheSameBitsInAPoolOfAnySize) {
+  MemoryPool small(PoolOptions{.n_keys = 4, .width = 33, .seed = 5});
+  MemoryPool large(PoolOptions{.n_keys = 11, .width = 33, .seed = 5});
+  EXPECT_TRUE(torch::equal(large->values.narrow(0, 0, 16), small->values));
+  EXPECT_NEAR(large->values.std().item<double>(), 1 / std::sqrt(33.0), 0.02);
+}
+
+}  // namespace
+}  // namespace memlayers

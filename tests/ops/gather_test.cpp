@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memlayers/ops.h"
+#include "ops/backend.h"
+#include "ops/op_testing.h"
+
+namespace memlayers {
+namespace {
+
+using testing::expect_near;
+using testing::normal;
+using testing::random_slots;
+
+struct Case {
+  std::int64_t S, W, T, J;
+  at::ScalarType type;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (at::ScalarType type : {torch::kFloat, torch::kBFloat16}) {
+    for (std::int64_t W : {1, 7, 16, 17, 100}) all.push_back({50, W, 9, 12, type});
+    all.push_back({1, 8, 3, 5, type});
+    all.push_back({2000, 64, 130, 64, type});
+    all.push_back({50, 8, 4, 0, type});
+    all.push_back({50, 8, 0, 4, type});
+  }
+  return all;
+}
+
+// What a gradient may differ by when it was rounded to the rows' type.
+double gradient_tolerance(const Case& c, std::int64_t terms) {
+  return testing::sum_tolerance(terms, 20) + (c.type == torch::kBFloat16 ? 0.25 : 0);
+}
+
+TEST(Gather, AgreesWithItsAtenTwinForwardAndBackward) {
+  for (const Case& c : cases()) {
+    at::Tensor values = normal({c.S, c.W}, 1).to(c.type).requires_grad_();
+    at::Tensor weights = normal({c.T, c.J}, 2).requires_grad_();
+    at::Tensor values2 = values.detach().clone().requires_grad_();
+    at::Tensor weights2 = weights.detach().clone().requires_grad_();
+    const at::Tensor slots = random_slots({c.T, c.J}, c.S, 3), grad = normal({c.T, c.W}, 4);
+    const at::Tensor out = gather(values, slots, weights);
+    const at::Tensor wanted = reference::gather(values2, slots, weights2);
+    expect_near(out, wanted, testing::sum_tolerance(c.J, 20));
+    out.backward(grad);
+    wanted.backward(grad);
+    expect_near(weights.grad(), weights2.grad(), testing::sum_tolerance(c.W, 20));
+    expect_near(values.grad(), values2.grad(), gradient_tolerance(c, c.T * c.J));
+  }
+}
+
+TEST(Gather, SparseGradientHoldsTheTouchedRowsOnly) {
+  at::Tensor values = normal({100, 8}, 1).requires_grad_();
+  const at::Tensor slots = torch::tensor({{5, 5, 99}, {0, 5, 99}}), weights = normal({2, 3}, 2);
+  gather(values, slots, weights, /*sparse_grad=*/true).sum().backward();
+  const at::Tensor sparse = values.grad();
+  ASSERT_TRUE(sparse.is_sparse() && sparse.is_coalesced());
+  EXPECT_TRUE(torch::equal(sparse.indices(), torch::tensor({{0, 5, 99}})));
+  at::Tensor dense = values.detach().clone().requires_grad_();
+  gather(dense, slots, weights).sum().backward();
+  EXPECT_TRUE(torch::equal(sparse.to_dense(), dense.grad()));
+}
+
+TEST(Gather, BackwardOnOtherDevicesIsTheSameFormula) {
+  const at::Tensor values = normal({40, 12}, 1), weights = normal({7, 5}, 2),
+                   grad = normal({7, 12}, 4);
+  const at::Tensor slots = random_slots({7, 5}, 40, 3);
+  expect_near(ops::composite::gather_backward_weights(grad, values, slots),
+              ops::cpu::gather_backward_weights(grad, values, slots), 1e-5);
+  for (bool sparse : {false, true}) {
+    expect_near(
+        ops::composite::gather_backward_values(grad, values, slots, weights, sparse).to_dense(),
+        ops::cpu::gather_backward_values(grad, values, slots, weights, sparse).to_dense(), 1e-5);
+  }
+}
+
+TEST(Gather, GivesTheSameBitsForAnyNumberOfThreads) {
+  const at::Tensor values = normal({500, 48}, 1), weights = normal({300, 20}, 2);
+  const at::Tensor slots = random_slots({300, 20}, 500, 3), grad = normal({300, 48}, 4);
+  testing::expect_same_bits_for_any_threads([&] { return gather(values, slots, weights); });
+  testing::expect_same_bits_for_any_threads(
+      [&] { return ops::dispatch::gather_backward_values(grad, values, slots, weights, false); });
+}
+
+TEST(Gather, RefusesWhatDoesNotFit) {
+  const at::Tensor values = normal({10, 4}, 1), weights = normal({2, 3}, 2);
+  const at::Tensor slots = torch::zeros({2, 3}, torch::kLong);
+  EXPECT_THROW(gather(values, slots.to(torch::kInt), weights), c10::TypeError);
+  EXPECT_THROW(gather(values.to(torch::kDouble), slots, weights), c10::TypeError);
+  EXPECT_THROW(gather(values, slots, weights.to(torch::kDouble)), c10::TypeError);
+  EXPECT_THROW(gather(values, slots, weights.t()), c10::ValueError);
+  EXPECT_THROW(gather(values[0], slots, weights), c10::ValueError);
+  EXPECT_THROW(gather(values, torch::full({2, 3}, 10, torch::kLong), weights), c10::IndexError);
+  EXPECT_THROW(gather(values, torch::full({2, 3}, -1, torch::kLong), weights), c10::IndexError);
+}
+
+TEST(PeerGather, AgreesWithItsAtenTwinForwardAndBackward) {
+  for (const Case& c : cases()) {
+    constexpr std::int64_t D = 11;
+    at::Tensor values = normal({c.S, D + c.W}, 1).to(c.type).requires_grad_();
+    at::Tensor x = (normal({c.T, D}, 5) / 3).requires_grad_();
+    at::Tensor weights = normal({c.T, c.J}, 2).requires_grad_();
+    const at::Tensor slots = random_slots({c.T, c.J}, c.S, 3), grad = normal({c.T, c.W}, 4);
+    at::Tensor values2 = values.detach().clone().requires_grad_();
+    at::Tensor x2 = x.detach().clone().requires_grad_();
+    at::Tensor weights2 = weights.detach().clone().requires_grad_();
+    const at::Tensor out = peer_gather(values, x, slots, weights);
+    const at::Tensor wanted = reference::peer_gather(values2, x2, slots, weights2);
+    expect_near(out, wanted, testing::sum_tolerance(c.J * D, 20));
+    out.backward(grad);
+    wanted.backward(grad);
+    expect_near(x.grad(), x2.grad(), testing::sum_tolerance(c.J * c.W, 50));
+    expect_near(weights.grad(), weights2.grad(), testing::sum_tolerance(c.W * D, 20));
+    expect_near(values.grad(), values2.grad(), gradient_tolerance(c, c.T * c.J * 4));
+  }
+}
+
+TEST(PeerGather, BackwardOnOtherDevicesIsTheSameFormula) {
+  const at::Tensor values = normal({40, 12}, 1), weights = normal({7, 5}, 2),
+                   grad = normal({7, 8}, 4);
+  const at::Tensor slots = random_slots({7, 5}, 40, 3), x = normal({7, 4}, 5);
+  const auto a = ops::composite::peer_gather_backward(grad, values, x, slots, weights);
+  const auto b = ops::cpu::peer_gather_backward(grad, values, x, slots, weights);
+  expect_near(std::get<0>(a), std::get<0>(b), 1e-4);
+  expect_near(std::get<1>(a), std::get<1>(b), 1e-4);
+  expect_near(std::get<2>(a), std::get<2>(b), 1e-4);
+  expect_near(std::get<3>(a), std::get<3>(b), 1e-4);
+  const at::Tensor u = std::get<2>(b), v = std::get<3>(b);
+  expect_near(ops::composite::peer_gather_backward_values(grad, values, x, slots, u, v, false),
+              ops::cpu::peer_gather_backward_values(grad, values, x, slots, u, v, false), 1e-4);
+}
+
+TEST(PeerGather, RefusesWhatDoesNotFit) {
+  const at::Tensor values = normal({10, 8}, 1), weights = normal({2, 3}, 2), x = normal({2, 4}, 3);
+  const at::Tensor slots = torch::zeros({2, 3}, torch::kLong);
+  EXPECT_THROW(peer_gather(values, normal({3, 4}, 1), slots, weights), c10::ValueError);
+  EXPECT_THROW(peer_gather(values, normal({2, 8}, 1), slots, weights), c10::ValueError);
+  EXPECT_THROW(peer_gather(values, x.to(torch::kDouble), slots, weights), c10::TypeError);
+  EXPECT_THROW(peer_gather(values, x, torch::full({2, 3}, 10, torch::kLong), weights),
+               c10::IndexError);
+}
+
+}  // namespace
+}  // namespace memlayers

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memlayers/ops.h"
+#include "ops/backend.h"
+#include "ops/op_testing.h"
+
+namespace memlayers {
+namespace {
+
+using testing::expect_near;
+using testing::normal;
+
+// The score of every slot, [T, H, n * n] in slot order.
+at::Tensor all_scores(const at::Tensor& query, const at::Tensor& keys) {
+  const std::int64_t T = query.size(0), H = query.size(1), n = keys.size(2);
+  const at::Tensor products = torch::einsum("thsd,hsnd->thsn", {query.view({T, H, 2, -1}), keys});
+  const at::Tensor grid =
+      (products.select(2, 0).unsqueeze(-1) + products.select(2, 1).unsqueeze(-2)).flatten(2);
+  at::Tensor scores = torch::empty_like(grid);
+  scores.index_copy_(2, row_major_slots(n), grid);
+  return scores;
+}
+
+struct Shape {
+  std::int64_t T, H, d, n, k;
+};
+
+const std::vector<Shape> kShapes = {{1, 1, 2, 1, 1},    {3, 2, 6, 5, 5},      {7, 1, 16, 17, 3},
+                                    {65, 3, 10, 33, 8}, {300, 2, 32, 40, 32}, {2, 4, 64, 700, 16}};
+
+TEST(Lookup, FindsWhatBruteForceOverAllSlotsFinds) {
+  for (const auto& [T, H, d, n, k] : kShapes) {
+    const at::Tensor query = normal({T, H, d}, 1), keys = normal({H, 2, n, d / 2}, 2);
+    const auto [slots, scores] = lookup(query, keys, k);
+    const auto [wanted, where] = all_scores(query, keys).topk(k);
+    const double tolerance = testing::sum_tolerance(d, 4 * std::sqrt(static_cast<double>(d)));
+    expect_near(scores, wanted, tolerance);
+    // Each slot's own score is the one returned with it, and no slot comes twice.
+    expect_near(all_scores(query, keys).gather(2, slots), scores, tolerance);
+    const auto [sorted, order] = slots.sort(-1);
+    if (k > 1) {
+      EXPECT_TRUE((sorted.slice(2, 1) != sorted.slice(2, 0, k - 1)).all().item<bool>());
+    }
+  }
+}
+
+TEST(Lookup, AgreesWithItsAtenTwinForwardAndBackward) {
+  for (const auto& [T, H, d, n, k] : kShapes) {
+    at::Tensor query = normal({T, H, d}, 3).requires_grad_();
+    at::Tensor keys = normal({H, 2, n, d / 2}, 4).requires_grad_();
+    at::Tensor query2 = query.detach().clone().requires_grad_();
+    at::Tensor keys2 = keys.detach().clone().requires_grad_();
+    const at::Tensor grad = normal({T, H, k}, 5);
+    const auto [slots, scores] = lookup(query, keys, k);
+    const auto [slots2, scores2] = reference::lookup(query2, keys2, k);
+    EXPECT_TRUE(torch::equal(slots, slots2)) << "n " << n << " k " << k;
+    scores.backward(grad);
+    scores2.backward(grad);
+    expect_near(query.grad(), query2.grad(), testing::sum_tolerance(k, 20));
+    expect_near(keys.grad(), keys2.grad(), testing::sum_tolerance(T * k, 20));
+  }
+}
+
+TEST(Lookup, BackwardOnOtherDevicesIsTheSameFormula) {
+  const at::Tensor query = normal({9, 2, 8}, 1), keys = normal({2, 2, 6, 4}, 2);
+  const auto [slots, scores] = lookup(query, keys, 4);
+  const at::Tensor grad = normal({9, 2, 4}, 3);
+  const auto [q1, k1] = ops::cpu::lookup_backward(grad, query, keys, slots);
+  const auto [q2, k2] = ops::composite::lookup_backward(grad, query, keys, slots);
+  expect_near(q1, q2, 1e-5);
+  expect_near(k1, k2, 1e-5);
+}
+
+TEST(Lookup, GradientOfASubKeyThatWasNotChosenIsZero) {
+  at::Tensor query = normal({2, 1, 8}, 1), keys = normal({1, 2, 50, 4}, 2).requires_grad_();
+  const auto [slots, scores] = lookup(query, keys, 3);
+  scores.sum().backward();
+  EXPECT_LE((keys.grad().abs().sum(-1) > 0).sum().item<int64_t>(), 2 * 2 * 3);
+  EXPECT_GT((keys.grad().abs().sum(-1) > 0).sum().item<int64_t>(), 0);
+}
+
+TEST(Lookup, GivesTheSameBitsForAnyNumberOfThreads) {
+  const at::Tensor query = normal({500, 3, 32}, 1), keys = normal({3, 2, 64, 16}, 2);
+  const at::Tensor grad = normal({500, 3, 8}, 3);
+  testing::expect_same_bits_for_any_threads([&] { return std::get<1>(lookup(query, keys, 8)); });
+  const at::Tensor slots = std::get<0>(lookup(query, keys, 8));
+  testing::expect_same_bits_for_any_threads(
+      [&] { return std::get<1>(ops::dispatch::lookup_backward(grad, query, keys, slots)); });
+}
+
+TEST(Lookup, TakesBfloat16AndScoresInFloat32) {
+  const at::Tensor query = normal({5, 2, 16}, 1).to(torch::kBFloat16);
+  const at::Tensor keys = normal({2, 2, 12, 8}, 2).to(torch::kBFloat16);
+  const auto [slots, scores] = lookup(query, keys, 4);
+  const auto [slots2, scores2] = lookup(query.to(torch::kFloat), keys.to(torch::kFloat), 4);
+  EXPECT_TRUE(torch::equal(slots, slots2));
+  EXPECT_TRUE(torch::equal(scores, scores2));
+}
+
+TEST(Lookup, ShowsNanInsteadOfHidingIt) {
+  at::Tensor query = normal({2, 1, 8}, 1), keys = normal({1, 2, 9, 4}, 2);
+  query[0][0][0] = std::numeric_limits<float>::quiet_NaN();
+  const auto [slots, scores] = lookup(query, keys, 3);
+  EXPECT_TRUE(scores[0].isnan().all().item<bool>());
+  EXPECT_FALSE(scores[1].isnan().any().item<bool>());
+  EXPECT_TRUE(((slots >= 0) & (slots < 81)).all().item<bool>());
+}
+
+TEST(Lookup, TakesNoTokensAndTensorsThatAreNotContiguous) {
+  const at::Tensor keys = normal({2, 2, 9, 4}, 2);
+  EXPECT_EQ(std::get<0>(lookup(torch::zeros({0, 2, 8}), keys, 3)).sizes(),
+            at::IntArrayRef({0, 2, 3}));
+  const at::Tensor query = normal({2, 6, 8}, 1).transpose(0, 1);
+  EXPECT_TRUE(torch::equal(std::get<1>(lookup(query, keys, 3)),
+                           std::get<1>(lookup(query.contiguous(), keys, 3))));
+}
+
+TEST(Lookup, RefusesWhatDoesNotFit) {
+  const at::Tensor query = normal({2, 2, 8}, 1), keys = normal({2, 2, 9, 4}, 2);
+  EXPECT_THROW(lookup(query, keys, 0), c10::ValueError);
+  EXPECT_THROW(lookup(query, keys, 10), c10::ValueError);
+  EXPECT_THROW(lookup(query.flatten(1), keys, 3), c10::ValueError);
+  EXPECT_THROW(lookup(query, normal({3, 2, 9, 4}, 1), 3), c10::ValueError);
+  EXPECT_THROW(lookup(query, normal({2, 2, 9, 5}, 1), 3), c10::ValueError);
+  EXPECT_THROW(lookup(query, keys.to(torch::kDouble), 3), c10::TypeError);
+  EXPECT_THROW(lookup(query.to(torch::kBFloat16), keys, 3), c10::TypeError);
+  EXPECT_THROW(ops::dispatch::lookup_backward(torch::zeros({2, 2, 3}), query, keys,
+                                              torch::full({2, 2, 3}, 81, torch::kLong)),
+               c10::IndexError);
+}
+
+TEST(Slots, ShellNumberingSurvivesGrowth) {
+  for (std::int64_t n : {1, 2, 5, 40}) {
+    const at::Tensor slots = row_major_slots(n);
+    const auto [sorted, order] = slots.sort();
+    EXPECT_TRUE(
+        torch::equal(sorted, torch::arange(n * n)));  // the first n^2 numbers are the n x n grid
+  }
+  for (std::int64_t slot : {0L, 1L, 2L, 3L, 99L, (1L << 52) + 12345, (1L << 60) - 1, 1L << 60}) {
+    const auto [row, column] = cell_of(slot);
+    EXPECT_EQ(slot_of(row, column), slot);
+  }
+  EXPECT_EQ(slot_of(0, 1), 1);  // m*m + m + i - j
+  EXPECT_EQ(slot_of(1, 0), 3);
+}
+
+}  // namespace
+}  // namespace memlayers

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memlayers/ops.h"
+#include "ops/op_testing.h"
+
+namespace memlayers {
+namespace {
+
+using testing::expect_near;
+using testing::normal;
+using testing::random_slots;
+
+constexpr std::int64_t kSlots = 60, kWidth = 19;
+
+RowState make_state(bool has_master) {
+  RowState state;
+  state.exp_avg = torch::zeros({kSlots, kWidth});
+  state.exp_avg_sq = torch::zeros({kSlots, kWidth});
+  state.steps = torch::zeros({kSlots}, torch::kInt);
+  if (has_master) state.master = torch::zeros({kSlots, kWidth});
+  return state;
+}
+
+std::vector<FactoredGradient> make_gradient(std::uint64_t seed) {
+  return {
+      {random_slots({8, 3}, 25, seed), normal({8, 3}, seed + 1), normal({8, kWidth}, seed + 2), 0},
+      {random_slots({5, 2}, 25, seed + 3), normal({5, 2}, seed + 4), normal({5, 7}, seed + 5), 12}};
+}
+
+GroupedGradient grouped(std::uint64_t seed) { return group(make_gradient(seed), kSlots, kWidth); }
+
+TEST(Group, GradientOfEachRowIsTheSumOfItsContributions) {
+  const auto parts = make_gradient(1);
+  at::Tensor wanted = torch::zeros({kSlots, kWidth});
+  for (const FactoredGradient& part : parts) {
+    for (std::int64_t t = 0; t < part.slots.size(0); ++t) {
+      for (std::int64_t j = 0; j < part.slots.size(1); ++j) {
+        wanted[part.slots[t][j].item<int64_t>()]
+            .narrow(0, part.first_column, part.rows.size(1))
+            .add_(part.rows[t] * part.weights[t][j]);
+      }
+    }
+  }
+  expect_near(to_dense(parts, kSlots, kWidth), wanted, testing::sum_tolerance(30, 10));
+  EXPECT_NEAR(norm(grouped(1), kWidth), wanted.norm().item<double>(), 1e-4);
+}
+
+TEST(Group, OrdersEntriesBySlotAndKeepsTheirOrder) {
+  // More slots than one digit of the radix sort holds.
+  const std::int64_t slots_in_pool = 5'000'000;
+  const at::Tensor slots = random_slots({1000, 4}, slots_in_pool, 5);
+  const GroupedGradient g =
+      group({{slots, torch::ones({1000, 4}), torch::ones({1000, 1}), 0}}, slots_in_pool, 1);
+  const at::Tensor ordered = slots.flatten().index_select(0, g.entries);
+  EXPECT_TRUE((ordered.slice(0, 1) >= ordered.slice(0, 0, -1)).all().item<bool>());
+  EXPECT_TRUE(torch::equal(std::get<0>(torch::_unique(slots)), g.slots));
+  const at::Tensor same = ordered.slice(0, 1) == ordered.slice(0, 0, -1);
+  const at::Tensor later = g.entries.slice(0, 1) > g.entries.slice(0, 0, -1);
+  EXPECT_TRUE((~same | later).all().item<bool>());
+}
+
+TEST(UpdateAdamW, TouchedRowsMoveAsUnderTorchsAdamW) {
+  at::Tensor values = normal({kSlots, kWidth}, 9);
+  const at::Tensor before = values.clone();
+  // A row that is touched in every step sees what torch's AdamW computes for it.
+  at::Tensor parameter = values.clone().requires_grad_();
+  torch::optim::AdamW adamw(
+      {parameter}, torch::optim::AdamWOptions(0.01).betas({0.9, 0.95}).eps(1e-8).weight_decay(0.1));
+  RowState state = make_state(false);
+  at::Tensor always = torch::ones({kSlots}, torch::kBool),
+             ever = torch::zeros({kSlots}, torch::kBool);
+  for (std::uint64_t step = 0; step < 5; ++step) {
+    const GroupedGradient g = grouped(step % 2 == 0 ? 1 : 100);
+    const at::Tensor touched = torch::zeros({kSlots}, torch::kBool).index_fill(0, g.slots, true);
+    always = always & touched;
+    ever = ever | touched;
+    update_adamw(
+        values, state, g,
+        {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .gradient_scale = 0.5});
+    parameter.mutable_grad() = to_dense(g.parts, kSlots, kWidth) * 0.5;
+    adamw.step();
+  }
+  ASSERT_GT(always.sum().item<int64_t>(), 3);
+  ASSERT_LT(ever.sum().item<int64_t>(), kSlots);
+  const at::Tensor mask = always.unsqueeze(1);
+  expect_near(values.masked_select(mask), parameter.detach().masked_select(mask), 1e-6);
+  // Rows never touched keep their bits and have no state.
+  const at::Tensor untouched = (~ever).nonzero().squeeze(1);
+  EXPECT_TRUE(torch::equal(values.index_select(0, untouched), before.index_select(0, untouched)));
+  EXPECT_EQ(state.exp_avg.index_select(0, untouched).abs().sum().item<float>(), 0);
+  EXPECT_EQ(state.steps.index_select(0, untouched).sum().item<int64_t>(), 0);
+}
+
+TEST(UpdateAdamW, MasterCopyKeepsWhatBfloat16Loses) {
+  at::Tensor exact = normal({kSlots, kWidth}, 9).to(torch::kBFloat16).to(torch::kFloat);
+  at::Tensor rows = exact.to(torch::kBFloat16);
+  RowState exact_state = make_state(false), state = make_state(true);
+  state.master.copy_(rows);
+  for (int step = 0; step < 20; ++step) {
+    update_adamw(exact, exact_state, grouped(1), {.lr = 1e-4});
+    update_adamw(rows, state, grouped(1), {.lr = 1e-4});
+  }
+  EXPECT_TRUE(torch::equal(state.master, exact));
+  EXPECT_TRUE(torch::equal(rows, exact.to(torch::kBFloat16)));
+}
+
+TEST(UpdateAdamW, StochasticRoundingKeepsSmallStepsOnAverage) {
+  // One step is far below half a unit in the last place of 1.0 in bfloat16 (2^-8): rounding to
+  // nearest would never move. The mean over rows x columns x steps moves as in float32.
+  const std::int64_t slots = 400, width = 64;
+  at::Tensor rows = torch::ones({slots, width}, torch::kBFloat16);
+  RowState state;
+  const GroupedGradient g = group({{torch::arange(slots).unsqueeze(1), torch::ones({slots, 1}),
+                                    torch::ones({slots, width}), 0}},
+                                  slots, width);
+  const int steps = 20;
+  for (int step = 0; step < steps; ++step) {
+    update_sgd(rows, state, g, {.lr = 1e-4, .rounding_seed = static_cast<std::uint64_t>(step)});
+  }
+  const double moved = 1 - rows.to(torch::kDouble).mean().item<double>();
+  // A rounding errs by less than 2^-8; the mean over n independent ones by about 2^-8 / sqrt(n).
+  const double bound = 5 * std::pow(2, -8) * std::sqrt(steps) / std::sqrt(slots * width);
+  EXPECT_NEAR(moved, steps * 1e-4, bound);
+}
+
+TEST(UpdateSgd, SubtractsTheScaledGradient) {
+  at::Tensor values = normal({kSlots, kWidth}, 9);
+  const at::Tensor wanted = values - 0.1 * 0.5 * to_dense(make_gradient(1), kSlots, kWidth);
+  RowState state;
+  update_sgd(values, state, grouped(1), {.lr = 0.1, .gradient_scale = 0.5});
+  expect_near(values, wanted, 1e-5);
+}
+
+TEST(UpdateAdamW, GivesTheSameBitsForAnyNumberOfThreads) {
+  const std::vector<FactoredGradient> parts{
+      {random_slots({400, 16}, kSlots, 1), normal({400, 16}, 2), normal({400, kWidth}, 3), 0}};
+  testing::expect_same_bits_for_any_threads([&] {
+    at::Tensor values = normal({kSlots, kWidth}, 9).to(torch::kBFloat16);
+    RowState state = make_state(false);
+    update_adamw(values, state, group(parts, kSlots, kWidth), {.rounding_seed = 4});
+    return values;
+  });
+}
+
+TEST(Update, RefusesWhatDoesNotFit) {
+  at::Tensor values = normal({kSlots, kWidth}, 9);
+  RowState state = make_state(false);
+  EXPECT_THROW(group(make_gradient(1), 10, kWidth), c10::IndexError);
+  EXPECT_THROW(group(make_gradient(1), kSlots, 15), c10::ValueError);
+  RowState wrong = make_state(false);
+  wrong.exp_avg = torch::zeros({kSlots, 3});
+  EXPECT_THROW(update_adamw(values, wrong, grouped(1), {}), c10::ValueError);
+  RowState master_of_float = make_state(true);
+  EXPECT_THROW(update_adamw(values, master_of_float, grouped(1), {}), c10::ValueError);
+  at::Tensor twisted = normal({kWidth, kSlots}, 9).t();
+  EXPECT_THROW(update_adamw(twisted, state, grouped(1), {}), c10::ValueError);
+  at::Tensor small = normal({5, kWidth}, 9);
+  RowState small_state;
+  EXPECT_THROW(update_sgd(small, small_state, grouped(1), {}), c10::IndexError);
+}
+
+}  // namespace
+}  // namespace memlayers
