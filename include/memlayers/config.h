@@ -28,16 +28,16 @@ enum class MemoryPlacement {
 struct MemoryConfig {
   // Decoder layers that hold a memory layer, counted from 0, ascending. Absent: see
   // default_memory_layers(). Empty: none (the dense twin).
-  std::optional<std::vector<std::int64_t>> layers;
-  std::int64_t n_keys = 128;          // sub-keys per set: the pool has n_keys^2 slots
-  std::int64_t heads = 4;             // independent lookups per token
-  std::int64_t knn = 32;              // slots read per head, at most n_keys
-  std::int64_t k_dim = 128;           // width of a query; each half is k_dim / 2, so even
-  std::optional<std::int64_t> v_dim;  // width of a value row; absent: the model's dim
+  std::optional<std::vector<std::int64_t>> layers = {};
+  std::int64_t n_keys = 128;               // sub-keys per set: the pool has n_keys^2 slots
+  std::int64_t heads = 4;                  // independent lookups per token
+  std::int64_t knn = 32;                   // slots read per head, at most n_keys
+  std::int64_t k_dim = 128;                // width of a query; each half is k_dim / 2, so even
+  std::optional<std::int64_t> v_dim = {};  // width of a value row; absent: the model's dim
   MemoryVariant variant = MemoryVariant::kMemoryPlus;
   MemoryPlacement placement = MemoryPlacement::kReplace;
   // Wo: absent means "where it is needed": always for Memory+, else where v_dim differs from dim.
-  std::optional<bool> value_proj;
+  std::optional<bool> value_proj = {};
   bool qk_norm = true;  // RMSNorm with a learned scale on query halves and sub-keys
   bool gate = false;    // multiply the output by sigmoid(x . g + b), one number a token
   RowType row_dtype = RowType::kFloat32;
@@ -60,24 +60,24 @@ struct RopeConfig {
 enum class DenseType { kFloat32, kBFloat16 };  // element type of everything but the pool
 
 struct ModelConfig {
-  std::int64_t dim = 256;                // hidden_size
-  std::int64_t layers = 8;               // num_hidden_layers
-  std::int64_t heads = 8;                // num_attention_heads
-  std::optional<std::int64_t> kv_heads;  // num_key_value_heads; absent: heads
-  std::optional<std::int64_t> head_dim;  // absent: dim / heads
-  std::int64_t ff_dim = 688;             // intermediate_size
+  std::int64_t dim = 256;                     // hidden_size
+  std::int64_t layers = 8;                    // num_hidden_layers
+  std::int64_t heads = 8;                     // num_attention_heads
+  std::optional<std::int64_t> kv_heads = {};  // num_key_value_heads; absent: heads
+  std::optional<std::int64_t> head_dim = {};  // absent: dim / heads
+  std::int64_t ff_dim = 688;                  // intermediate_size
   std::int64_t vocab_size = 32000;
   std::int64_t context = 512;  // max_position_embeddings, tokens
-  RopeConfig rope;
+  RopeConfig rope = {};
   double norm_eps = 1e-5;
   bool tie_embeddings = true;
   bool attention_bias = false;
   bool mlp_bias = false;
-  std::optional<std::int64_t> bos_token;
-  std::vector<std::int64_t> eos_tokens;  // any of these ends a generation
-  std::optional<std::int64_t> pad_token;
+  std::optional<std::int64_t> bos_token = {};
+  std::vector<std::int64_t> eos_tokens = {};  // any of these ends a generation
+  std::optional<std::int64_t> pad_token = {};
   DenseType dtype = DenseType::kFloat32;
-  std::optional<MemoryConfig> memory;  // absent: a plain LLaMA decoder
+  std::optional<MemoryConfig> memory = {};  // absent: a plain LLaMA decoder
 
   std::int64_t num_kv_heads() const { return kv_heads.value_or(heads); }
   std::int64_t attention_head_dim() const { return head_dim.value_or(dim / heads); }
@@ -101,22 +101,22 @@ enum class DataFormat {
 };
 
 struct DataConfig {
-  std::vector<std::string> train;  // files, folders, or "-" for standard input
-  std::vector<std::string> valid;  // empty: none
+  std::vector<std::string> train = {};  // files, folders, or "-" for standard input
+  std::vector<std::string> valid = {};  // empty: none
   DataFormat format = DataFormat::kAuto;
   // A tokenizer.model or tokenizer.json, or a folder that holds one. Absent: train one on `train`.
-  std::optional<std::string> tokenizer;
+  std::optional<std::string> tokenizer = {};
   bool pack = true;  // join documents to full sequences; false: one document a sequence
-  std::optional<std::string> cache;  // folder of the token cache; absent: <out>/cache
+  std::optional<std::string> cache = {};  // folder of the token cache; absent: <out>/cache
 };
 
 struct TrainStepConfig {
-  std::optional<std::int64_t> steps;  // optimizer steps; give this or epochs
-  std::optional<double> epochs;       // passes over the training data
-  std::int64_t batch_tokens = 4096;   // tokens (padding included) of one micro-batch, at most
-  std::int64_t accumulate = 1;        // micro-batches an optimizer step
-  double lr = 3e-4;                   // dense weights, after warm-up
-  double value_lr = 1e-3;             // pool rows
+  std::optional<std::int64_t> steps = {};  // optimizer steps; give this or epochs
+  std::optional<double> epochs = {};       // passes over the training data
+  std::int64_t batch_tokens = 4096;        // tokens (padding included) of one micro-batch, at most
+  std::int64_t accumulate = 1;             // micro-batches an optimizer step
+  double lr = 3e-4;                        // dense weights, after warm-up
+  double value_lr = 1e-3;                  // pool rows
   Schedule schedule = Schedule::kCosine;
   Schedule value_schedule = Schedule::kConstant;
   double min_lr_ratio = 0.1;        // where a decaying schedule ends, relative to its peak
@@ -128,8 +128,8 @@ struct TrainStepConfig {
   double value_beta1 = 0.9;
   double value_beta2 = 0.95;
   double eps = 1e-8;
-  std::optional<double> clip = 1.0;  // norm of the dense gradient; absent: off
-  std::optional<double> value_clip;  // norm of the pool's gradient; absent: off
+  std::optional<double> clip = 1.0;       // norm of the dense gradient; absent: off
+  std::optional<double> value_clip = {};  // norm of the pool's gradient; absent: off
   PoolOptimizer value_optimizer = PoolOptimizer::kAdamW;
   bool master_rows = false;  // bfloat16 rows: float32 master instead of stochastic rounding
   std::int64_t seed = 0;
@@ -139,14 +139,14 @@ struct TrainStepConfig {
   std::int64_t save_every = 0;    // steps; 0: only at the end
   std::int64_t keep = 2;          // complete checkpoints kept
   std::int64_t sample_every = 0;  // steps; 0: never
-  std::vector<std::string> sample_prompts;
+  std::vector<std::string> sample_prompts = {};
   std::int64_t max_bad_steps = 20;  // non-finite losses in a row before giving up
   std::string resume = "auto";      // "auto", "never", or a checkpoint folder
 };
 
 struct TrainConfig {
   std::string out = "runs/demo";
-  std::optional<std::string> init;  // a model folder to start from, instead of random weights
+  std::optional<std::string> init = {};  // a model folder to start from, instead of random weights
   ModelConfig model;
   DataConfig data;
   TrainStepConfig train;

@@ -15,11 +15,11 @@ namespace memlayers {
 
 struct GenerateOptions {
   std::int64_t max_tokens = 128;
-  double temperature = 0;             // 0: greedy
-  std::optional<std::int64_t> top_k;  // keep the k most likely tokens
-  std::optional<double> top_p;        // keep the smallest set with this much probability
-  std::uint64_t seed = 0;             // row b of a batch draws from (seed, b)
-  std::vector<std::string> stop;      // text that ends a generation; not part of the result
+  double temperature = 0;                  // 0: greedy
+  std::optional<std::int64_t> top_k = {};  // keep the k most likely tokens
+  std::optional<double> top_p = {};        // keep the smallest set with this much probability
+  std::uint64_t seed = 0;                  // row b of a batch draws from (seed, b)
+  std::vector<std::string> stop = {};      // text that ends a generation; not part of the result
   bool ignore_eos = false;
 
   void validate() const;  // throws Error naming the first wrong field
@@ -29,7 +29,7 @@ enum class FinishReason { kStop /* EOS or stop string */, kLength /* max_tokens 
 
 struct Generation {
   std::string text;  // without the prompt
-  std::vector<std::int32_t> tokens;
+  std::vector<std::int32_t> tokens = {};
   FinishReason finish = FinishReason::kLength;
   std::int64_t prompt_tokens = 0;
 };

@@ -33,7 +33,7 @@ struct StepMetrics {
   double value_grad_norm = 0;     // pool, before clipping
   std::int64_t touched_rows = 0;  // pool rows that this step changed
   std::int64_t bad_steps = 0;     // steps skipped so far because loss or gradient was not finite
-  std::optional<double> eval_loss;
+  std::optional<double> eval_loss = {};
 };
 
 // A greedy continuation of one of the configured prompts.
