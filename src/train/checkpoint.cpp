@@ -133,7 +133,8 @@ void save_checkpoint(io::FileSystem& files, const std::string& path, const Train
   dense.emplace_back("rng", at::detail::getDefaultCPUGenerator().get_state());
   write_tensors(files, folder.file(kDenseFile), dense);
   if (parts.rows != nullptr) {
-    write_tensors(files, folder.file(kRowsFile), row_tensors(*parts.rows, parts.usage));
+    write_tensors(files, folder.file(kRowsFile),
+                  row_tensors(*parts.rows, parts.model->pool()->usage()));
   }
   folder.write_text("training.toml", to_toml(config));
   folder.write_text(kStateFile, state_json(state));
@@ -179,7 +180,9 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   read_tensors(files, io::join(path, kDenseFile), dense);
   generator.set_state(random_state);
   if (parts.rows != nullptr) {
-    read_tensors(files, io::join(path, kRowsFile), row_tensors(*parts.rows, parts.usage));
+    const at::Tensor usage = at::empty_like(parts.model->pool()->usage());
+    read_tensors(files, io::join(path, kRowsFile), row_tensors(*parts.rows, usage));
+    parts.model->pool()->set_usage(usage);
   }
 }
 

@@ -5,9 +5,8 @@
 // file.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -38,7 +37,6 @@ struct RunParts {  // all that is saved and restored
   std::shared_ptr<const Tokenizer> tokenizer;
   DenseAdamW* dense = nullptr;
   RowAdamW* rows = nullptr;  // null without a pool
-  at::Tensor usage;          // [slots] int64, of all runs together; undefined without a pool
 };
 
 std::string checkpoint_path(const std::string& run_folder, std::int64_t step);

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/resume.h"
+
+#include <map>
+#include <sstream>
+
+#include "io/folder.h"
+#include "memlayers/error.h"
+
+namespace memlayers::train {
+namespace {
+
+// "section.key" -> value, as to_toml() writes them: one a line.
+std::map<std::string, std::string> fields(const TrainConfig& config) {
+  std::map<std::string, std::string> found;
+  std::istringstream lines(to_toml(config));
+  std::string line, section;
+  while (std::getline(lines, line)) {
+    if (line.starts_with('[') && line.ends_with(']')) {
+      section = line.substr(1, line.size() - 2) + ".";
+    } else if (const std::size_t equals = line.find(" = "); equals != std::string::npos) {
+      found[section + line.substr(0, equals)] = line.substr(equals + 3);
+    }
+  }
+  return found;
+}
+
+std::string checkpoint_folder(io::FileSystem& files, const std::string& path) {
+  if (!files.is_folder(path)) {
+    throw Error("train.resume: " + path +
+                ": no such folder; wanted a checkpoint, \"auto\" or \"never\"");
+  }
+  if (io::is_complete(files, path) && files.exists(io::join(path, "trainer.json"))) return path;
+  const auto found = find_checkpoints(files, path);
+  if (found.empty()) {
+    throw Error("train.resume: " + path +
+                ": neither a complete checkpoint (MANIFEST.json and trainer.json) nor a run folder "
+                "that holds one");
+  }
+  return found.back().path;
+}
+
+}  // namespace
+
+std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainConfig& config) {
+  const std::vector<FoundCheckpoint> found = find_checkpoints(files, config.out);
+  ResumePoint point;
+  if (config.train.resume == "never") {
+    if (!found.empty()) {
+      throw Error("train.resume: \"never\", but " + found.back().path +
+                  " is a complete checkpoint, which is not overwritten; choose another out");
+    }
+    return std::nullopt;
+  }
+  if (config.train.resume == "auto") {
+    if (found.empty()) return std::nullopt;
+    point.folder = found.back().path;
+  } else {
+    point.folder = checkpoint_folder(files, config.train.resume);
+  }
+  io::verify_folder(files, point.folder);
+  point.state = load_run_state(files, point.folder);
+  if (!found.empty() && found.back().step > point.state.step) {
+    throw Error("train.resume: " + point.folder + " stands at step " +
+                std::to_string(point.state.step) + ", but " + found.back().path +
+                " is a later complete checkpoint, which is not overwritten; choose another out");
+  }
+  return point;
+}
+
+void check_same_model(const TrainConfig& config, const std::string& checkpoint) {
+  const auto before = fields(load_train_config(io::join(checkpoint, "training.toml"), {}));
+  const auto now = fields(config);
+  const auto value = [](const std::map<std::string, std::string>& in, const std::string& key) {
+    const auto at = in.find(key);
+    return at == in.end() ? std::string("absent") : at->second;
+  };
+  std::map<std::string, std::string> keys = before;
+  keys.insert(now.begin(), now.end());
+  for (const auto& [key, ignored] : keys) {
+    if (!key.starts_with("model.") && !key.starts_with("memory.")) continue;
+    if (value(before, key) != value(now, key)) {
+      throw Error(key + ": " + value(now, key) + ", but the checkpoint " + checkpoint + " has " +
+                  value(before, key) +
+                  "; a run resumes with the model it began with (start another with init)");
+    }
+  }
+}
+
+}  // namespace memlayers::train

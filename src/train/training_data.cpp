@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/training_data.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "memlayers/checkpoint.h"
+#include "memlayers/error.h"
+
+namespace memlayers::train {
+namespace {
+
+std::shared_ptr<const Tokenizer> train_on(io::FileSystem& files, const TrainConfig& config) {
+  std::vector<std::string> texts;
+  text::read_documents(
+      files, config.data.train, config.data.format, [&](const text::Document& document) {
+        texts.push_back(document.prompt.empty() ? document.answer
+                                                : document.prompt + " " + document.answer);
+      });
+  return train_tokenizer(texts, config.model.vocab_size);
+}
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> make_tokenizer(io::FileSystem& files, const TrainConfig& config,
+                                                const std::optional<std::string>& checkpoint) {
+  if (checkpoint) {
+    auto tokenizer = load_tokenizer(*checkpoint);
+    if (config.data.tokenizer &&
+        load_tokenizer(*config.data.tokenizer)->file_bytes() != tokenizer->file_bytes()) {
+      throw Error("data.tokenizer: " + *config.data.tokenizer +
+                  " is another tokenizer than that of " + *checkpoint +
+                  ", with which the run began");
+    }
+    return tokenizer;
+  }
+  if (config.data.tokenizer) return load_tokenizer(*config.data.tokenizer);
+  if (config.init) return load_tokenizer(resolve_model_folder(*config.init));
+  return train_on(files, config);
+}
+
+ModelConfig fit_to_tokenizer(ModelConfig model, const Tokenizer& tokenizer) {
+  if (tokenizer.vocab_size() > model.vocab_size) {
+    throw Error("model.vocab_size: " + std::to_string(model.vocab_size) +
+                ", but the tokenizer has " + std::to_string(tokenizer.vocab_size()) +
+                " tokens; wanted at least as many");
+  }
+  model.bos_token = tokenizer.bos();
+  model.pad_token = tokenizer.pad();
+  model.eos_tokens.clear();
+  if (tokenizer.eos()) model.eos_tokens.push_back(*tokenizer.eos());
+  return model;
+}
+
+TrainingData::TrainingData(io::FileSystem& files, const TrainConfig& config,
+                           const Tokenizer& tokenizer, std::int64_t context,
+                           const TokenizingReport& report)
+    : config_(config), context_(context) {
+  const std::string folder = config.data.cache.value_or(io::join(config.out, "cache"));
+  io::make_folders(files, folder);
+  const auto open = [&](const std::vector<std::string>& paths) {
+    return std::make_shared<const text::TokenCache>(text::TokenCache::open_or_build(
+        files, folder, paths, config.data.format, tokenizer, report));
+  };
+  text::BatchOptions options{.batch_tokens = config.train.batch_tokens,
+                             .context = context,
+                             .pack = config.data.pack,
+                             .shuffle = true,
+                             .seed = static_cast<std::uint64_t>(config.train.seed),
+                             .pad_token = tokenizer.pad().value_or(tokenizer.eos().value_or(0))};
+  train_ = open(config.data.train);
+  batches_ = std::make_unique<text::BatchStream>(train_, options);
+  if (config.data.valid.empty()) return;
+  options.shuffle = false;
+  valid_ = open(config.data.valid);
+  valid_batches_ = std::make_unique<text::BatchStream>(valid_, options);
+}
+
+std::int64_t TrainingData::batches_in_epoch(std::int64_t epoch) {
+  if (counted_epoch_ != epoch) {
+    counted_batches_ = batches_->batches_in_epoch(epoch);
+    counted_epoch_ = epoch;
+  }
+  return counted_batches_;
+}
+
+double TrainingData::epoch() {
+  const text::BatchStream::Position at = batches_->position();
+  return static_cast<double>(at.epoch) +
+         static_cast<double>(at.batch) / static_cast<double>(batches_in_epoch(at.epoch));
+}
+
+std::int64_t TrainingData::total_steps() {
+  if (config_.train.steps) return *config_.train.steps;
+  // Epochs differ a little in batches where rows are grouped by length.
+  const double epochs = config_.train.epochs.value_or(1);
+  const auto whole = static_cast<std::int64_t>(epochs);
+  double count = 0;
+  for (std::int64_t epoch = 0; epoch < whole; ++epoch) {
+    count += static_cast<double>(batches_in_epoch(epoch));
+  }
+  const double part = epochs - static_cast<double>(whole);
+  if (part > 0) count += part * static_cast<double>(batches_in_epoch(whole));
+  return std::max<std::int64_t>(
+      1,
+      static_cast<std::int64_t>(std::ceil(count / static_cast<double>(config_.train.accumulate))));
+}
+
+std::string TrainingData::order() const {
+  return std::to_string(train_->documents()) + " documents, " + std::to_string(train_->tokens()) +
+         " tokens, context " + std::to_string(context_) + ", batch_tokens " +
+         std::to_string(config_.train.batch_tokens) + ", pack " +
+         (config_.data.pack ? "true" : "false") + ", seed " + std::to_string(config_.train.seed);
+}
+
+}  // namespace memlayers::train

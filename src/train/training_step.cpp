@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/training_step.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace memlayers::train {
+namespace {
+
+// Views of the batch's ids, without a copy; valid as long as the batch.
+at::Tensor view(std::vector<std::int64_t>& ids, const text::Batch& batch) {
+  return torch::from_blob(ids.data(), {batch.rows, batch.length}, torch::kLong);
+}
+
+at::Tensor batch_loss(Llama& model, text::Batch& batch) {
+  return answer_loss(model, model->hidden_states(view(batch.input, batch)),
+                     view(batch.target, batch));
+}
+
+}  // namespace
+
+StepOutcome train_step(Llama& model, DenseAdamW& dense, RowAdamW* rows,
+                       std::vector<text::Batch>& batches, const StepRates& rates) {
+  StepOutcome outcome;
+  std::int64_t targets = 0;
+  for (const text::Batch& batch : batches) {
+    outcome.tokens += batch.tokens;
+    targets += batch.target_tokens;
+  }
+  dense.zero_grad();
+  if (rows != nullptr) model->pool()->clear_gradient();
+  const auto give_up = [&] {
+    dense.zero_grad();
+    if (rows != nullptr) model->pool()->clear_gradient();
+    outcome.bad = true;
+    return outcome;
+  };
+
+  for (text::Batch& batch : batches) {
+    if (batch.target_tokens == 0) continue;
+    const double share = static_cast<double>(batch.target_tokens) / static_cast<double>(targets);
+    at::Tensor loss = batch_loss(model, batch);
+    if (batches.size() > 1) loss = loss * share;
+    outcome.loss += loss.item<double>();
+    if (!std::isfinite(outcome.loss)) return give_up();
+    loss.backward();
+  }
+
+  outcome.grad_norm = dense.gradient_norm();
+  if (!std::isfinite(outcome.grad_norm)) return give_up();
+  if (rows != nullptr) {
+    // First, for it leaves everything alone where the pool's gradient is not finite.
+    const RowAdamW::StepResult result = rows->step(rates.value_lr, 1, rates.value_clip);
+    outcome.value_grad_norm = result.gradient_norm;
+    if (!std::isfinite(result.gradient_norm)) return give_up();
+    outcome.touched_rows = result.touched_rows;
+  }
+  dense.step(rates.lr, outcome.grad_norm, rates.clip);
+  return outcome;
+}
+
+double validation_loss(Llama& model, text::BatchStream& stream) {
+  const at::NoGradGuard no_grad;
+  const bool was_training = model->is_training();
+  model->eval();
+  stream.seek({});
+  double sum = 0;
+  std::int64_t targets = 0;
+  for (std::int64_t n = stream.batches_in_epoch(0); n > 0; --n) {
+    text::Batch batch = stream.next();
+    if (batch.target_tokens == 0) continue;
+    sum += batch_loss(model, batch).item<double>() * static_cast<double>(batch.target_tokens);
+    targets += batch.target_tokens;
+  }
+  model->train(was_training);
+  return targets == 0 ? 0 : sum / static_cast<double>(targets);
+}
+
+}  // namespace memlayers::train

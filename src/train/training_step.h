@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "memlayers/llama.h"
+#include "memlayers/optimizer.h"
+#include "text/dataset.h"
+
+namespace memlayers::train {
+
+struct StepRates {
+  double lr, value_lr;
+  std::optional<double> clip, value_clip;
+};
+
+struct StepOutcome {
+  double loss = 0;  // mean over the target tokens of all micro-batches
+  double grad_norm = 0, value_grad_norm = 0;
+  std::int64_t touched_rows = 0;
+  std::int64_t tokens = 0;
+  bool bad =
+      false;  // loss or gradient not finite: weights, rows and optimizer states are as before
+};
+
+// One optimizer step over the micro-batches. The loss is the mean over all their target tokens, so
+// that how they were cut makes no difference but rounding. `rows` is null without a pool.
+StepOutcome train_step(Llama& model, DenseAdamW& dense, RowAdamW* rows,
+                       std::vector<text::Batch>& batches, const StepRates& rates);
+
+// Mean loss over all target tokens of one pass over the stream, from its beginning; no gradients.
+double validation_loss(Llama& model, text::BatchStream& stream);
+
+}  // namespace memlayers::train
