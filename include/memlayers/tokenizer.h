@@ -49,6 +49,7 @@ std::shared_ptr<const Tokenizer> train_tokenizer(const std::vector<std::string>&
 
 // Turns a stream of tokens into a stream of text: holds back bytes that are not yet a whole
 // character.
+// The pieces together are what decode() gives of all tokens behind the prompt.
 class StreamDecoder {
  public:
   explicit StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer,
@@ -57,10 +58,12 @@ class StreamDecoder {
   std::string finish();                  // what was held back
 
  private:
+  std::string take(std::string_view text);
+  void shorten();
+
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::vector<std::int32_t> tokens_;
-  std::size_t given_ = 0;
-  std::size_t window_ = 0;
+  std::vector<std::int32_t> tokens_;  // the last ones: those that matter for what follows
+  std::string given_;                 // of their text
 };
 
 }  // namespace memlayers
