@@ -97,10 +97,12 @@ void Trainer::Run::prepare() {
     checkpoint = resume->folder;
     train::check_same_model(config, resume->folder);
   }
-  parts.tokenizer = train::make_tokenizer(files, config, checkpoint);
+  TrainConfig sources = config;  // what is saved with a checkpoint keeps its "-"
+  sources.data = train::spool_standard_input(files, config);
+  parts.tokenizer = train::make_tokenizer(files, sources, checkpoint);
   make_model(resume);
   const std::int64_t context = std::min(config.model.context, parts.model->config().context);
-  data = std::make_unique<train::TrainingData>(files, config, *parts.tokenizer, context,
+  data = std::make_unique<train::TrainingData>(files, sources, *parts.tokenizer, context,
                                                callbacks.tokenizing);
   make_optimizers(resume);
   setup.context = context;
@@ -315,8 +317,8 @@ void Trainer::Run::sample() {
   parts.model->eval();
   GenerateOptions options;
   options.max_tokens = kSampleTokens;
-  const std::vector<Generation> generations = Generator(parts.model, parts.tokenizer)
-                                                  .generate(config.train.sample_prompts, options);
+  const std::vector<Generation> generations =
+      Generator(parts.model, parts.tokenizer).generate(config.train.sample_prompts, options);
   parts.model->train();
   for (std::size_t i = 0; i < generations.size(); ++i) {
     const TrainSample sample{

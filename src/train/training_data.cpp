@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 
+#include "io/folder.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
+#include "text/sources.h"
 
 namespace memlayers::train {
 namespace {
@@ -20,7 +23,28 @@ std::shared_ptr<const Tokenizer> train_on(io::FileSystem& files, const TrainConf
   return train_tokenizer(texts, config.model.vocab_size);
 }
 
+void spool(io::FileSystem& files, const std::string& folder, DataFormat format, std::string& path) {
+  if (path != "-") return;
+  io::make_folders(files, folder);
+  text::Source::standard_input(format).with_bytes(files, [&](std::string_view bytes) {
+    const std::string name = "standard-input-" + io::xxh3_hex(std::as_bytes(std::span(bytes)));
+    path = io::join(folder, name + (format == DataFormat::kJsonl ? ".jsonl" : ".txt"));
+    if (!files.exists(path)) io::write_atomic(files, path, bytes);
+  });
+}
+
 }  // namespace
+
+std::string cache_folder(const TrainConfig& config) {
+  return config.data.cache.value_or(io::join(config.out, "cache"));
+}
+
+DataConfig spool_standard_input(io::FileSystem& files, const TrainConfig& config) {
+  DataConfig data = config.data;
+  for (std::string& path : data.train) spool(files, cache_folder(config), data.format, path);
+  for (std::string& path : data.valid) spool(files, cache_folder(config), data.format, path);
+  return data;
+}
 
 std::shared_ptr<const Tokenizer> make_tokenizer(io::FileSystem& files, const TrainConfig& config,
                                                 const std::optional<std::string>& checkpoint) {
@@ -56,7 +80,7 @@ TrainingData::TrainingData(io::FileSystem& files, const TrainConfig& config,
                            const Tokenizer& tokenizer, std::int64_t context,
                            const TokenizingReport& report)
     : config_(config), context_(context) {
-  const std::string folder = config.data.cache.value_or(io::join(config.out, "cache"));
+  const std::string folder = cache_folder(config);
   io::make_folders(files, folder);
   const auto open = [&](const std::vector<std::string>& paths) {
     return std::make_shared<const text::TokenCache>(text::TokenCache::open_or_build(

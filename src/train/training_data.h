@@ -16,6 +16,12 @@ namespace memlayers::train {
 
 using TokenizingReport = std::function<void(std::int64_t documents, std::int64_t tokens)>;
 
+std::string cache_folder(const TrainConfig& config);
+
+// data with every "-" replaced by a copy of standard input in the cache folder: both the
+// tokenizer's training and the token cache read it, and it can be read only once.
+DataConfig spool_standard_input(io::FileSystem& files, const TrainConfig& config);
+
 // The tokenizer of the checkpoint to resume (which data.tokenizer, where given, must equal), else
 // data.tokenizer, else that of the init folder, else one trained on data.train.
 std::shared_ptr<const Tokenizer> make_tokenizer(io::FileSystem& files, const TrainConfig& config,
