@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "memlayers/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <limits>
+
+#include "io/folder.h"
+#include "memlayers/error.h"
+#include "support/temp_dir.h"
+#include "train/failing_files.h"
+#include "train/run_checkpoint.h"
+#include "train/run_testing.h"
+
+namespace memlayers {
+namespace {
+
+using testing::FailingFiles;
+using ::testing::HasSubstr;
+using testing::TempDir;
+using train::RunParts;
+using train::RunState;
+
+std::shared_ptr<const Tokenizer> tiny_tokenizer() {
+  static const auto tokenizer =
+      train_tokenizer({"the quick brown fox jumps over the lazy dog", "the red otter"}, 270);
+  return tokenizer;
+}
+
+// A model with optimizers that have done a step.
+struct Run {
+  explicit Run(std::int64_t n_keys = 6, PoolOptimizer kind = PoolOptimizer::kAdamW)
+      : config(testing::tiny_config("out", "facts.jsonl")) {
+    torch::manual_seed(1);
+    config.model.memory->n_keys = n_keys;
+    model = Llama(config.model, 1);
+    dense = std::make_unique<DenseAdamW>(model->dense_parameters(), DenseAdamW::Options{});
+    rows = std::make_unique<RowAdamW>(model->pool(), RowAdamW::Options{.kind = kind});
+    model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).square().sum().backward();
+    dense->step(0.1);
+    rows->step(0.1);
+    parts = {
+        .model = model, .tokenizer = tiny_tokenizer(), .dense = dense.get(), .rows = rows.get()};
+  }
+  TrainConfig config;
+  Llama model{nullptr};
+  std::unique_ptr<DenseAdamW> dense;
+  std::unique_ptr<RowAdamW> rows;
+  RunParts parts;
+};
+
+RunState some_state(std::int64_t step) {
+  RunState state;
+  state.step = step;
+  state.position = {.epoch = 3, .batch = 14};
+  state.data = "40 documents";
+  state.tokens = 123456789012;
+  state.time_s = 1e6 / 7;
+  state.bad_steps = 3;
+  state.bad_in_a_row = 1;
+  state.row_steps = step;
+  state.loss = 1.0 / 3;
+  return state;
+}
+
+void save(io::FileSystem& files, const std::string& folder, Run& run, std::int64_t step) {
+  train::save_checkpoint(files, train::checkpoint_path(folder, step), run.config, run.parts,
+                         some_state(step));
+}
+
+std::vector<std::string> names(const std::string& folder) { return io::posix().list(folder); }
+
+TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
+  const TempDir dir;
+  Run saved;
+  save(io::posix(), dir.path(), saved, 5);
+  const at::Tensor next_random = torch::rand({4});
+
+  Run loaded;  // with other numbers in it
+  loaded.model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).sum().backward();
+  loaded.dense->step(0.1);
+  loaded.rows->step(0.1);
+  train::load_optimizers(io::posix(), dir / "step-5", loaded.parts);
+  EXPECT_TRUE(torch::rand({4}).equal(next_random));
+  const auto a = saved.dense->state(), b = loaded.dense->state();
+  for (std::size_t i = 0; i < a.size(); ++i)
+    EXPECT_TRUE(a[i].second.equal(b[i].second)) << a[i].first;
+  EXPECT_TRUE(saved.rows->state().exp_avg.equal(loaded.rows->state().exp_avg));
+  EXPECT_TRUE(saved.rows->state().exp_avg_sq.equal(loaded.rows->state().exp_avg_sq));
+  EXPECT_TRUE(saved.rows->state().steps.equal(loaded.rows->state().steps));
+  EXPECT_TRUE(saved.model->pool()->usage().equal(loaded.model->pool()->usage()));
+  EXPECT_GT(saved.model->pool()->usage().sum().item<std::int64_t>(), 0);
+
+  const RunState state = train::load_run_state(io::posix(), dir / "step-5");
+  EXPECT_EQ(state.step, 5);
+  EXPECT_EQ(state.position.epoch, 3);
+  EXPECT_EQ(state.position.batch, 14);
+  EXPECT_EQ(state.data, "40 documents");
+  EXPECT_EQ(state.tokens, 123456789012);
+  EXPECT_EQ(state.time_s, 1e6 / 7);
+  EXPECT_EQ(state.bad_steps, 3);
+  EXPECT_EQ(state.bad_in_a_row, 1);
+  EXPECT_EQ(state.loss, 1.0 / 3);
+  EXPECT_FALSE(state.eval_loss);
+}
+
+TEST(Checkpoint, OfAnotherShapeIsAnErrorThatNamesTheTensor) {
+  const TempDir dir;
+  Run saved(6);
+  save(io::posix(), dir.path(), saved, 5);
+  Run other(7);
+  try {
+    train::load_optimizers(io::posix(), dir / "step-5", other.parts);
+    FAIL() << "expected an Error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(),
+                HasSubstr("dense.safetensors: tensor exp_avg.model.layers.1.memory.keys"));
+    EXPECT_THAT(error.what(), HasSubstr("another shape"));
+  }
+  Run sgd(6, PoolOptimizer::kSgd);
+  const std::string plain = dir / "sgd";
+  io::posix().make_folder(plain);
+  save(io::posix(), plain, sgd, 5);
+  EXPECT_THROW(train::load_optimizers(io::posix(), plain + "/step-5", saved.parts), Error);
+}
+
+TEST(Checkpoint, OnAFullDiskLeavesTheEarlierOneAndNothingHalfWritten) {
+  const TempDir dir;
+  Run run;
+  save(io::posix(), dir.path(), run, 1);
+  FailingFiles counting(std::numeric_limits<int>::max());
+  save(counting, dir.path(), run, 2);
+  std::filesystem::remove_all(dir / "step-2");
+  ASSERT_GT(counting.calls(), 20);
+
+  for (int n = 1; n <= counting.calls(); ++n) {
+    FailingFiles files(n);
+    EXPECT_THROW(save(files, dir.path(), run, 2), Error) << "call " << n;
+    if (std::filesystem::exists(dir / "step-2")) {  // only the sync behind the rename failed
+      EXPECT_EQ(n, counting.calls());
+      EXPECT_NO_THROW(io::verify_folder(io::posix(), dir / "step-2"));
+      continue;
+    }
+    EXPECT_EQ(names(dir.path()), std::vector<std::string>{"step-1"}) << "call " << n;
+  }
+  EXPECT_NO_THROW(io::verify_folder(io::posix(), dir / "step-1"));
+}
+
+TEST(Checkpoint, WithoutPermissionIsAnErrorThatNamesThePath) {
+  const TempDir dir;
+  Run run;
+  FailingFiles denied(1);
+  try {
+    save(denied, dir.path(), run, 1);
+    FAIL() << "expected an Error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr(dir.path()));
+  }
+}
+
+TEST(ListCheckpoints, OrdersByStepAndLeavesIncompleteOnesOut) {
+  const TempDir dir;
+  Run run;
+  for (std::int64_t step : {9, 10, 100}) save(io::posix(), dir.path(), run, step);
+  io::posix().unlink(dir / "step-100/MANIFEST.json");
+  io::posix().make_folder(dir / "step-11x");
+  io::posix().make_folder(dir / "step-");
+  EXPECT_EQ(list_checkpoints(dir.path()),
+            (std::vector<std::string>{dir / "step-9", dir / "step-10"}));
+  EXPECT_TRUE(list_checkpoints(dir / "nothing").empty());
+}
+
+TEST(RemoveOldCheckpoints, KeepsTheOldOnesUntilTheNewestIsFoundWhole) {
+  const TempDir dir;
+  Run run;
+  for (std::int64_t step : {1, 2, 3}) save(io::posix(), dir.path(), run, step);
+  const std::string path = dir / "step-3/model.safetensors";
+  const auto file = io::posix().open(path, io::OpenMode::kReadWrite);
+  std::byte last[1];
+  file->pread(last, file->size() - 1);
+  const std::byte flipped[] = {last[0] ^ std::byte{1}};
+  file->pwrite(flipped, file->size() - 1);
+  EXPECT_THROW(train::remove_old_checkpoints(io::posix(), dir.path(), 1), Error);
+  EXPECT_EQ(list_checkpoints(dir.path()).size(), 3U);
+
+  file->pwrite(last, file->size() - 1);
+  train::remove_old_checkpoints(io::posix(), dir.path(), 2);
+  EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"step-2", "step-3"}));
+}
+
+TEST(ResolveModelFolder, TakesTheFolderItselfElseTheNewestCheckpoint) {
+  const TempDir dir;
+  Run run;
+  for (std::int64_t step : {2, 10}) save(io::posix(), dir.path(), run, step);
+  EXPECT_EQ(resolve_model_folder(dir.path()), dir / "step-10");
+  EXPECT_EQ(resolve_model_folder(dir / "step-2"), dir / "step-2");
+  EXPECT_THROW(resolve_model_folder(dir / "nothing"), Error);
+  io::posix().make_folder(dir / "empty");
+  EXPECT_THROW(resolve_model_folder(dir / "empty"), Error);
+}
+
+TEST(RunState, RejectsAFileThatIsNotOne) {
+  const TempDir dir;
+  for (const char* text : {"{", "{}", "{\"format\": \"other\", \"version\": 1}",
+                           "{\"format\": \"memlayers.trainer\", \"version\": 2}"}) {
+    io::write_atomic(io::posix(), dir / "trainer.json", text);
+    EXPECT_THROW(train::load_run_state(io::posix(), dir.path()), Error) << text;
+  }
+}
+
+}  // namespace
+}  // namespace memlayers
