@@ -1,1 +1,107 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "memlayers/config.h"
+
+#include <algorithm>
+#include <set>
+
+#include "memlayers/error.h"
+
+namespace memlayers {
+namespace {
+
+void check_min(const char* name, std::int64_t value, std::int64_t least) {
+  if (value < least) {
+    throw Error(std::string(name) + ": expected at least " + std::to_string(least) + ", got " +
+                std::to_string(value));
+  }
+}
+
+}  // namespace
+
+void MemoryConfig::validate_layer(std::int64_t dim) const {
+  check_min("[memory] n_keys", n_keys, 1);
+  check_min("[memory] heads", heads, 1);
+  check_min("[memory] knn", knn, 1);
+  check_min("[memory] k_dim", k_dim, 2);
+  check_min("[memory] v_dim", v_dim.value_or(dim), 1);
+  if (knn > n_keys) {
+    throw Error("[memory] knn: expected at most n_keys (" + std::to_string(n_keys) + "), got " +
+                std::to_string(knn));
+  }
+  if (k_dim % 2 != 0) {
+    throw Error("[memory] k_dim: expected an even number, got " + std::to_string(k_dim));
+  }
+  if (n_keys > (std::int64_t{1} << 30) ||
+      n_keys * n_keys > (std::int64_t{1} << 60) / (dim + v_dim.value_or(dim))) {
+    throw Error("[memory] n_keys: expected n_keys^2 rows below 2^60 numbers, got " +
+                std::to_string(n_keys));
+  }
+  if (!value_proj.value_or(true) && v_dim.value_or(dim) != dim) {
+    throw Error("[memory] value_proj: expected true where v_dim (" + std::to_string(*v_dim) +
+                ") differs from dim (" + std::to_string(dim) + "), got false");
+  }
+}
+
+void MemoryConfig::validate(std::int64_t dim, std::int64_t decoder_layers) const {
+  validate_layer(dim);
+  if (!layers) return;
+  std::int64_t before = -1;
+  for (std::int64_t layer : *layers) {
+    if (layer < 0 || layer >= decoder_layers) {
+      throw Error("[memory] layers: expected layers from 0 to " +
+                  std::to_string(decoder_layers - 1) + ", got " + std::to_string(layer));
+    }
+    if (layer <= before) {
+      throw Error("[memory] layers: expected ascending numbers, got " + std::to_string(layer) +
+                  " after " + std::to_string(before));
+    }
+    before = layer;
+  }
+}
+
+std::vector<std::int64_t> default_memory_layers(std::int64_t n) {
+  if (n <= 0) return {};
+  const std::int64_t count = std::min<std::int64_t>(3, n),
+                     stride = std::max<std::int64_t>(1, n / 4);
+  const std::int64_t first = std::max<std::int64_t>(0, (n - 1 - stride * (count - 1)) / 2);
+  std::vector<std::int64_t> layers;
+  for (std::int64_t i = 0; i < count; ++i) layers.push_back(first + i * stride);
+  return layers;
+}
+
+std::int64_t ModelConfig::value_dim() const { return memory ? memory->v_dim.value_or(dim) : dim; }
+
+std::int64_t ModelConfig::row_width() const {
+  const bool is_peer = memory && memory->variant == MemoryVariant::kPeer;
+  return value_dim() + (is_peer ? dim : 0);
+}
+
+std::vector<std::int64_t> ModelConfig::memory_layers() const {
+  if (!memory) return {};
+  return memory->layers ? *memory->layers : default_memory_layers(layers);
+}
+
+void ModelConfig::validate() const {
+  check_min("[model] dim", dim, 1);
+  check_min("[model] layers", layers, 1);
+  check_min("[model] heads", heads, 1);
+  check_min("[model] kv_heads", num_kv_heads(), 1);
+  check_min("[model] ff_dim", ff_dim, 1);
+  check_min("[model] vocab_size", vocab_size, 1);
+  check_min("[model] context", context, 1);
+  if (!head_dim && dim % heads != 0) {
+    throw Error("[model] dim: expected a multiple of heads (" + std::to_string(heads) + "), got " +
+                std::to_string(dim));
+  }
+  if (heads % num_kv_heads() != 0) {
+    throw Error("[model] kv_heads: expected a divisor of heads (" + std::to_string(heads) +
+                "), got " + std::to_string(num_kv_heads()));
+  }
+  if (attention_head_dim() % 2 != 0 || attention_head_dim() < 2) {
+    throw Error("[model] head_dim: expected an even number, got " +
+                std::to_string(attention_head_dim()));
+  }
+  if (memory) memory->validate(dim, layers);
+}
+
+}  // namespace memlayers

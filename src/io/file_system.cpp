@@ -1,1 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "io/file_system.h"
+
+#include <array>
+
+#include "memlayers/error.h"
+
+namespace memlayers::io {
+
+std::string join(std::string_view folder, std::string_view name) {
+  std::string path(folder);
+  if (!path.empty() && path.back() != '/') path += '/';
+  return path.append(name);
+}
+
+std::string read_text(FileSystem& fs, const std::string& path) {
+  const auto file = fs.open(path, OpenMode::kRead);
+  std::string text(file->size(), '\0');
+  file->pread(std::as_writable_bytes(std::span(text)), 0);
+  return text;
+}
+
+namespace {
+std::string parent(const std::string& path) {
+  const std::size_t slash = path.find_last_of('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+}  // namespace
+
+void make_folders(FileSystem& fs, const std::string& path) {
+  if (path.empty() || fs.is_folder(path)) return;
+  make_folders(fs, parent(path));
+  if (!fs.is_folder(path)) fs.make_folder(path);
+}
+
+void remove_all(FileSystem& fs, const std::string& path) {
+  if (!fs.exists(path)) return;
+  if (!fs.is_folder(path)) {
+    fs.unlink(path);
+    return;
+  }
+  for (const std::string& name : fs.list(path)) remove_all(fs, join(path, name));
+  fs.remove_folder(path);
+}
+
+void write_atomic(FileSystem& fs, const std::string& path, std::string_view data) {
+  const std::string temporary = path + ".tmp";
+  try {
+    if (fs.exists(temporary)) fs.unlink(temporary);
+    {
+      const auto file = fs.open(temporary, OpenMode::kCreate);
+      file->pwrite(std::as_bytes(std::span(data)), 0);
+      file->sync();
+    }
+    fs.rename(temporary, path);
+  } catch (...) {
+    try {
+      if (fs.exists(temporary)) fs.unlink(temporary);
+    } catch (const Error&) {  // the first error is the one to tell
+    }
+    throw;
+  }
+  fs.sync_folder(parent(path));
+}
+
+}  // namespace memlayers::io

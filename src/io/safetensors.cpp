@@ -1,1 +1,287 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "io/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "memlayers/error.h"
+
+namespace memlayers::io {
+namespace {
+
+struct TypeInfo {
+  ElementType type;
+  std::string_view name;
+  std::int64_t bytes;
+};
+
+constexpr std::array<TypeInfo, 15> kTypes{{{ElementType::kBool, "BOOL", 1},
+                                           {ElementType::kU8, "U8", 1},
+                                           {ElementType::kI8, "I8", 1},
+                                           {ElementType::kI16, "I16", 2},
+                                           {ElementType::kU16, "U16", 2},
+                                           {ElementType::kF16, "F16", 2},
+                                           {ElementType::kBF16, "BF16", 2},
+                                           {ElementType::kI32, "I32", 4},
+                                           {ElementType::kU32, "U32", 4},
+                                           {ElementType::kF32, "F32", 4},
+                                           {ElementType::kF64, "F64", 8},
+                                           {ElementType::kI64, "I64", 8},
+                                           {ElementType::kU64, "U64", 8},
+                                           {ElementType::kF8E4M3, "F8_E4M3", 1},
+                                           {ElementType::kF8E5M2, "F8_E5M2", 1}}};
+
+const TypeInfo& info(ElementType type) {
+  return *std::find_if(kTypes.begin(), kTypes.end(),
+                       [&](const TypeInfo& t) { return t.type == type; });
+}
+
+constexpr std::uint64_t kMaxHeader = 100'000'000;  // as the format's own reader has it
+
+// The JSON parser keeps the last of two equal keys; this notes that there were two.
+class DuplicateKeys {
+ public:
+  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+    if (event == nlohmann::json::parse_event_t::object_start) {
+      open_.resize(static_cast<std::size_t>(depth) + 1);
+      open_.back().clear();
+    } else if (event == nlohmann::json::parse_event_t::key) {
+      open_.resize(static_cast<std::size_t>(depth));
+      if (!open_.back().insert(value.get<std::string>()).second && duplicate_.empty()) {
+        duplicate_ = value.get<std::string>();
+      }
+    }
+    return true;
+  }
+  const std::string& duplicate() const { return duplicate_; }
+
+ private:
+  std::vector<std::set<std::string>> open_;
+  std::string duplicate_;
+};
+
+struct Parsed {
+  TensorView view;
+  std::uint64_t begin, end;
+};
+
+std::uint64_t offset_of(const nlohmann::json& value, const std::string& where) {
+  if (!value.is_number_unsigned()) {
+    throw Error(where + ": expected data_offsets of two whole numbers >= 0, got " + value.dump());
+  }
+  return value.get<std::uint64_t>();
+}
+
+Parsed parse_tensor(const std::string& where, const nlohmann::json& entry,
+                    std::span<const std::byte> data) {
+  if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
+      !entry.contains("data_offsets") || !entry["dtype"].is_string() ||
+      !entry["shape"].is_array() || !entry["data_offsets"].is_array() ||
+      entry["data_offsets"].size() != 2) {
+    throw Error(where + ": expected an object of dtype, shape and data_offsets");
+  }
+  const std::string dtype = entry["dtype"].get<std::string>();
+  const auto type = std::find_if(kTypes.begin(), kTypes.end(),
+                                 [&](const TypeInfo& t) { return t.name == dtype; });
+  if (type == kTypes.end()) throw Error(where + ": expected a known dtype, got \"" + dtype + "\"");
+  Parsed parsed{{type->type, {}, {}},
+                offset_of(entry["data_offsets"][0], where),
+                offset_of(entry["data_offsets"][1], where)};
+  auto bytes = static_cast<std::uint64_t>(type->bytes);
+  for (const nlohmann::json& extent : entry["shape"]) {
+    if (!extent.is_number_unsigned()) {
+      throw Error(where + ": expected a shape of whole numbers >= 0, got " + entry["shape"].dump());
+    }
+    const auto n = extent.get<std::uint64_t>();
+    constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    if (n > kMax || (n != 0 && bytes > kMax / n)) {
+      throw Error(where + ": expected a size below 2^63 bytes, got shape " + entry["shape"].dump());
+    }
+    bytes *= n;
+    parsed.view.shape.push_back(static_cast<std::int64_t>(n));
+  }
+  if (parsed.end > data.size() || parsed.begin > parsed.end) {
+    throw Error(where + ": expected data inside the file's " + std::to_string(data.size()) +
+                " bytes, got offsets " + std::to_string(parsed.begin) + " to " +
+                std::to_string(parsed.end));
+  }
+  if (parsed.end - parsed.begin != bytes) {
+    throw Error(where + ": expected " + std::to_string(bytes) + " bytes for " + dtype + " " +
+                entry["shape"].dump() + ", got " + std::to_string(parsed.end - parsed.begin));
+  }
+  parsed.view.bytes = data.subspan(parsed.begin, bytes);
+  return parsed;
+}
+
+std::size_t distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0]++;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
+    }
+  }
+  return row.back();
+}
+
+}  // namespace
+
+std::int64_t element_bytes(ElementType type) { return info(type).bytes; }
+std::string_view element_name(ElementType type) { return info(type).name; }
+
+SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
+  SafetensorsFile file;
+  file.path_ = path;
+  file.mapping_ = fs.map(path);
+  const std::span<const std::byte> bytes = file.mapping_->bytes();
+  if (bytes.size() < 8) {
+    throw Error(path + ": expected a safetensors header, got a file of " +
+                std::to_string(bytes.size()) + " bytes");
+  }
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), 8);
+  if (header_bytes > bytes.size() - 8 || header_bytes > kMaxHeader) {
+    throw Error(path + ": expected a header of at most " +
+                std::to_string(std::min<std::uint64_t>(bytes.size() - 8, kMaxHeader)) +
+                " bytes, got a length of " + std::to_string(header_bytes));
+  }
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
+  nlohmann::json header;
+  DuplicateKeys duplicates;
+  try {
+    header = nlohmann::json::parse(text, std::ref(duplicates));
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(path + ": expected a header in JSON, got: " + error.what());
+  }
+  if (!header.is_object()) throw Error(path + ": expected a JSON object as header");
+  if (!duplicates.duplicate().empty()) {
+    throw Error(path + ": expected each name once in the header, got \"" + duplicates.duplicate() +
+                "\" twice");
+  }
+  const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
+  for (const auto& [name, entry] : header.items()) {
+    if (name == "__metadata__") {
+      if (!entry.is_object()) throw Error(path + ": __metadata__: expected an object of strings");
+      for (const auto& [key, value] : entry.items()) {
+        if (!value.is_string()) {
+          throw Error(path + ": __metadata__: expected a string for \"" + key + "\", got " +
+                      value.dump());
+        }
+        file.metadata_[key] = value.get<std::string>();
+      }
+      continue;
+    }
+    Parsed parsed = parse_tensor(path + ": tensor \"" + name + "\"", entry, data);
+    ranges.emplace_back(parsed.begin, parsed.end);
+    file.tensors_.emplace(name, std::move(parsed.view));
+  }
+  std::sort(ranges.begin(), ranges.end());
+  std::uint64_t end = 0;
+  for (const auto& [begin, stop] : ranges) {
+    if (begin != end) {
+      throw Error(path + ": expected tensors one after the other, got " +
+                  (begin < end ? "two that overlap" : "a hole") + " at offset " +
+                  std::to_string(std::min(begin, end)) + " of the data");
+    }
+    end = stop;
+  }
+  if (end != data.size()) {
+    throw Error(path + ": expected " + std::to_string(end) + " bytes of data, got " +
+                std::to_string(data.size()));
+  }
+  return file;
+}
+
+const TensorView& SafetensorsFile::at(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  if (found != tensors_.end()) return found->second;
+  std::string message = path_ + ": expected a tensor \"" + name + "\", found none";
+  const auto nearest =
+      std::min_element(tensors_.begin(), tensors_.end(), [&](const auto& a, const auto& b) {
+        return distance(a.first, name) < distance(b.first, name);
+      });
+  if (nearest != tensors_.end()) message += " (the nearest is \"" + nearest->first + "\")";
+  throw Error(message);
+}
+
+void write_safetensors(FileSystem& fs, const std::string& path,
+                       const std::vector<TensorToWrite>& tensors,
+                       const std::map<std::string, std::string>& metadata, std::int64_t alignment) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::uint64_t offset = 0;
+  for (const TensorToWrite& tensor : tensors) {
+    const std::uint64_t end = offset + tensor.bytes.size();
+    header[tensor.name] = {{"dtype", std::string(element_name(tensor.type))},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  const auto unit = static_cast<std::size_t>(std::max<std::int64_t>(8, alignment));
+  text.append((unit - (8 + text.size()) % unit) % unit, ' ');
+  const std::uint64_t header_bytes = text.size();
+  const auto file = fs.open(path, OpenMode::kCreate);
+  try {
+    file->pwrite(std::as_bytes(std::span(&header_bytes, 1)), 0);
+    file->pwrite(std::as_bytes(std::span(text)), 8);
+    std::uint64_t place = 8 + header_bytes;
+    for (const TensorToWrite& tensor : tensors) {
+      file->pwrite(tensor.bytes, place);
+      place += tensor.bytes.size();
+    }
+    file->sync();
+  } catch (...) {
+    try {
+      fs.unlink(path);
+    } catch (const Error&) {  // the first error is the one to tell
+    }
+    throw;
+  }
+}
+
+SafetensorsFolder SafetensorsFolder::open(FileSystem& fs, const std::string& folder) {
+  SafetensorsFolder all;
+  all.folder_ = folder;
+  std::vector<std::string> names;
+  const std::string index_path = join(folder, "model.safetensors.index.json");
+  if (fs.exists(index_path)) {
+    std::set<std::string> files;
+    try {
+      const nlohmann::json index = nlohmann::json::parse(read_text(fs, index_path));
+      for (const auto& [tensor, file] : index.at("weight_map").items()) {
+        files.insert(file.get<std::string>());
+      }
+    } catch (const nlohmann::json::exception& error) {
+      throw Error(index_path +
+                  ": expected a weight_map of tensor and file names, got: " + error.what());
+    }
+    for (const std::string& file : files) {
+      if (file.empty() || file.find('/') != std::string::npos) {
+        throw Error(index_path + ": expected names of files in this folder, got \"" + file + "\"");
+      }
+      names.push_back(file);
+    }
+  } else {
+    names.emplace_back("model.safetensors");
+  }
+  for (const std::string& name : names) {
+    all.files_.push_back(SafetensorsFile::open(fs, join(folder, name)));
+    for (const auto& [tensor, view] : all.files_.back().tensors()) {
+      if (!all.tensors_.emplace(tensor, view).second) {
+        throw Error(join(folder, name) + ": tensor \"" + tensor + "\": also in another file");
+      }
+    }
+  }
+  return all;
+}
+
+}  // namespace memlayers::io
