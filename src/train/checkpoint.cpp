@@ -218,6 +218,14 @@ void remove_old_checkpoints(io::FileSystem& files, const std::string& run_folder
   }
 }
 
+void remove_unfinished_checkpoints(io::FileSystem& files, const std::string& run_folder) {
+  for (const std::string& name : files.list(run_folder)) {
+    if (name.starts_with("step-") && name.find(".tmp-") != std::string::npos) {
+      io::remove_all(files, io::join(run_folder, name));
+    }
+  }
+}
+
 }  // namespace train
 
 std::vector<std::string> list_checkpoints(const std::string& run_folder) {

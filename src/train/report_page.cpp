@@ -27,7 +27,7 @@ main { max-width: 1180px; margin: 0 auto; padding: 28px 20px 48px; }
 h1 { font-size: 22px; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 15px; margin: 0 0 10px; }
 .sub { color: var(--soft); margin: 2px 0 20px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); gap: 12px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr)); gap: 12px; }
 .tile, .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 12px 14px; }
 .tile b { display: block; font-size: 20px; font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -116,7 +116,7 @@ tile("tokens/s", short(lastNumber(m.tokens_per_s)));
 tile("time", m.time_s.length ? duration(last(m.time_s)) : "\u2013");
 tile("dense parameters", short(data.dense_parameters + data.memory_parameters));
 if (data.pool_rows) tile("pool parameters", short(data.pool_parameters));
-tile("FLOPs a token, forward", short(data.flops_per_token));
+tile("forward FLOPs/token", short(data.flops_per_token));
 if (last(m.bad_steps)) tile("steps skipped", String(last(m.bad_steps)));
 
 const cards = document.getElementById("cards");
@@ -220,7 +220,7 @@ const chart = (title, series, options) => {
 
 const many = m.step.length > 40;
 const lossSeries = many ? [{y: m.loss, color: "a", faint: true},
-                           {name: "training, running mean", y: smooth(m.loss, m.step.length / 25), color: "a"}]
+                           {name: "training, running mean", y: smooth(m.loss, Math.max(4, m.step.length / 80)), color: "a"}]
                         : [{name: "training", y: m.loss, color: "a"}];
 lossSeries.push({name: "validation", y: m.eval_loss, color: "b", points: true});
 if (m.step.length) {

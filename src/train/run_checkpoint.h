@@ -64,4 +64,7 @@ std::vector<FoundCheckpoint> find_checkpoints(io::FileSystem& files, const std::
 void remove_old_checkpoints(io::FileSystem& files, const std::string& run_folder,
                             std::int64_t keep);
 
+// Removes what a run that was killed while it wrote a checkpoint left behind: step-N.tmp-<process>.
+void remove_unfinished_checkpoints(io::FileSystem& files, const std::string& run_folder);
+
 }  // namespace memlayers::train

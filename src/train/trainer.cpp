@@ -8,6 +8,7 @@
 #include <cmath>
 #include <thread>
 
+#include "io/folder.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "memlayers/generator.h"
@@ -204,6 +205,7 @@ TrainResult Trainer::Run::train() {
   TrainResult result;
   if (callbacks.setup) callbacks.setup(setup);
   io::make_folders(files, config.out);
+  train::remove_unfinished_checkpoints(files, config.out);
   if (state.step >= setup.total_steps) {
     notice(saved + " has all of the " + std::to_string(setup.total_steps) +
            " steps; nothing is left to do");
@@ -330,6 +332,8 @@ void Trainer::Run::sample() {
 
 void Trainer::Run::save() {
   const std::string path = train::checkpoint_path(config.out, state.step);
+  // A folder without a whole manifest is what a crash while removing an old checkpoint leaves.
+  if (files.exists(path) && !io::is_complete(files, path)) io::remove_all(files, path);
   state.time_s = time_before + seconds_since(began);
   train::save_checkpoint(files, path, config, parts, state);
   saved = path;

@@ -191,6 +191,17 @@ TEST(RemoveOldCheckpoints, KeepsTheOldOnesUntilTheNewestIsFoundWhole) {
   EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"step-2", "step-3"}));
 }
 
+TEST(RemoveUnfinishedCheckpoints, TakesOnlyTemporaryFolders) {
+  const TempDir dir;
+  Run run;
+  save(io::posix(), dir.path(), run, 1);
+  io::posix().make_folder(dir / "step-2.tmp-123");
+  io::write_atomic(io::posix(), dir / "step-2.tmp-123/config.json", "{}");
+  io::posix().make_folder(dir / "cache");
+  train::remove_unfinished_checkpoints(io::posix(), dir.path());
+  EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"cache", "step-1"}));
+}
+
 TEST(ResolveModelFolder, TakesTheFolderItselfElseTheNewestCheckpoint) {
   const TempDir dir;
   Run run;
