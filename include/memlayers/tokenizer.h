@@ -22,7 +22,9 @@ class Tokenizer {
   // The tokens of `text` standing behind other text and one space: what an answer is behind its
   // prompt. encode(p) + encode_continuation(a) decodes to p + " " + a.
   virtual std::vector<std::int32_t> encode_continuation(std::string_view text) const = 0;
-  // Special tokens are left out; bytes that are not UTF-8 become U+FFFD.
+  // Special tokens are left out; bytes that are not UTF-8 become U+FFFD. Throws Error for an id
+  // outside the vocabulary. decode(encode(x)) is x where the tokenizer's normalizer leaves x as it
+  // is; those trained here do so for all text but U+2581, SentencePiece's own sign for a space.
   virtual std::string decode(std::span<const std::int32_t> tokens) const = 0;
 
   virtual std::int64_t vocab_size() const = 0;

@@ -76,7 +76,7 @@ struct Batch {
 struct BatchOptions {
   std::int64_t batch_tokens = 4096;  // rows * length, at most (at least one row)
   std::int64_t context = 512;        // tokens of a sequence, at most; longer documents are cut into
-                               // pieces when packed, and shortened at the end when not
+                                     // pieces when packed, and shortened at the end when not
   bool pack = true;
   bool shuffle = true;
   std::uint64_t seed = 0;
