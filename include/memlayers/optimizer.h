@@ -72,15 +72,11 @@ class DenseAdamW {
   void zero_grad();
   // Euclidean norm of all gradients together; a tensor without one counts as zero.
   double gradient_norm() const;
-  // One step, the gradient clipped to norm `clip` first; `norm` is what gradient_norm() gave.
-  // Consumes the gradients: their values are undefined afterwards. A norm that is not finite
-  // changes nothing.
-  void step(double lr, double norm, std::optional<double> clip = {});
-  double step(double lr, std::optional<double> clip = {}) {
-    const double norm = gradient_norm();
-    step(lr, norm, clip);
-    return norm;
-  }
+  // One step, the gradient clipped to norm `clip` first; returns the norm before. Consumes the
+  // gradients: their values are undefined afterwards. A norm that is not finite changes nothing.
+  double step(double lr, std::optional<double> clip = {});
+  // The same for a caller that asked for gradient_norm() already.
+  void step_with_norm(double norm, double lr, std::optional<double> clip = {});
 
   // All that a later step depends on besides the parameters, by name ("exp_avg.<parameter>",
   // "exp_avg_sq.<parameter>", "master.<parameter>", "steps"): copy into these to restore a run.

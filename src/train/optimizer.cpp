@@ -109,7 +109,13 @@ double DenseAdamW::gradient_norm() const {
   return std::sqrt(sum);
 }
 
-void DenseAdamW::step(double lr, double norm, std::optional<double> clip) {
+double DenseAdamW::step(double lr, std::optional<double> clip) {
+  const double norm = gradient_norm();
+  step_with_norm(norm, lr, clip);
+  return norm;
+}
+
+void DenseAdamW::step_with_norm(double norm, double lr, std::optional<double> clip) {
   if (!std::isfinite(norm)) return;
   at::NoGradGuard no_grad;
   steps_ += 1;

@@ -56,7 +56,7 @@ StepOutcome train_step(Llama& model, DenseAdamW& dense, RowAdamW* rows,
     if (!std::isfinite(result.gradient_norm)) return give_up();
     outcome.touched_rows = result.touched_rows;
   }
-  dense.step(rates.lr, outcome.grad_norm, rates.clip);
+  dense.step_with_norm(outcome.grad_norm, rates.lr, rates.clip);
   return outcome;
 }
 

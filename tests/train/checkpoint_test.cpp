@@ -31,8 +31,8 @@ std::shared_ptr<const Tokenizer> tiny_tokenizer() {
 }
 
 // A model with optimizers that have done a step.
-struct Run {
-  explicit Run(std::int64_t n_keys = 6, PoolOptimizer kind = PoolOptimizer::kAdamW)
+struct SmallRun {
+  explicit SmallRun(std::int64_t n_keys = 6, PoolOptimizer kind = PoolOptimizer::kAdamW)
       : config(testing::tiny_config("out", "facts.jsonl")) {
     torch::manual_seed(1);
     config.model.memory->n_keys = n_keys;
@@ -66,7 +66,7 @@ RunState some_state(std::int64_t step) {
   return state;
 }
 
-void save(io::FileSystem& files, const std::string& folder, Run& run, std::int64_t step) {
+void save(io::FileSystem& files, const std::string& folder, SmallRun& run, std::int64_t step) {
   train::save_checkpoint(files, train::checkpoint_path(folder, step), run.config, run.parts,
                          some_state(step));
 }
@@ -75,11 +75,11 @@ std::vector<std::string> names(const std::string& folder) { return io::posix().l
 
 TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
   const TempDir dir;
-  Run saved;
+  SmallRun saved;
   save(io::posix(), dir.path(), saved, 5);
   const at::Tensor next_random = torch::rand({4});
 
-  Run loaded;  // with other numbers in it
+  SmallRun loaded;  // with other numbers in it
   loaded.model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).sum().backward();
   loaded.dense->step(0.1);
   loaded.rows->step(0.1);
@@ -109,9 +109,9 @@ TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
 
 TEST(Checkpoint, OfAnotherShapeIsAnErrorThatNamesTheTensor) {
   const TempDir dir;
-  Run saved(6);
+  SmallRun saved(6);
   save(io::posix(), dir.path(), saved, 5);
-  Run other(7);
+  SmallRun other(7);
   try {
     train::load_optimizers(io::posix(), dir / "step-5", other.parts);
     FAIL() << "expected an Error";
@@ -120,7 +120,7 @@ TEST(Checkpoint, OfAnotherShapeIsAnErrorThatNamesTheTensor) {
                 HasSubstr("dense.safetensors: tensor exp_avg.model.layers.1.memory.keys"));
     EXPECT_THAT(error.what(), HasSubstr("another shape"));
   }
-  Run sgd(6, PoolOptimizer::kSgd);
+  SmallRun sgd(6, PoolOptimizer::kSgd);
   const std::string plain = dir / "sgd";
   io::posix().make_folder(plain);
   save(io::posix(), plain, sgd, 5);
@@ -129,7 +129,7 @@ TEST(Checkpoint, OfAnotherShapeIsAnErrorThatNamesTheTensor) {
 
 TEST(Checkpoint, OnAFullDiskLeavesTheEarlierOneAndNothingHalfWritten) {
   const TempDir dir;
-  Run run;
+  SmallRun run;
   save(io::posix(), dir.path(), run, 1);
   FailingFiles counting(std::numeric_limits<int>::max());
   save(counting, dir.path(), run, 2);
@@ -151,7 +151,7 @@ TEST(Checkpoint, OnAFullDiskLeavesTheEarlierOneAndNothingHalfWritten) {
 
 TEST(Checkpoint, WithoutPermissionIsAnErrorThatNamesThePath) {
   const TempDir dir;
-  Run run;
+  SmallRun run;
   FailingFiles denied(1);
   try {
     save(denied, dir.path(), run, 1);
@@ -163,7 +163,7 @@ TEST(Checkpoint, WithoutPermissionIsAnErrorThatNamesThePath) {
 
 TEST(ListCheckpoints, OrdersByStepAndLeavesIncompleteOnesOut) {
   const TempDir dir;
-  Run run;
+  SmallRun run;
   for (std::int64_t step : {9, 10, 100}) save(io::posix(), dir.path(), run, step);
   io::posix().unlink(dir / "step-100/MANIFEST.json");
   io::posix().make_folder(dir / "step-11x");
@@ -175,7 +175,7 @@ TEST(ListCheckpoints, OrdersByStepAndLeavesIncompleteOnesOut) {
 
 TEST(RemoveOldCheckpoints, KeepsTheOldOnesUntilTheNewestIsFoundWhole) {
   const TempDir dir;
-  Run run;
+  SmallRun run;
   for (std::int64_t step : {1, 2, 3}) save(io::posix(), dir.path(), run, step);
   const std::string path = dir / "step-3/model.safetensors";
   const auto file = io::posix().open(path, io::OpenMode::kReadWrite);
@@ -193,7 +193,7 @@ TEST(RemoveOldCheckpoints, KeepsTheOldOnesUntilTheNewestIsFoundWhole) {
 
 TEST(RemoveUnfinishedCheckpoints, TakesOnlyTemporaryFolders) {
   const TempDir dir;
-  Run run;
+  SmallRun run;
   save(io::posix(), dir.path(), run, 1);
   io::posix().make_folder(dir / "step-2.tmp-123");
   io::write_atomic(io::posix(), dir / "step-2.tmp-123/config.json", "{}");
@@ -204,7 +204,7 @@ TEST(RemoveUnfinishedCheckpoints, TakesOnlyTemporaryFolders) {
 
 TEST(ResolveModelFolder, TakesTheFolderItselfElseTheNewestCheckpoint) {
   const TempDir dir;
-  Run run;
+  SmallRun run;
   for (std::int64_t step : {2, 10}) save(io::posix(), dir.path(), run, step);
   EXPECT_EQ(resolve_model_folder(dir.path()), dir / "step-10");
   EXPECT_EQ(resolve_model_folder(dir / "step-2"), dir / "step-2");
