@@ -6,7 +6,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <thread>
 
 #include "io/folder.h"
 #include "memlayers/checkpoint.h"
@@ -87,9 +86,11 @@ struct Trainer::Run {
 
 void Trainer::Run::prepare() {
   if (prepared) return;
-  at::set_num_threads(config.train.threads > 0
-                          ? static_cast<int>(config.train.threads)
-                          : static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  // Torch's own default knows OMP_NUM_THREADS and physical cores; an earlier run may have changed
+  // it.
+  static const int default_threads = at::get_num_threads();
+  at::set_num_threads(config.train.threads > 0 ? static_cast<int>(config.train.threads)
+                                               : default_threads);
   torch::manual_seed(static_cast<std::uint64_t>(config.train.seed));
 
   const std::optional<train::ResumePoint> resume = train::find_resume_point(files, config);
