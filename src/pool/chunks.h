@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+// A table of rows as immutable chunk files (docs/formats.md): valid safetensors files with tensors
+// `rows` and `xxh3` (a checksum of each 64 KiB block of rows), rows starting on a page.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/safetensors.h"
+#include "memlayers/config.h"
+
+namespace memlayers::pool {
+
+struct RowsView {
+  const std::byte* data;  // contiguous rows
+  std::int64_t rows, width;
+  RowType type;
+};
+
+struct PoolInfo {
+  std::string id;
+  std::int64_t rows = 0, width = 0;
+  RowType type = RowType::kFloat32;
+  std::uint64_t generation = 0;
+};
+
+std::string new_pool_id();  // a random UUID
+
+// Writes <folder>/<stem>-<i>-<generation>.safetensors, at most 64 MiB of rows each, and syncs them.
+void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
+                  const RowsView& rows, const std::string& pool_id, std::uint64_t generation);
+
+// The chunks of one table. Everything but the rows' own checksums is checked by open(); a missing,
+// doubled, cut or swapped chunk is an Error that names it.
+class ChunkedRows {
+ public:
+  static ChunkedRows open(io::FileSystem& fs, const std::string& folder, std::string_view stem);
+  const PoolInfo& info() const { return info_; }
+  std::size_t num_chunks() const { return chunks_.size(); }
+  // Copies rows [first, first + out.size() / row bytes), contiguous, after checking the blocks they
+  // lie in. Callable from several threads. Throws Error naming file and offset of an altered block.
+  void read(std::int64_t first, std::span<std::byte> out) const;
+
+ private:
+  struct Chunk {
+    io::SafetensorsFile file;
+    std::int64_t first, rows;
+    std::span<const std::byte> data;
+    std::vector<std::uint64_t> checksums;
+  };
+  void check_block(const Chunk& chunk, std::size_t block) const;
+
+  PoolInfo info_;
+  std::int64_t stride_ = 0;
+  std::vector<Chunk> chunks_;
+};
+
+// XXH3-128 in hex of the logical content: rows as read, whatever their chunks.
+std::string digest(const RowsView& rows);
+std::string digest(const ChunkedRows& rows);
+
+}  // namespace memlayers::pool
