@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "io/folder.h"
+#include "memlayers/generator.h"
+#include "train/report.h"
+#include "train/trainer_run.h"
+#include "train/training_step.h"
+
+namespace memlayers {
+namespace {
+
+constexpr std::int64_t kSampleTokens = 48;
+
+}  // namespace
+
+void Trainer::Run::log(StepMetrics metrics) {
+  run_log->add(metrics);
+  std::vector<std::pair<std::string, double>> scalars{
+      {"train/loss", metrics.loss},
+      {"train/lr", metrics.lr},
+      {"train/grad_norm", metrics.grad_norm},
+      {"train/tokens_per_s", metrics.tokens_per_s},
+      {"train/tokens", static_cast<double>(metrics.tokens)},
+      {"train/epoch", metrics.epoch},
+      {"train/bad_steps", static_cast<double>(metrics.bad_steps)}};
+  if (rows != nullptr) {
+    scalars.emplace_back("pool/value_lr", metrics.value_lr);
+    scalars.emplace_back("pool/grad_norm", metrics.value_grad_norm);
+    scalars.emplace_back("pool/touched_rows", static_cast<double>(metrics.touched_rows));
+  }
+  if (metrics.eval_loss) scalars.emplace_back("eval/loss", *metrics.eval_loss);
+  events->add(metrics.step, wall_time(), scalars);
+  interval_tokens = 0;
+  interval_s = 0;
+  if (callbacks.logged) callbacks.logged(metrics);
+}
+
+void Trainer::Run::evaluate(StepMetrics& metrics) {
+  const double loss = train::validation_loss(parts.model, *data->valid_batches());
+  metrics.eval_loss = state.eval_loss = loss;
+  if (!state.best_eval_loss || loss < *state.best_eval_loss) state.best_eval_loss = loss;
+}
+
+void Trainer::Run::sample() {
+  if (config.train.sample_prompts.empty()) return;
+  parts.model->eval();
+  GenerateOptions options;
+  options.max_tokens = kSampleTokens;
+  const std::vector<Generation> generations =
+      Generator(parts.model, parts.tokenizer).generate(config.train.sample_prompts, options);
+  parts.model->train();
+  for (std::size_t i = 0; i < generations.size(); ++i) {
+    const TrainSample sample{
+        .step = state.step, .prompt = config.train.sample_prompts[i], .text = generations[i].text};
+    run_log->add(sample);
+    if (callbacks.sample) callbacks.sample(sample);
+  }
+}
+
+void Trainer::Run::save() {
+  const std::string path = train::checkpoint_path(config.out, state.step);
+  // A folder without a whole manifest is what a crash while removing an old checkpoint leaves.
+  if (files.exists(path) && !io::is_complete(files, path)) io::remove_all(files, path);
+  state.time_s = seconds();
+  train::save_checkpoint(files, path, config, parts, state);
+  saved = path;
+  train::remove_old_checkpoints(files, config.out, config.train.keep);
+  report();
+  notice("saved " + path);
+}
+
+void Trainer::Run::report() {
+  train::ReportData report{.title = config.out,
+                           .config_toml = to_toml(config),
+                           .setup = setup,
+                           .step = state.step,
+                           .metrics = run_log->metrics(),
+                           .samples = run_log->samples(),
+                           .usage = {},
+                           .n_keys = 0};
+  if (rows != nullptr) {
+    report.usage = parts.model->pool()->usage();
+    report.n_keys = parts.model->pool()->options().n_keys;
+  }
+  io::write_atomic(files, io::join(config.out, "report.html"), train::make_report(report));
+}
+
+}  // namespace memlayers

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+
+#include "memlayers/checkpoint.h"
+#include "memlayers/error.h"
+#include "train/trainer_run.h"
+
+namespace memlayers {
+
+void Trainer::Run::prepare() {
+  if (prepared) return;
+  // Torch's own default knows OMP_NUM_THREADS and physical cores; an earlier run may have changed
+  // it.
+  static const int default_threads = at::get_num_threads();
+  at::set_num_threads(config.train.threads > 0 ? static_cast<int>(config.train.threads)
+                                               : default_threads);
+  torch::manual_seed(static_cast<std::uint64_t>(config.train.seed));
+
+  const std::optional<train::ResumePoint> resume = train::find_resume_point(files, config);
+  std::optional<std::string> checkpoint;
+  if (resume) {
+    checkpoint = resume->folder;
+    train::check_same_model(config, resume->folder);
+  }
+  TrainConfig sources = config;  // what is saved with a checkpoint keeps its "-"
+  sources.data = train::spool_standard_input(files, config);
+  parts.tokenizer = train::make_tokenizer(files, sources, checkpoint);
+  make_model(resume);
+  const std::int64_t context = std::min(config.model.context, parts.model->config().context);
+  data = std::make_unique<train::TrainingData>(files, sources, *parts.tokenizer, context,
+                                               callbacks.tokenizing);
+  make_optimizers(resume);
+  setup.context = context;
+  describe();
+  check_sample_prompts();
+  prepared = true;
+}
+
+void Trainer::Run::make_model(const std::optional<train::ResumePoint>& resume) {
+  const auto seed = static_cast<std::uint64_t>(config.train.seed);
+  if (resume) {
+    parts.model = load_model(resume->folder);
+  } else if (config.init) {
+    parts.model = load_model(resolve_model_folder(*config.init));
+  } else {
+    parts.model = Llama(train::fit_to_tokenizer(config.model, *parts.tokenizer), seed);
+  }
+  train::fit_to_tokenizer(parts.model->config(), *parts.tokenizer);  // throws where it does not
+  parts.model->train();
+}
+
+void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resume) {
+  const TrainStepConfig& t = config.train;
+  dense = std::make_unique<DenseAdamW>(
+      parts.model->dense_parameters(),
+      DenseAdamW::Options{
+          .beta1 = t.beta1, .beta2 = t.beta2, .eps = t.eps, .weight_decay = t.weight_decay});
+  parts.dense = dense.get();
+  if (!parts.model->pool().is_empty()) {
+    rows = std::make_unique<RowAdamW>(
+        parts.model->pool(), RowAdamW::Options{.lr = t.value_lr,
+                                               .beta1 = t.value_beta1,
+                                               .beta2 = t.value_beta2,
+                                               .eps = t.eps,
+                                               .weight_decay = t.value_weight_decay,
+                                               .kind = t.value_optimizer,
+                                               .master_rows = t.master_rows,
+                                               .seed = static_cast<std::uint64_t>(t.seed)});
+    parts.rows = rows.get();
+  }
+  state.data = data->order();
+  if (!resume) return;
+
+  train::load_optimizers(files, resume->folder, parts);
+  const std::string order = state.data;
+  state = resume->state;
+  saved = resume->folder;
+  if (rows != nullptr) rows->set_steps(state.row_steps);
+  if (state.data != order) {
+    notice("the data or how they are cut changed since " + resume->folder + " (" + state.data +
+           "; now " + order + "): going on from the beginning of a pass");
+    state.data = order;
+    state.position.batch = 0;
+  }
+  data->batches().seek(state.position);
+  notice("resumed from " + resume->folder + " at step " + std::to_string(state.step));
+}
+
+void Trainer::Run::describe() {
+  const ModelConfig& model = parts.model->config();
+  setup.model = model;
+  for (const auto& [name, parameter] : parts.model->dense_parameters()) {
+    auto& count = name.find(".memory.") == std::string::npos ? setup.dense_parameters
+                                                             : setup.memory_parameters;
+    count += parameter.numel();
+  }
+  if (rows != nullptr) {
+    setup.pool_rows = parts.model->pool()->slots();
+    setup.pool_width = parts.model->pool()->width();
+  }
+  setup.flops_per_token = count_flops(model, setup.context);
+  setup.train_documents = data->train().documents();
+  setup.train_tokens = data->train().tokens();
+  if (data->valid() != nullptr) {
+    setup.valid_documents = data->valid()->documents();
+    setup.valid_tokens = data->valid()->tokens();
+  }
+  setup.batches_per_epoch = data->batches_in_epoch(state.position.epoch);
+  setup.first_step = state.step;
+  setup.total_steps = data->total_steps();
+  setup.threads = at::get_num_threads();
+}
+
+// Now, not at the first sample some hours later.
+void Trainer::Run::check_sample_prompts() const {
+  if (config.train.sample_every == 0) return;
+  for (const std::string& prompt : config.train.sample_prompts) {
+    const auto tokens = static_cast<std::int64_t>(parts.tokenizer->encode(prompt).size()) + 1;
+    if (tokens >= parts.model->config().context) {
+      throw Error("train.sample_prompts: \"" + prompt + "\" has " + std::to_string(tokens) +
+                  " tokens, wanted fewer than the context of " +
+                  std::to_string(parts.model->config().context));
+    }
+  }
+}
+
+}  // namespace memlayers
