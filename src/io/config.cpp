@@ -2,7 +2,8 @@
 #include "memlayers/config.h"
 
 #include <algorithm>
-#include <set>
+#include <cmath>
+#include <utility>
 
 #include "memlayers/error.h"
 
@@ -13,6 +14,19 @@ void check_min(const char* name, std::int64_t value, std::int64_t least) {
   if (value < least) {
     throw Error(std::string(name) + ": expected at least " + std::to_string(least) + ", got " +
                 std::to_string(value));
+  }
+}
+
+void check_positive(const char* name, double value) {
+  if (!(value > 0) || !std::isfinite(value)) {
+    throw Error(std::string(name) + ": expected a number above 0, got " + std::to_string(value));
+  }
+}
+
+void check_range(const char* name, double value, double least, double most) {
+  if (!(value >= least && value <= most)) {
+    throw Error(std::string(name) + ": expected a number from " + std::to_string(least) + " to " +
+                std::to_string(most) + ", got " + std::to_string(value));
   }
 }
 
@@ -101,7 +115,49 @@ void ModelConfig::validate() const {
     throw Error("[model] head_dim: expected an even number, got " +
                 std::to_string(attention_head_dim()));
   }
+  check_positive("[model] rope_theta", rope.theta);
+  check_positive("[model] rope_factor", rope.factor);
+  check_positive("[model] norm_eps", norm_eps);
   if (memory) memory->validate(dim, layers);
+}
+
+void TrainConfig::validate() const {
+  model.validate();
+  if (out.empty()) throw Error("out: expected a folder, got \"\"");
+  if (data.train.empty()) throw Error("[data] train: expected at least one file, got none");
+  if (train.steps.has_value() == train.epochs.has_value()) {
+    throw Error(std::string("[train] steps, epochs: expected one of the two, got ") +
+                (train.steps ? "both" : "none"));
+  }
+  if (train.steps) check_min("[train] steps", *train.steps, 1);
+  if (train.epochs) check_positive("[train] epochs", *train.epochs);
+  check_min("[train] batch_tokens", train.batch_tokens, 1);
+  check_min("[train] accumulate", train.accumulate, 1);
+  check_range("[train] lr", train.lr, 0, 1e3);
+  check_range("[train] value_lr", train.value_lr, 0, 1e3);
+  check_range("[train] min_lr_ratio", train.min_lr_ratio, 0, 1);
+  check_range("[train] weight_decay", train.weight_decay, 0, 1e3);
+  check_range("[train] value_weight_decay", train.value_weight_decay, 0, 1e3);
+  const std::pair<const char*, double> betas[] = {{"[train] beta1", train.beta1},
+                                                  {"[train] beta2", train.beta2},
+                                                  {"[train] value_beta1", train.value_beta1},
+                                                  {"[train] value_beta2", train.value_beta2}};
+  for (const auto& [name, beta] : betas) check_range(name, beta, 0, 0.999999999);
+  check_positive("[train] eps", train.eps);
+  if (train.clip) check_positive("[train] clip", *train.clip);
+  if (train.value_clip) check_positive("[train] value_clip", *train.value_clip);
+  check_min("[train] warmup", train.warmup, 0);
+  check_min("[train] threads", train.threads, 0);
+  check_min("[train] log_every", train.log_every, 1);
+  check_min("[train] eval_every", train.eval_every, 0);
+  check_min("[train] save_every", train.save_every, 0);
+  check_min("[train] sample_every", train.sample_every, 0);
+  check_min("[train] keep", train.keep, 1);
+  check_min("[train] max_bad_steps", train.max_bad_steps, 1);
+  if (train.master_rows && !(model.memory && model.memory->row_dtype == RowType::kBFloat16)) {
+    throw Error(
+        "[train] master_rows: expected false unless [memory] row_dtype is \"bfloat16\", got true");
+  }
 }
 
 }  // namespace memlayers

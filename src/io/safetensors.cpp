@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "io/nearest.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -117,20 +118,6 @@ Parsed parse_tensor(const std::string& where, const nlohmann::json& entry,
   return parsed;
 }
 
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0]++;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t change = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 std::int64_t element_bytes(ElementType type) { return info(type).bytes; }
@@ -204,11 +191,10 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   const auto found = tensors_.find(name);
   if (found != tensors_.end()) return found->second;
   std::string message = path_ + ": expected a tensor \"" + name + "\", found none";
-  const auto nearest =
-      std::min_element(tensors_.begin(), tensors_.end(), [&](const auto& a, const auto& b) {
-        return distance(a.first, name) < distance(b.first, name);
-      });
-  if (nearest != tensors_.end()) message += " (the nearest is \"" + nearest->first + "\")";
+  std::vector<std::string> names;
+  for (const auto& [candidate, view] : tensors_) names.push_back(candidate);
+  const std::string guess = nearest(name, names);
+  if (!guess.empty()) message += " (the nearest is \"" + guess + "\")";
   throw Error(message);
 }
 

@@ -16,7 +16,23 @@
 
 namespace memlayers::io {
 
-enum class ElementType { kBool, kU8, kI8, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kF64, kI64, kU64, kF8E4M3, kF8E5M2 };
+enum class ElementType {
+  kBool,
+  kU8,
+  kI8,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kF64,
+  kI64,
+  kU64,
+  kF8E4M3,
+  kF8E5M2
+};
 
 std::int64_t element_bytes(ElementType type);
 std::string_view element_name(ElementType type);  // as in the header: "F32", "BF16", "I64", ...
@@ -28,8 +44,8 @@ struct TensorView {
 };
 
 // A mapped, fully checked file. Throws Error for anything wrong with it, naming path and tensor:
-// header past the end or over 100 MB, bad JSON, duplicate or overlapping tensors, holes, a size that
-// does not fit its shape, an unknown dtype.
+// header past the end or over 100 MB, bad JSON, duplicate or overlapping tensors, holes, a size
+// that does not fit its shape, an unknown dtype.
 class SafetensorsFile {
  public:
   static SafetensorsFile open(FileSystem& fs, const std::string& path);
@@ -52,9 +68,9 @@ struct TensorToWrite {
   std::span<const std::byte> bytes;
 };
 
-// Writes and syncs a new file; throws Error (and leaves no file) when it cannot. The header is padded
-// with spaces so that the first tensor's bytes start at a multiple of `alignment`. Tensors are laid
-// out in the order given.
+// Writes and syncs a new file; throws Error (and leaves no file) when it cannot. The header is
+// padded with spaces so that the first tensor's bytes start at a multiple of `alignment`. Tensors
+// are laid out in the order given.
 void write_safetensors(FileSystem& fs, const std::string& path,
                        const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata = {},
