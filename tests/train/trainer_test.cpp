@@ -46,16 +46,16 @@ std::vector<StepMetrics> logged(const std::string& out) {
 
 TEST_F(TrainerTest, ReachesAStatedLossOnTinyFacts) {
   TrainConfig c = config();
-  c.train.steps = 150;
-  c.train.log_every = 50;
+  c.train.steps = 400;
+  c.train.log_every = 100;
   const TrainResult result = Trainer(c).run();
-  EXPECT_EQ(result.step, 150);
+  EXPECT_EQ(result.step, 400);
   // Forty answers of about three tokens, learned by heart; an untrained model has ln(300) = 5.7.
   EXPECT_LT(*result.loss, 0.3);
-  EXPECT_EQ(result.checkpoint, c.out + "/step-150");
-  EXPECT_EQ(logged(c.out).size(), 3U);
-  for (const char* file : {"/metrics.jsonl", "/report.html", "/step-150/config.json",
-                           "/step-150/training.toml", "/step-150/trainer.json"}) {
+  EXPECT_EQ(result.checkpoint, c.out + "/step-400");
+  EXPECT_EQ(logged(c.out).size(), 4U);
+  for (const char* file : {"/metrics.jsonl", "/report.html", "/step-400/config.json",
+                           "/step-400/training.toml", "/step-400/trainer.json"}) {
     EXPECT_TRUE(io::posix().exists(c.out + file)) << file;
   }
 }
