@@ -1,1 +1,92 @@
 // SPDX-License-Identifier: Apache-2.0
+// The command: a table of verbs. Exceptions become one line and an exit code: 2 wrong usage, 1
+// anything else.
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <iostream>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "cli/command.h"
+#include "io/nearest.h"
+#include "memlayers/error.h"
+
+namespace memlayers::cli {
+
+void set_threads(int threads) {
+  const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  at::set_num_threads(threads > 0 ? threads : cores);
+}
+
+namespace {
+
+constexpr int kFailed = 1, kUsage = 2;
+
+int fail(const std::string& message, int code) {
+  // One line, whatever a library put into its message.
+  std::string line = message.substr(0, message.find('\n'));
+  std::cerr << "memlayers: error: " << line << '\n';
+  return code;
+}
+
+std::string usage_text(const CLI::ParseError& error, const CLI::App& app,
+                       const std::vector<Command>& commands, int argc, char** argv) {
+  if (app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-') {
+    std::vector<std::string> names;
+    for (const Command& command : commands) names.emplace_back(command.name);
+    return "expected a verb, got \"" + std::string(argv[1]) + "\"; did you mean " +
+           io::nearest(argv[1], names) + "? (see memlayers --help)";
+  }
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const std::string verb = chosen.empty() ? "" : " " + chosen.front()->get_name();
+  return std::string(error.what()) + " (see memlayers" + verb + " --help)";
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"memlayers: Transformers with very large, sparse, editable memory"};
+  app.set_version_flag("--version", MEMLAYERS_VERSION);
+  app.require_subcommand(1);
+  app.failure_message(CLI::FailureMessage::simple);
+  const std::vector<Command> commands{train_command(), generate_command(), eval_command(),
+                                      inspect_command()};
+  std::function<int()> chosen;
+  for (const Command& command : commands) {
+    CLI::App* verb = app.add_subcommand(command.name, command.summary);
+    verb->footer("Example:\n  " + std::string(command.example));
+    auto action = command.add(*verb);
+    verb->callback([&chosen, action] { chosen = action; });
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& request) {  // --help, --version
+    return app.exit(request);
+  } catch (const CLI::ParseError& error) {
+    return fail(usage_text(error, app, commands, argc, argv), kUsage);
+  }
+  return chosen();
+}
+
+}  // namespace
+}  // namespace memlayers::cli
+
+int main(int argc, char** argv) {
+  using namespace memlayers::cli;
+  // A reader that went away (| head) is no error of ours; writing then fails quietly.
+  std::signal(SIGPIPE, [](int) { std::_Exit(0); });
+  try {
+    return run(argc, argv);
+  } catch (const UsageError& error) {
+    return fail(error.what(), kUsage);
+  } catch (const c10::Error& error) {
+    return fail(error.what_without_backtrace(), kFailed);
+  } catch (const std::bad_alloc&) {
+    return fail("out of memory", kFailed);
+  } catch (const std::exception& error) {
+    return fail(error.what(), kFailed);
+  }
+}

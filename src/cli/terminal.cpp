@@ -1,1 +1,173 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "cli/terminal.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <iostream>
+
+namespace memlayers::cli {
+namespace {
+
+std::string format(const char* pattern, double value) {
+  std::array<char, 64> buffer{};
+  std::snprintf(buffer.data(), buffer.size(), pattern, value);
+  return buffer.data();
+}
+
+// Code points, good enough for the width of what we print ourselves.
+std::size_t columns(const std::string& text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+}  // namespace
+
+bool is_terminal(int descriptor) { return ::isatty(descriptor) == 1; }
+
+int terminal_width() {
+  constexpr int kDefault = 100;
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kDefault;
+  return size.ws_col;
+}
+
+std::string short_count(double count) {
+  constexpr std::array<const char*, 5> kUnits{"", "k", "M", "B", "T"};
+  std::size_t unit = 0;
+  while (count >= 999.5 && unit + 1 < kUnits.size()) {
+    count /= 1000;
+    ++unit;
+  }
+  return format(unit == 0     ? "%.0f"
+                : count < 10  ? "%.2f"
+                : count < 100 ? "%.1f"
+                              : "%.0f",
+                count) +
+         kUnits[unit];
+}
+
+std::string short_bytes(double bytes) {
+  constexpr std::array<const char*, 5> kUnits{" B", " KiB", " MiB", " GiB", " TiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return format(unit == 0 ? "%.0f" : "%.1f", bytes) + kUnits[unit];
+}
+
+std::string short_time(double seconds) {
+  const auto whole = static_cast<std::int64_t>(std::max(0.0, seconds) + 0.5);
+  std::array<char, 64> buffer{};
+  if (whole >= 3600) {
+    std::snprintf(buffer.data(), buffer.size(), "%lld:%02lld:%02lld",
+                  static_cast<long long>(whole / 3600), static_cast<long long>(whole / 60 % 60),
+                  static_cast<long long>(whole % 60));
+  } else {
+    std::snprintf(buffer.data(), buffer.size(), "%lld:%02lld", static_cast<long long>(whole / 60),
+                  static_cast<long long>(whole % 60));
+  }
+  return buffer.data();
+}
+
+ProgressBar::ProgressBar(std::string label, std::int64_t total, double interval_s)
+    : label_(std::move(label)),
+      total_(std::max<std::int64_t>(1, total)),
+      interval_s_(interval_s),
+      is_terminal_(is_terminal(STDERR_FILENO)),
+      start_(std::chrono::steady_clock::now()),
+      drawn_(start_) {}
+
+ProgressBar::~ProgressBar() {
+  if (!is_finished_ && is_drawn_ && is_terminal_) std::cerr << '\n';
+}
+
+void ProgressBar::update(std::int64_t done, const std::string& note) {
+  if (first_ < 0) first_ = done;
+  done_ = done;
+  note_ = note;
+  const auto now = std::chrono::steady_clock::now();
+  const double since = std::chrono::duration<double>(now - drawn_).count();
+  constexpr double kRedraw = 0.1;
+  if (is_drawn_ && since < (is_terminal_ ? kRedraw : interval_s_)) return;
+  drawn_ = now;
+  draw();
+}
+
+void ProgressBar::finish() {
+  if (is_finished_) return;
+  draw();
+  if (is_terminal_) std::cerr << '\n';
+  is_finished_ = true;
+}
+
+void ProgressBar::print(const std::string& text) {
+  if (is_terminal_ && is_drawn_) clear();
+  std::cerr << text << '\n';
+  if (is_terminal_ && is_drawn_ && !is_finished_) draw();
+}
+
+std::string ProgressBar::line(double seconds) const {
+  const double share =
+      std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
+  const std::int64_t here = done_ - std::max<std::int64_t>(0, first_);
+  std::string tail = " " + std::to_string(done_) + "/" + std::to_string(total_);
+  if (!note_.empty()) tail += "  " + note_;
+  if (done_ < total_ && here > 0) {
+    const double left = seconds / static_cast<double>(here) * static_cast<double>(total_ - done_);
+    tail += "  " + short_time(left) + " left";
+  } else if (done_ >= total_) {
+    tail += "  " + short_time(seconds);
+  }
+  const std::string head = label_ + " " + format("%3.0f", 100 * share) + "% ";
+  if (!is_terminal_) return head + tail.substr(1);
+  const int room = terminal_width() - 3 - static_cast<int>(columns(head) + columns(tail));
+  std::string bar;
+  if (room >= 10) {
+    constexpr std::size_t kWidth = 30;
+    const std::size_t width = std::min(static_cast<std::size_t>(room), kWidth);
+    const auto full = std::min(width, static_cast<std::size_t>(share * static_cast<double>(width)));
+    bar = std::string(width, '.');
+    std::fill_n(bar.begin(), full, '#');
+    bar = "|" + bar + "|";
+  }
+  return head + bar + tail;
+}
+
+void ProgressBar::draw() {
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  if (is_terminal_) {
+    std::cerr << "\r\x1b[K" << line(seconds) << std::flush;
+  } else {
+    std::cerr << line(seconds) << '\n';
+  }
+  is_drawn_ = true;
+}
+
+void ProgressBar::clear() { std::cerr << "\r\x1b[K"; }
+
+std::string table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<std::size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns(row[i]));
+  }
+  std::string text;
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string space(widths[i] - columns(row[i]), ' ');
+      line += (i == 0 ? "" : "  ") + (i == 0 ? row[i] + space : space + row[i]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    text += line + "\n";
+  }
+  return text;
+}
+
+}  // namespace memlayers::cli

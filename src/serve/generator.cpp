@@ -1,1 +1,168 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "memlayers/generator.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "memlayers/checkpoint.h"
+#include "memlayers/error.h"
+#include "serve/sampler.h"
+#include "serve/text_cutter.h"
+
+namespace memlayers {
+namespace {
+
+// Continues all prompts in one batch; rows that are done leave it. `take(row, token)` gets every
+// new token and says whether the row goes on.
+void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
+            const GenerateOptions& options,
+            const std::function<bool(std::int64_t, std::int32_t)>& take) {
+  const c10::InferenceMode inference;
+  const std::int64_t context = model->config().context;
+  std::int64_t longest = 0, room = 0;
+  for (const auto& prompt : prompts) {
+    const auto length = static_cast<std::int64_t>(prompt.size());
+    if (length > context) {
+      throw Error("prompt: expected at most " + std::to_string(context) +
+                  " tokens, the model's context, got " + std::to_string(length));
+    }
+    if (length == 0) throw Error("prompt: expected at least one token, got none");
+    longest = std::max(longest, length);
+    room = std::max(room, context - length);
+  }
+  const auto rows = static_cast<std::int64_t>(prompts.size());
+  const std::int64_t steps = std::min(options.max_tokens, room);
+  if (steps == 0) return;
+
+  KvCache cache(model->config(), rows, longest + steps);
+  at::Tensor tokens = torch::zeros({rows, longest}, torch::kLong);
+  std::vector<std::int64_t> padding;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const auto& prompt = prompts[row];
+    padding.push_back(longest - static_cast<std::int64_t>(prompt.size()));
+    std::copy(prompt.begin(), prompt.end(),
+              tokens.mutable_data_ptr<std::int64_t>() + row * longest + padding.back());
+  }
+  if (std::any_of(padding.begin(), padding.end(), [](std::int64_t p) { return p > 0; })) {
+    cache.set_padding(padding);
+  }
+  std::vector<std::int64_t> active(rows);  // the prompt of each row of the batch
+  std::iota(active.begin(), active.end(), 0);
+  for (std::int64_t step = 0; step < steps && !active.empty(); ++step) {
+    const at::Tensor hidden = model->hidden_states(tokens, &cache);
+    const at::Tensor logits = model->logits(hidden.select(1, hidden.size(1) - 1)).contiguous();
+    const std::int64_t vocab = logits.size(1);
+    std::vector<std::int64_t> kept, next;
+    for (std::int64_t i = 0; i < static_cast<std::int64_t>(active.size()); ++i) {
+      const std::int64_t row = active[i];
+      const std::span<const float> scores(logits.const_data_ptr<float>() + i * vocab, vocab);
+      const std::int32_t token = serve::sample(scores, options, row, step);
+      const bool has_room = static_cast<std::int64_t>(prompts[row].size()) + step + 1 < context;
+      if (take(row, token) && has_room) {
+        kept.push_back(i);
+        next.push_back(token);
+      }
+    }
+    if (kept.size() < active.size()) {
+      if (kept.empty()) return;
+      cache.keep_rows(kept);
+      std::vector<std::int64_t> still;
+      for (std::int64_t i : kept) still.push_back(active[i]);
+      active = std::move(still);
+    }
+    tokens = torch::tensor(next, torch::kLong).unsqueeze(1);
+  }
+}
+
+std::set<std::int32_t> end_tokens(const Llama& model, const Tokenizer& tokenizer,
+                                  const GenerateOptions& options) {
+  std::set<std::int32_t> ends;
+  if (options.ignore_eos) return ends;
+  for (std::int64_t token : model->config().eos_tokens)
+    ends.insert(static_cast<std::int32_t>(token));
+  if (tokenizer.eos()) ends.insert(*tokenizer.eos());
+  return ends;
+}
+
+}  // namespace
+
+Generator::Generator(Llama model, std::shared_ptr<const Tokenizer> tokenizer)
+    : model_(std::move(model)), tokenizer_(std::move(tokenizer)) {
+  if (tokenizer_->vocab_size() > model_->config().vocab_size) {
+    throw Error(tokenizer_->file_name() + ": expected at most " +
+                std::to_string(model_->config().vocab_size) +
+                " tokens, the model's vocab_size, got " + std::to_string(tokenizer_->vocab_size()));
+  }
+  model_->eval();
+}
+
+Generator Generator::load(const std::string& model_folder) {
+  const std::string folder = resolve_model_folder(model_folder);
+  return {load_model(folder), load_tokenizer(folder)};
+}
+
+std::vector<Generation> Generator::generate(
+    const std::vector<std::string>& prompts, const GenerateOptions& options,
+    const std::function<bool(std::int64_t, const std::string&)>& on_text) {
+  options.validate();
+  if (prompts.empty()) throw Error("prompts: expected at least one, got none");
+  std::vector<std::vector<std::int32_t>> tokens;
+  std::vector<Generation> results(prompts.size());
+  std::vector<StreamDecoder> decoders;
+  std::vector<serve::TextCutter> cutters;
+  for (std::size_t row = 0; row < prompts.size(); ++row) {
+    std::vector<std::int32_t> prompt = tokenizer_->encode(prompts[row]);
+    if (tokenizer_->bos()) prompt.insert(prompt.begin(), *tokenizer_->bos());
+    results[row].prompt_tokens = static_cast<std::int64_t>(prompt.size());
+    decoders.emplace_back(tokenizer_, prompt);
+    cutters.emplace_back(options.stop);
+    tokens.push_back(std::move(prompt));
+  }
+  const std::set<std::int32_t> ends = end_tokens(model_, *tokenizer_, options);
+  const auto give = [&](std::int64_t row, const std::string& text) {
+    results[row].text += text;
+    return text.empty() || !on_text || on_text(row, text);
+  };
+  std::vector<char> is_done(prompts.size(), 0);
+  const auto stop = [&](std::int64_t row) {
+    results[row].finish = FinishReason::kStop;
+    is_done[row] = 1;
+    return false;
+  };
+  decode(model_, tokens, options, [&](std::int64_t row, std::int32_t token) {
+    if (ends.contains(token)) {
+      give(row, cutters[row].push(decoders[row].finish()) + cutters[row].finish());
+      return stop(row);
+    }
+    results[row].tokens.push_back(token);
+    const bool goes_on = give(row, cutters[row].push(decoders[row].push(token)));
+    return goes_on && !cutters[row].is_stopped() ? true : stop(row);
+  });
+  for (std::size_t row = 0; row < prompts.size(); ++row) {
+    if (is_done[row]) continue;
+    const auto r = static_cast<std::int64_t>(row);
+    const std::string rest = cutters[row].push(decoders[row].finish());
+    if (cutters[row].is_stopped()) results[row].finish = FinishReason::kStop;
+    give(r, rest + cutters[row].finish());
+  }
+  return results;
+}
+
+std::vector<std::vector<std::int32_t>> Generator::generate_tokens(
+    const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options) {
+  options.validate();
+  const std::set<std::int32_t> ends = end_tokens(model_, *tokenizer_, options);
+  std::vector<std::vector<std::int32_t>> results(prompts.size());
+  if (prompts.empty()) return results;
+  decode(model_, prompts, options, [&](std::int64_t row, std::int32_t token) {
+    if (ends.contains(token)) return false;
+    results[row].push_back(token);
+    return true;
+  });
+  return results;
+}
+
+}  // namespace memlayers

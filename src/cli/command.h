@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verbs of the command line. Each file of this folder exposes one.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+namespace memlayers::cli {
+
+// add() declares the options on `app` and returns what runs once they are parsed: the exit code, 0
+// done, or an exception, which main() turns into one line and an exit code.
+struct Command {
+  const char* name;
+  const char* summary;
+  const char* example;  // shown under --help
+  std::function<std::function<int()>(CLI::App& app)> add;
+};
+
+Command train_command();
+Command generate_command();
+Command eval_command();
+Command inspect_command();
+
+// A mistake in how the command was called, found after parsing: exit code 2.
+class UsageError : public std::runtime_error {
+ public:
+  explicit UsageError(const std::string& message) : std::runtime_error(message) {}
+};
+
+// Number of CPU threads of the process; 0: all cores.
+void set_threads(int threads);
+
+}  // namespace memlayers::cli
