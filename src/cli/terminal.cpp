@@ -115,27 +115,28 @@ std::string ProgressBar::line(double seconds) const {
   const double share =
       std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
   const std::int64_t here = done_ - std::max<std::int64_t>(0, first_);
-  std::string tail = " " + std::to_string(done_) + "/" + std::to_string(total_);
-  if (!note_.empty()) tail += "  " + note_;
+  std::string tail = std::to_string(done_);
+  tail.append("/").append(std::to_string(total_));
+  if (!note_.empty()) tail.append("  ").append(note_);
   if (done_ < total_ && here > 0) {
     const double left = seconds / static_cast<double>(here) * static_cast<double>(total_ - done_);
-    tail += "  " + short_time(left) + " left";
+    tail.append("  ").append(short_time(left)).append(" left");
   } else if (done_ >= total_) {
-    tail += "  " + short_time(seconds);
+    tail.append("  ").append(short_time(seconds));
   }
   const std::string head = label_ + " " + format("%3.0f", 100 * share) + "% ";
-  if (!is_terminal_) return head + tail.substr(1);
-  const int room = terminal_width() - 3 - static_cast<int>(columns(head) + columns(tail));
+  if (!is_terminal_) return head + tail;
+  const int room = terminal_width() - 4 - static_cast<int>(columns(head) + columns(tail));
   std::string bar;
   if (room >= 10) {
     constexpr std::size_t kWidth = 30;
     const std::size_t width = std::min(static_cast<std::size_t>(room), kWidth);
     const auto full = std::min(width, static_cast<std::size_t>(share * static_cast<double>(width)));
-    bar = std::string(width, '.');
-    std::fill_n(bar.begin(), full, '#');
-    bar = "|" + bar + "|";
+    bar.assign(width + 2, '.');
+    std::fill_n(bar.begin(), full + 1, '#');
+    bar.front() = bar.back() = '|';
   }
-  return head + bar + tail;
+  return head + bar + " " + tail;
 }
 
 void ProgressBar::draw() {
@@ -161,11 +162,15 @@ std::string table(const std::vector<std::vector<std::string>>& rows) {
   for (const auto& row : rows) {
     std::string line;
     for (std::size_t i = 0; i < row.size(); ++i) {
-      const std::string space(widths[i] - columns(row[i]), ' ');
-      line += (i == 0 ? "" : "  ") + (i == 0 ? row[i] + space : space + row[i]);
+      const std::size_t space = widths[i] - columns(row[i]);
+      if (i == 0) {
+        line.append(row[i]).append(space, ' ');
+      } else {
+        line.append(2 + space, ' ').append(row[i]);
+      }
     }
     line.erase(line.find_last_not_of(' ') + 1);
-    text += line + "\n";
+    text.append(line).append("\n");
   }
   return text;
 }
