@@ -5,6 +5,7 @@
 #include "memlayers/checkpoint.h"
 #include "memlayers/config.h"
 #include "memlayers/error.h"
+#include "memlayers/evaluate.h"
 #include "memlayers/generator.h"
 #include "memlayers/llama.h"
 #include "memlayers/memory_layer.h"
