@@ -55,7 +55,7 @@ canvas { width: min(100%, 512px); image-rendering: pixelated; border-radius: 6px
               background: var(--card); }
 .samples td, .samples th { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line);
                            vertical-align: top; overflow-wrap: anywhere; }
-.samples td:first-child { color: var(--soft); font-variant-numeric: tabular-nums; }
+.samples td:first-child { width: 1%; padding-right: 22px; color: var(--soft); font-variant-numeric: tabular-nums; }
 .samples .prompt { color: var(--soft); }
 pre { margin: 0; overflow: auto; font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
 </style>
