@@ -4,9 +4,10 @@
 // (H * k).
 //
 // On a CPU they run our kernels, elsewhere the plain ATen versions in memlayers::reference, which
-// are also the oracle of the tests. The same functions are registered as torch.ops.memlayers.*.
-// Results have the same bits for any number of threads.
-// Throw ValueError for a shape, TypeError for a dtype, IndexError for a slot outside the pool.
+// are also the oracle of the tests. The same functions are registered as torch.ops.memlayers.*,
+// where lookup returns (scores, slots), as torch.topk does. Results have the same bits for any
+// number of threads. Throw ValueError for a shape, TypeError for a dtype, IndexError for a slot
+// outside the pool.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,7 +19,7 @@
 namespace memlayers {
 
 // The k slots of the n x n grid with the best scores row_score[i] + col_score[j], exactly, per
-// token and head, best first; Sec. 3.1 of [PK19]. Ties go to the lower (row, column) pair. NaN
+// token and head, best first; Sec. 3.1 of [PK19]. Equal scores: that with the better row first. NaN
 // ranks highest, as in torch.topk, so that it is seen and not hidden.
 //
 // query [T, H, d] and keys [H, 2, n, d/2] (0: row set, 1: column set), float32 or bfloat16.

@@ -11,7 +11,7 @@
 #include <tuple>
 
 #define MEMLAYERS_OPERATORS(_)                                                                  \
-  /* slots, scores */                                                                           \
+  /* scores, slots: the order of torch.topk, and the one that torch.library.opcheck can add */  \
   _(lookup, (std::tuple<at::Tensor, at::Tensor>),                                               \
     (const at::Tensor& query, const at::Tensor& keys, std::int64_t knn))                        \
   /* grad_query, grad_keys */                                                                   \

@@ -105,7 +105,7 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query_in, const at::
   const std::int64_t half = d / 2;
   at::Tensor slots = at::empty({T, H, knn}, query.options().dtype(at::kLong));
   at::Tensor scores = at::empty({T, H, knn}, query.options());
-  if (T == 0 || H == 0) return {slots, scores};
+  if (T == 0 || H == 0) return {scores, slots};
 
   const kernels::Kernels& kernel = kernels::active();
   const std::int64_t block = tokens_a_block(n), blocks = (T + block - 1) / block;
@@ -147,7 +147,7 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query_in, const at::
       }
     }
   });
-  return {slots, scores};
+  return {scores, slots};
 }
 
 std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad_in,

@@ -85,7 +85,8 @@ namespace ops::composite {
 
 std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query, const at::Tensor& keys,
                                           std::int64_t knn) {
-  return reference::lookup(query, keys, knn);
+  auto [slots, scores] = reference::lookup(query, keys, knn);
+  return {scores, slots};
 }
 
 std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad, const at::Tensor& query,

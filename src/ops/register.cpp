@@ -3,8 +3,10 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
+#include <torch/version.h>
 
 #include "memlayers/ops.h"
 #include "ops/backend.h"
@@ -65,8 +67,8 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query, const at::Ten
   check_lookup("lookup", query, keys);
   check_knn("lookup", knn, keys.sym_size(2));
   const c10::SymInt shape[3] = {query.sym_size(0), query.sym_size(1), knn};
-  return {at::empty_symint(shape, query.options().dtype(at::kLong)),
-          at::empty_symint(shape, query.options().dtype(at::kFloat))};
+  return {at::empty_symint(shape, query.options().dtype(at::kFloat)),
+          at::empty_symint(shape, query.options().dtype(at::kLong))};
 }
 
 std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor&, const at::Tensor& query,
@@ -130,15 +132,15 @@ class Lookup : public torch::autograd::Function<Lookup> {
   static variable_list forward(AutogradContext* context, const at::Tensor& query,
                                const at::Tensor& keys, std::int64_t knn) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    auto [slots, scores] = dispatch::lookup(query, keys, knn);
+    auto [scores, slots] = dispatch::lookup(query, keys, knn);
     context->save_for_backward({query, keys, slots});
     context->mark_non_differentiable({slots});
-    return {slots, scores};
+    return {scores, slots};
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     auto [query, keys] =
-        dispatch::lookup_backward(grads[1].contiguous(), saved[0], saved[1], saved[2]);
+        dispatch::lookup_backward(grads[0].contiguous(), saved[0], saved[1], saved[2]);
     return {query, keys, {}};
   }
 };
@@ -209,12 +211,16 @@ at::Tensor peer_gather_autograd(const at::Tensor& values, const at::Tensor& x,
   return PeerGather::apply(values, x, slots, weights, sparse_grad);
 }
 
+// Python looks for this in the file before it loads it: another torch would crash, not complain.
+extern "C" [[gnu::used, gnu::visibility("default")]] const char memlayers_torch_version[] =
+    "memlayers built with torch " TORCH_VERSION;
+
 #define MEMLAYERS_IMPL(name, result, parameters) m.impl(#name, &MEMLAYERS_BACKEND::name);
 
 }  // namespace
 
 TORCH_LIBRARY(memlayers, m) {
-  m.def("lookup(Tensor query, Tensor keys, int knn) -> (Tensor slots, Tensor scores)");
+  m.def("lookup(Tensor query, Tensor keys, int knn) -> (Tensor scores, Tensor slots)");
   m.def(
       "lookup_backward(Tensor grad_scores, Tensor query, Tensor keys, Tensor slots) -> "
       "(Tensor grad_query, Tensor grad_keys)");
@@ -250,6 +256,11 @@ TORCH_LIBRARY_IMPL(memlayers, Autograd, m) {
   m.impl("lookup", &lookup_autograd);
   m.impl("gather", &gather_autograd);
   m.impl("peer_gather", &peer_gather_autograd);
+  // A second derivative is an error, not a silent zero.
+  for (const char* name : {"lookup_backward", "gather_backward_weights", "gather_backward_values",
+                           "peer_gather_backward", "peer_gather_backward_values"}) {
+    m.impl(name, torch::autograd::autogradNotImplementedFallback());
+  }
 }
 
 }  // namespace memlayers::ops
@@ -258,7 +269,8 @@ namespace memlayers {
 
 std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query, const at::Tensor& keys,
                                           std::int64_t knn) {
-  return ops::dispatch::lookup(query, keys, knn);
+  auto [scores, slots] = ops::dispatch::lookup(query, keys, knn);
+  return {slots, scores};
 }
 
 at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::Tensor& weights,
