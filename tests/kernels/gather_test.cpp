@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
+#include "kernels/kernel_testing.h"
+
+namespace memlayers::kernels {
+namespace {
+
+class Gather : public EachIsa {};
+
+constexpr std::int64_t kRows = 40;
+
+std::vector<std::int64_t> some_ids(std::int64_t count) {
+  std::vector<std::int64_t> ids;
+  for (std::int64_t i = 0; i < count; ++i) ids.push_back(i * 7 % kRows);
+  if (count > 1) ids[1] = kRows - 1;  // the last row, and the first twice
+  if (count > 2) ids[2] = ids[0];
+  return ids;
+}
+
+template <class Row>
+void expect_gather_is_the_plain_sum(const Kernels& kernel) {
+  for (std::int64_t width : kWidths) {
+    for (std::int64_t count : {0, 1, 2, 5, 32, 100}) {
+      const std::int64_t stride = width + (width % 3);
+      // Exactly as long as the last row needs: reading past it is seen by the sanitizer.
+      const auto values = rows<Row>((kRows - 1) * stride + width, 1);
+      const std::vector<float> weights = normal(count, 2), before = normal(width, 3);
+      const std::vector<std::int64_t> ids = some_ids(count);
+      std::vector<float> out(static_cast<std::size_t>(width)), added = before;
+      kernel.rows<Row>().gather(values.data(), stride, ids.data(), weights.data(), count, width,
+                                out.data());
+      kernel.rows<Row>().gather_add(values.data(), stride, ids.data(), weights.data(), count, width,
+                                    added.data());
+      for (std::int64_t c = 0; c < width; ++c) {
+        double sum = 0, size = 0;
+        for (std::int64_t i = 0; i < count; ++i) {
+          const auto u = static_cast<std::size_t>(i);
+          const double term = static_cast<double>(weights[u]) *
+                              to_float(values[static_cast<std::size_t>(ids[u] * stride + c)]);
+          sum += term;
+          size += std::abs(term);
+        }
+        const double tolerance = 6e-8 * static_cast<double>(count + 2) * (size + 3);
+        const auto u = static_cast<std::size_t>(c);
+        ASSERT_NEAR(out[u], sum, tolerance) << "width " << width << " count " << count;
+        ASSERT_NEAR(added[u], sum + before[u], tolerance)
+            << "width " << width << " count " << count;
+      }
+    }
+  }
+}
+
+TEST_P(Gather, IsThePlainSumAroundTheVectorWidth) {
+  expect_gather_is_the_plain_sum<float>(kernel());
+  expect_gather_is_the_plain_sum<BFloat16>(kernel());
+}
+
+template <class Row>
+void expect_dots_are_plain(const Kernels& kernel) {
+  for (std::int64_t width : kWidths) {
+    for (std::int64_t count : {0, 1, 20}) {
+      const auto values = rows<Row>(kRows * width, 4);
+      const std::vector<float> x = normal(width, 5);
+      const std::vector<std::int64_t> ids = some_ids(count);
+      std::vector<float> out(static_cast<std::size_t>(count), 99);
+      kernel.rows<Row>().dots(values.data(), width, ids.data(), count, width, x.data(), out.data());
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        double sum = 0, size = 0;
+        for (std::int64_t c = 0; c < width; ++c) {
+          const double term = static_cast<double>(x[static_cast<std::size_t>(c)]) *
+                              to_float(values[static_cast<std::size_t>(ids[i] * width + c)]);
+          sum += term;
+          size += std::abs(term);
+        }
+        ASSERT_NEAR(out[i], sum, 6e-8 * static_cast<double>(width + 2) * size) << "width " << width;
+      }
+    }
+  }
+}
+
+TEST_P(Gather, DotsArePlainAroundTheVectorWidth) {
+  expect_dots_are_plain<float>(kernel());
+  expect_dots_are_plain<BFloat16>(kernel());
+}
+
+TEST_P(Gather, AColumnHasTheSameBitsInARowOfAnyWidth) {
+  const std::int64_t count = 50;
+  const std::vector<float> weights = normal(count, 2), values = normal(kRows * 300, 1);
+  const std::vector<std::int64_t> ids = some_ids(count);
+  std::vector<float> whole(300), part(17);
+  kernel().f32.gather(values.data(), 300, ids.data(), weights.data(), count, 300, whole.data());
+  kernel().f32.gather(values.data() + 131, 300, ids.data(), weights.data(), count, 17, part.data());
+  for (std::size_t c = 0; c < part.size(); ++c) {
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(part[c]), std::bit_cast<std::uint32_t>(whole[131 + c]));
+  }
+}
+
+TEST_P(Gather, SquaredNormIsExactToFloat64) {
+  for (std::int64_t width : kWidths) {
+    const std::vector<float> x = normal(width, 6);
+    double wanted = 0;
+    for (float value : x) wanted += static_cast<double>(value) * value;
+    EXPECT_NEAR(kernel().squared_norm(x.data(), width), wanted, 1e-13 * (wanted + 1));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Gather,
+                         ::testing::ValuesIn(supported().begin(), supported().end()), isa_name);
+
+}  // namespace
+}  // namespace memlayers::kernels

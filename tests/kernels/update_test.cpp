@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <limits>
+
+#include "kernels/kernel_testing.h"
+
+namespace memlayers::kernels {
+namespace {
+
+class Update : public EachIsa {};
+
+constexpr AdamWStep kStep{.beta1 = 0.9F,
+                          .beta2 = 0.95F,
+                          .eps = 1e-8F,
+                          .decay = 0.99F,
+                          .step_size = 0.01F,
+                          .v_correction = 1.7F,
+                          .gradient_scale = 0.5F,
+                          .rounding_key = 12345};
+
+// The step in double precision; m and v are changed too.
+std::vector<double> plain_adamw(const std::vector<float>& row, std::vector<float> m,
+                                std::vector<float> v, const std::vector<float>& gradient) {
+  std::vector<double> out;
+  for (std::size_t c = 0; c < row.size(); ++c) {
+    const double g = static_cast<double>(kStep.gradient_scale) * gradient[c];
+    const double new_m = 0.9 * m[c] + 0.1 * g, new_v = 0.95 * v[c] + 0.05 * g * g;
+    out.push_back(0.99 * row[c] - 0.01 * new_m / (std::sqrt(new_v * 1.7) + 1e-8));
+  }
+  return out;
+}
+
+std::vector<float> squares(std::vector<float> values) {
+  for (float& x : values) x = x * x + 0.01F;
+  return values;
+}
+
+TEST_P(Update, AdamWIsItsFormula) {
+  for (std::int64_t width : kWidths) {
+    std::vector<float> row = normal(width, 1), m = normal(width, 2), v = squares(normal(width, 3));
+    const std::vector<float> gradient = normal(width, 4);
+    const std::vector<double> wanted = plain_adamw(row, m, v, gradient);
+    const std::vector<float> old_m = m;
+    kernel().f32.adamw(row.data(), nullptr, m.data(), v.data(), gradient.data(), width, kStep);
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      ASSERT_NEAR(row[c], wanted[c], 1e-6) << "width " << width;
+      ASSERT_NEAR(m[c], 0.9 * old_m[c] + 0.05 * gradient[c], 1e-6);
+    }
+  }
+}
+
+TEST_P(Update, MasterTakesTheStepAndTheRowItsRoundedCopy) {
+  for (std::int64_t width : kWidths) {
+    std::vector<float> master = normal(width, 1), m = normal(width, 2),
+                       v = squares(normal(width, 3));
+    std::vector<float> exact = master, exact_m = m, exact_v = v;
+    std::vector<BFloat16> row(static_cast<std::size_t>(width));
+    const std::vector<float> gradient = normal(width, 4);
+    kernel().bf16.adamw(row.data(), master.data(), m.data(), v.data(), gradient.data(), width,
+                        kStep);
+    kernel().f32.adamw(exact.data(), nullptr, exact_m.data(), exact_v.data(), gradient.data(),
+                       width, kStep);
+    EXPECT_EQ(master, exact);
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      // To nearest: no bfloat16 is nearer.
+      const float gap = std::abs(to_float(row[c]) - master[c]);
+      const BFloat16 up{static_cast<std::uint16_t>(row[c].bits + 1)};
+      const BFloat16 down{static_cast<std::uint16_t>(row[c].bits - 1)};
+      EXPECT_LE(gap, std::abs(to_float(up) - master[c]));
+      EXPECT_LE(gap, std::abs(to_float(down) - master[c]));
+    }
+  }
+}
+
+TEST_P(Update, TiesOfNearestRoundingGoToEven) {
+  // gradient 0 and no decay: the master stays, and is rounded.
+  const std::vector<float> ties{std::bit_cast<float>(0x3f808000U),
+                                std::bit_cast<float>(0x3f818000U)};
+  std::vector<float> master = ties;
+  std::vector<BFloat16> row(2);
+  const std::vector<float> gradient(2, 0);
+  kernel().bf16.sgd(row.data(), master.data(), gradient.data(), 2,
+                    {.decay = 1, .lr = 0, .gradient_scale = 1, .rounding_key = 0});
+  EXPECT_EQ(row[0].bits, 0x3f80);
+  EXPECT_EQ(row[1].bits, 0x3f82);
+}
+
+TEST_P(Update, StochasticRoundingHasTheBitsOfItsFormula) {
+  for (std::int64_t width : kWidths) {
+    std::vector<BFloat16> row = rows<BFloat16>(width, 1);
+    const std::vector<BFloat16> before = row;
+    const std::vector<float> gradient = normal(width, 2);
+    const SgdStep step{.decay = 1, .lr = 0.37F, .gradient_scale = 1, .rounding_key = 77};
+    kernel().bf16.sgd(row.data(), nullptr, gradient.data(), width, step);
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      const float x = to_float(before[c]) - 0.37F * gradient[c];
+      const std::uint32_t noise = hash32(77U + static_cast<std::uint32_t>(c)) & 0xffffU;
+      EXPECT_EQ(row[c].bits, (std::bit_cast<std::uint32_t>(x) + noise) >> 16);
+    }
+  }
+}
+
+TEST_P(Update, NanAndInfinityStayWhatTheyAre) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> values{std::bit_cast<float>(0x7f800001U), kInfinity, -kInfinity,
+                                  std::bit_cast<float>(0xffc00000U)};
+  for (bool has_master : {false, true}) {
+    std::vector<BFloat16> row(4);
+    std::vector<float> master = values, gradient(4);
+    for (std::size_t c = 0; c < 4; ++c) gradient[c] = -values[c];
+    kernel().bf16.sgd(row.data(), has_master ? master.data() : nullptr, gradient.data(), 4,
+                      {.decay = 1, .lr = 1, .gradient_scale = 1, .rounding_key = 5});
+    EXPECT_TRUE(std::isnan(to_float(row[0])) && std::isnan(to_float(row[3])));
+    EXPECT_EQ(to_float(row[1]), kInfinity);
+    EXPECT_EQ(to_float(row[2]), -kInfinity);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Update,
+                         ::testing::ValuesIn(supported().begin(), supported().end()), isa_name);
+
+}  // namespace
+}  // namespace memlayers::kernels
