@@ -168,7 +168,8 @@ int run(const Options& options) {
     print_setup(trainer.prepare());
     return 0;
   }
-  stop_on_signals();
+  trainer.prepare();
+  stop_on_signals();  // from here on there is something to save
   const TrainResult result = trainer.run();
   display.finish();
   if (result.stopped) {
@@ -191,8 +192,8 @@ Command train_command() {
   return {.name = "train",
           .summary = "train a model on text or facts",
           .example =
-              "  memlayers train examples/facts.toml --set model.dim=128 train.steps=2000\n"
-              "  memlayers train --help-config      every key of CONFIG.toml\n"
+              "memlayers train examples/facts.toml --set model.dim=128 train.steps=2000\n"
+              "  memlayers train --help-config      every key of CONFIG\n"
               "Ctrl-C saves and leaves; the same command goes on from the newest checkpoint.",
           .add = [](CLI::App& app) -> std::function<int()> {
             const auto options = std::make_shared<Options>();
