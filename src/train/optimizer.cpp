@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+
+#include "pool/mapped_region.h"
 
 namespace memlayers {
 namespace {
@@ -14,17 +17,30 @@ double clip_factor(double norm, std::optional<double> clip) {
   return clip && norm > *clip ? *clip / norm : 1.0;
 }
 
+// Zeros in a mapping of their own: a row that is never touched costs no memory, which at::zeros,
+// writing them, does not give.
+at::Tensor lazy_zeros(at::IntArrayRef sizes, at::ScalarType type) {
+  const auto bytes =
+      static_cast<std::size_t>(c10::multiply_integers(sizes)) * c10::elementSize(type);
+  auto region = std::make_shared<pool::MappedRegion>(
+      pool::MappedRegion::anonymous(std::max<std::size_t>(bytes, 1)));
+  void* data = region->bytes().data();
+  return torch::from_blob(data, sizes, [region](void*) {}, torch::dtype(type));
+}
+
 }  // namespace
 
 RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
     : pool_(std::move(pool)), options_(options) {
   const at::Tensor& values = pool_->values;
-  const auto f32 = values.options().dtype(at::kFloat).requires_grad(false);
   if (options_.kind == PoolOptimizer::kAdamW) {
-    // Zeros come from calloc: a row that is never touched costs no memory.
-    state_.exp_avg = at::zeros(values.sizes(), f32);
-    state_.exp_avg_sq = at::zeros(values.sizes(), f32);
-    state_.steps = at::zeros({values.size(0)}, f32.dtype(at::kInt));
+    const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
+      return values.device().is_cpu() ? lazy_zeros(sizes, type)
+                                      : at::zeros(sizes, values.options().dtype(type));
+    };
+    state_.exp_avg = zeros(values.sizes(), at::kFloat);
+    state_.exp_avg_sq = zeros(values.sizes(), at::kFloat);
+    state_.steps = zeros({values.size(0)}, at::kInt);
   }
   if (options_.master_rows && values.scalar_type() != at::kFloat) {
     state_.master = values.detach().to(at::kFloat);
