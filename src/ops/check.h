@@ -55,6 +55,14 @@ inline void check_peer_gather(const char* op, const at::Tensor& values, const at
                     "), got shape ", x.sym_sizes());
 }
 
+// What came back for an output [tokens, width].
+inline void check_grad(const char* op, const at::Tensor& grad, std::int64_t tokens,
+                       std::int64_t width) {
+  check_type(op, "grad", grad, {at::kFloat});
+  TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == tokens && grad.size(1) == width, op,
+                    ": expected grad [", tokens, ", ", width, "], got ", grad.sizes());
+}
+
 inline void check_lookup(const char* op, const at::Tensor& query, const at::Tensor& keys) {
   check_dim(op, "query", query, 3);
   check_dim(op, "keys", keys, 4);

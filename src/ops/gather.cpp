@@ -35,17 +35,13 @@ at::Tensor gather(const at::Tensor& values_in, const at::Tensor& slots_in,
 
 at::Tensor gather_backward_weights(const at::Tensor& grad_in, const at::Tensor& values_in,
                                    const at::Tensor& slots_in) {
-  check_dim("gather_backward_weights", "grad", grad_in, 2);
   check_dim("gather_backward_weights", "values", values_in, 2);
   check_dim("gather_backward_weights", "slots", slots_in, 2);
-  check_type("gather_backward_weights", "grad", grad_in, {at::kFloat});
   check_type("gather_backward_weights", "slots", slots_in, {at::kLong});
   const at::Tensor grad = grad_in.contiguous(), values = values_in.contiguous(),
                    slots = slots_in.contiguous();
   const std::int64_t T = slots.size(0), J = slots.size(1), W = values.size(1);
-  TORCH_CHECK_VALUE(grad.size(0) == T && grad.size(1) == W,
-                    "gather_backward_weights: expected grad [", T, ", ", W, "], got ",
-                    grad.sizes());
+  check_grad("gather_backward_weights", grad, T, W);
   check_slots("gather_backward_weights", slots, values.size(0));
   at::Tensor out = at::empty({T, J}, grad.options());
   dispatch_rows(values, [&]<class Row>(const Row* rows) {
@@ -64,6 +60,7 @@ at::Tensor gather_backward_values(const at::Tensor& grad, const at::Tensor& valu
                                   const at::Tensor& slots, const at::Tensor& weights,
                                   bool sparse_grad) {
   check_gather("gather_backward_values", values, slots, weights);
+  check_grad("gather_backward_values", grad, slots.size(0), values.size(1));
   const GroupedGradient grouped = group({{slots, weights, grad}}, values.size(0), values.size(1));
   return materialise(grouped, values, sparse_grad);
 }

@@ -59,14 +59,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> peer_gather_backward(
     const at::Tensor& grad_in, const at::Tensor& values_in, const at::Tensor& x_in,
     const at::Tensor& slots_in, const at::Tensor& weights_in) {
   check_peer_gather("peer_gather_backward", values_in, x_in, slots_in, weights_in);
-  check_type("peer_gather_backward", "grad", grad_in, {at::kFloat});
   const at::Tensor grad = grad_in.contiguous(), values = values_in.contiguous(),
                    x = x_in.contiguous(), slots = slots_in.contiguous(),
                    weights = weights_in.contiguous();
   const std::int64_t T = slots.size(0), J = slots.size(1), D = x.size(1), W = values.size(1);
-  TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == T && grad.size(1) == W - D,
-                    "peer_gather_backward: expected grad [", T, ", ", W - D, "], got ",
-                    grad.sizes());
+  check_grad("peer_gather_backward", grad, T, W - D);
   check_slots("peer_gather_backward", slots, values.size(0));
   at::Tensor grad_x = at::empty_like(x), grad_weights = at::empty_like(weights);
   at::Tensor u_factors = at::empty_like(weights), v_factors = at::empty_like(weights);
@@ -98,6 +95,9 @@ at::Tensor peer_gather_backward_values(const at::Tensor& grad, const at::Tensor&
                                        const at::Tensor& u_factors, const at::Tensor& v_factors,
                                        bool sparse_grad) {
   check_peer_gather("peer_gather_backward_values", values, x, slots, u_factors);
+  check_type("peer_gather_backward_values", "v_factors", v_factors, {at::kFloat});
+  check_same_shape("peer_gather_backward_values", "v_factors", v_factors, "slots", slots);
+  check_grad("peer_gather_backward_values", grad, slots.size(0), values.size(1) - x.size(1));
   const GroupedGradient grouped =
       group({{slots, u_factors, x, 0}, {slots, v_factors, grad, x.size(1)}}, values.size(0),
             values.size(1));

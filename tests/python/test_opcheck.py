@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch.library.opcheck: schemas, autograd registration, fake tensors and dynamic AOT dispatch."""
+
+import pytest
+import torch
+from torch.library import opcheck
+
+OPS = torch.ops.memlayers
+
+
+@pytest.fixture(params=[(4, 2, 5, 6), (1, 1, 1, 1)], ids=["several", "single"])
+def tensors(request, device):
+    tokens, heads, n, width = request.param
+    knn = max(1, n // 2)
+    t = {
+        "query": torch.randn(tokens, heads, 8),
+        "keys": torch.randn(heads, 2, n, 4),
+        "values": torch.randn(n * n, 3 + width),
+        "x": torch.randn(tokens, 3),
+        "weights": torch.rand(tokens, heads * knn),
+        "grad": torch.randn(tokens, 3 + width),
+        "grad_peer": torch.randn(tokens, width),
+    }
+    t = {name: tensor.to(device) for name, tensor in t.items()}
+    t["scores"], t["slots"] = OPS.lookup(t["query"], t["keys"], knn)
+    t["chosen"] = t["slots"].flatten(1)
+    t["knn"] = knn
+    return t
+
+
+def learnt(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone().requires_grad_()
+
+
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)])
+def test_lookup(tensors, needs):
+    query, keys = (
+        learnt(t) if n else t for t, n in zip((tensors["query"], tensors["keys"]), needs)
+    )
+    opcheck(OPS.lookup.default, (query, keys, tensors["knn"]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)])
+def test_gather(tensors, needs, dtype):
+    t = tensors
+    values, weights = (
+        learnt(t) if n else t for t, n in zip((t["values"].to(dtype), t["weights"]), needs)
+    )
+    opcheck(OPS.gather.default, (values, t["chosen"], weights))
+
+
+@pytest.mark.parametrize("needs", [(True, True, True), (False, True, False), (True, False, False)])
+def test_peer_gather(tensors, needs):
+    t = tensors
+    values, x, weights = (
+        learnt(t) if n else t for t, n in zip((t["values"], t["x"], t["weights"]), needs)
+    )
+    opcheck(OPS.peer_gather.default, (values, x, t["chosen"], weights))
+
+
+def test_backward_operators(tensors):
+    t = tensors
+    slots, values, grad, weights = t["chosen"], t["values"], t["grad"], t["weights"]
+    opcheck(OPS.lookup_backward.default, (t["scores"], t["query"], t["keys"], t["slots"]))
+    opcheck(OPS.gather_backward_weights.default, (grad, values, slots))
+    opcheck(OPS.gather_backward_values.default, (grad, values, slots, weights))
+    peer = (t["grad_peer"], values, t["x"], slots)
+    opcheck(OPS.peer_gather_backward.default, (*peer, weights))
+    opcheck(OPS.peer_gather_backward_values.default, (*peer, weights, weights))
+
+
+def test_sparse_gradients_pass_all_but_fake_tensors(tensors):
+    t = tensors
+    utils = ("test_schema", "test_autograd_registration", "test_faketensor")
+    values = learnt(t["values"])
+    opcheck(OPS.gather.default, (values, t["chosen"], t["weights"], True), test_utils=utils)
+    opcheck(
+        OPS.peer_gather.default,
+        (values, t["x"], t["chosen"], t["weights"], True),
+        test_utils=utils,
+    )
