@@ -50,8 +50,9 @@ void MemoryConfig::validate_layer(std::int64_t dim) const {
     throw Error("[memory] n_keys: expected n_keys^2 rows below 2^60 numbers, got " +
                 std::to_string(n_keys));
   }
-  if (!value_proj.value_or(true) && v_dim.value_or(dim) != dim) {
-    throw Error("[memory] value_proj: expected true where v_dim (" + std::to_string(*v_dim) +
+  const std::int64_t width = v_dim.value_or(dim);
+  if (!value_proj.value_or(true) && width != dim) {
+    throw Error("[memory] value_proj: expected true where v_dim (" + std::to_string(width) +
                 ") differs from dim (" + std::to_string(dim) + "), got false");
   }
 }

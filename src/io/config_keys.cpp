@@ -91,7 +91,7 @@ ConfigKey key(std::string section, std::string name, std::string sentence, Field
 
 template <class Enum, class Field>
 ConfigKey choice(std::string section, std::string name, std::string sentence,
-                 std::vector<std::pair<std::string, Enum>> names, Field field) {
+                 const std::vector<std::pair<std::string, Enum>>& names, Field field) {
   std::string type;
   for (const auto& [text, value] : names) {
     type += (type.empty() ? "\"" : " or \"") + text + "\"";

@@ -18,7 +18,7 @@ extern const Kernels avx512;
 namespace {
 
 // The scratch of top_k also holds its group maxima: at most 16 vectors of the widest kind.
-constexpr std::int64_t kMostGroups = 16 * 16;
+constexpr std::int64_t kMostGroups = 256;
 
 std::vector<const Kernels*> find_supported() {
   std::vector<const Kernels*> found{&portable};

@@ -12,7 +12,7 @@ std::uint64_t ranked(float score, std::uint32_t place) {
 }
 std::uint32_t place_of(std::uint64_t rank) { return ~static_cast<std::uint32_t>(rank); }
 
-void swap(std::uint64_t& a, std::uint64_t& b) {
+void swap(std::uint64_t& a, std::uint64_t& b) noexcept {
   const std::uint64_t c = a;
   a = b;
   b = c;

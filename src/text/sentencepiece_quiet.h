@@ -3,7 +3,7 @@
 
 // Exported by libsentencepiece, declared in none of its installed headers.
 namespace sentencepiece::logging {
-void SetMinLogLevel(int level);
+void SetMinLogLevel(int level);  // NOLINT(readability-identifier-naming): theirs
 }
 
 namespace memlayers::text {

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+# What a person types. `make help` lists it.
+
+BUILD := build/release
+JOBS ?= 2
+PREFIX ?= /usr/local
+export MEMLAYERS_GOLDEN_DIR ?= $(abspath ../shared/golden)
+
+.PHONY: help dependencies dev-dependencies configure build demo test test-cpp test-python check format lint sanitize \
+        bench install python clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+dependencies:
+	@scripts/install_dependencies.sh
+
+dev-dependencies:
+	@scripts/install_dependencies.sh --dev
+
+configure: dependencies
+	@cmake --preset release -DMEMLAYERS_TESTS=$(if $(wildcard .venv/installed-dev),ON,OFF) > build-configure.log 2>&1 \
+	  || { cat build-configure.log; rm -f build-configure.log; exit 1; }
+	@rm -f build-configure.log
+
+build: configure  ## the library and the command, in build/release
+	@cmake --build $(BUILD) -j $(JOBS) --target memlayers_cli
+
+demo: build  ## train a memory model and its dense twin on real facts, side by side, and ask them
+	@scripts/demo.sh
+
+test: dev-dependencies configure test-cpp test-python  ## everything, C++ and Python
+
+test-cpp:
+	@cmake --build $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+test-python:
+	@PYTHONPATH=python MEMLAYERS_LIBRARY=$(abspath $(BUILD)/libmemlayers.so) \
+	  .venv/bin/python -m pytest -q tests/python
+
+check: dev-dependencies lint sanitize  ## format, clang-tidy, sanitizers, instruction sets, README
+	@scripts/check_readme.sh
+
+lint:  ## clang-format and clang-tidy
+	@scripts/lint.sh
+
+format:  ## apply clang-format
+	@git ls-files '*.cpp' '*.h' '*.inl' | xargs clang-format-19 -i
+
+sanitize:  ## the torch-free parts and the kernels under address, undefined behaviour and thread sanitizers
+	@for preset in asan tsan; do \
+	  cmake --preset $$preset > /dev/null && cmake --build --preset $$preset -j $(JOBS) && \
+	  ctest --preset $$preset -j $(JOBS) || exit 1; \
+	done
+
+bench: dev-dependencies  ## Google Benchmark programs, in build/bench
+	@cmake --preset release -B build/bench -DMEMLAYERS_BENCHMARKS=ON -DMEMLAYERS_TESTS=OFF > /dev/null
+	@cmake --build build/bench -j $(JOBS)
+	@for program in build/bench/*_bench; do $$program || exit 1; done
+
+install: build  ## into PREFIX (default /usr/local)
+	@cmake --install $(BUILD) --prefix $(PREFIX)
+
+python: build  ## the Python package, into .venv
+	@MEMLAYERS_LIBRARY=$(abspath $(BUILD)/libmemlayers.so) .venv/bin/python -m pip install -q ./python
+
+clean:  ## remove what was built
+	@rm -rf build

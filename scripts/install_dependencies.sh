@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what is missing and nothing else: Debian packages, and a Python virtual environment in .venv that holds
+# libtorch (PyPI's torch). Safe to run again.
+#   scripts/install_dependencies.sh          what the library and the command need
+#   scripts/install_dependencies.sh --dev    and what the tests and checks need
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(cmake g++ ninja-build pkg-config libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
+          libsentencepiece-dev libxxhash-dev libpcre2-dev)
+wheels=("torch==2.13.0" "numpy")  # exactly: a range would bring gigabytes of CUDA
+stamp=.venv/installed
+case "${1:-}" in
+  "") ;;
+  --dev)
+    packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-19 clang-tidy-19 strace wordnet-base)
+    wheels+=("safetensors" "tokenizers" "sentencepiece" "pytest" "setuptools" "wheel")
+    stamp=.venv/installed-dev
+    ;;
+  *)
+    echo "install_dependencies.sh: expected no argument or --dev, got $1" >&2
+    exit 2
+    ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing+=("$package")
+done
+if ! python3 -c "import venv, ensurepip" 2>/dev/null; then missing+=(python3-venv); fi
+if [ "${#missing[@]}" -gt 0 ]; then
+  root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+      echo "install_dependencies.sh: expected root or sudo to install: ${missing[*]}" >&2
+      exit 1
+    fi
+    root=(sudo)
+  fi
+  echo "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  "${root[@]}" apt-get update -q
+  "${root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
+# The stamp says which wheels this environment was made for.
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "${wheels[*]}" ]; then
+  [ -x .venv/bin/python ] || python3 -m venv .venv
+  echo "installing ${wheels[*]} into .venv"
+  .venv/bin/python -m pip install -q --disable-pip-version-check "${wheels[@]}"
+  echo "${wheels[*]}" > "$stamp"
+fi
