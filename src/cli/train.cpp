@@ -192,7 +192,7 @@ Command train_command() {
   return {.name = "train",
           .summary = "train a model on text or facts",
           .example =
-              "memlayers train examples/facts.toml --set model.dim=128 train.steps=2000\n"
+              "memlayers train CONFIG.toml --set model.dim=128 train.steps=2000\n"
               "  memlayers train --help-config      every key of CONFIG\n"
               "Ctrl-C saves and leaves; the same command goes on from the newest checkpoint.",
           .add = [](CLI::App& app) -> std::function<int()> {
