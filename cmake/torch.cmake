@@ -18,3 +18,8 @@ get_target_property(torch_includes torch INTERFACE_INCLUDE_DIRECTORIES)
 if(torch_includes)
   set_target_properties(torch PROPERTIES INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${torch_includes}")
 endif()
+# The OpenMP runtime that comes with torch, so that a process has one.
+cmake_path(GET TORCH_LIBRARY PARENT_PATH torch_library_folder)
+if(EXISTS ${torch_library_folder}/libgomp.so.1)
+  set(OpenMP_gomp_LIBRARY ${torch_library_folder}/libgomp.so.1 CACHE FILEPATH "torch's libgomp")
+endif()
