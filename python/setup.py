@@ -47,8 +47,9 @@ def build() -> None:
         try:
             subprocess.run(command, cwd=CHECKOUT, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
+            text = " ".join(command)
             raise SystemExit(
-                f"memlayers: expected `{' '.join(command)}` in {CHECKOUT} to build {NAME}, got: {error}"
+                f"memlayers: expected `{text}` in {CHECKOUT} to build {NAME}, got: {error}"
             ) from error
 
 

@@ -12,7 +12,7 @@ _MARK = b"memlayers built with torch "  # src/ops/register.cpp
 
 
 def find_library() -> Path:
-    """The library that MEMLAYERS_LIBRARY names, else the one in this package, else the checkout's."""
+    """The library that MEMLAYERS_LIBRARY names, else this package's, else the checkout's."""
     package = Path(__file__).resolve().parent
     named = os.environ.get("MEMLAYERS_LIBRARY")
     if named:
@@ -32,10 +32,15 @@ def find_library() -> Path:
 def built_with(library: Path) -> str:
     """The version of torch that the library was built with, read without loading it."""
     try:
-        with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            library.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             at = data.find(_MARK)
             if at < 0:
-                raise ImportError(f"memlayers: {library}: expected a memlayers library, got another file")
+                raise ImportError(
+                    f"memlayers: {library}: expected a memlayers library, got another file"
+                )
             at += len(_MARK)
             return data[at : data.find(b"\0", at)].decode("ascii", "replace")
     except (OSError, ValueError) as error:  # unreadable; empty
@@ -55,6 +60,6 @@ def load_library() -> None:
             f"got {torch.__version__}"
         )
     try:
-        torch.ops.load_library(str(library))
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError as error:
         raise ImportError(f"memlayers: {library}: cannot be loaded: {error}") from error

@@ -18,12 +18,12 @@ class MemoryLayer(nn.Module):
     """A product-key lookup and a weighted sum of pool rows: x [..., dim] -> [..., dim].
 
     n_keys: sub-keys per set, so that the pool has n_keys^2 slots. heads: independent lookups per
-    token. knn: slots read per head, at most n_keys. k_dim: width of a query, even. v_dim: width of a
-    value; None: dim. variant: "memory+" gates the sum with silu(swilu_proj(x)), "plain" does not,
+    token. knn: slots read per head, at most n_keys. k_dim: width of a query, even. v_dim: width of
+    a value; None: dim. variant: "memory+" gates the sum with silu(swilu_proj(x)), "plain" does not,
     "peer" reads rows as pairs (U, V) and needs a pool of width dim + v_dim. value_proj: project the
     sum to dim; None: where it is needed (memory+, or v_dim other than dim). qk_norm: RMSNorm with a
     learned scale on query halves and sub-keys. gate: multiply the output by sigmoid(gate(x)).
-    pool: shared with other layers; None: one of its own, of row_dtype and sparse as MemoryPool says.
+    pool: shared with other layers; None: one of its own, with row_dtype and sparse (MemoryPool).
 
     Parameter names are those of a model folder's `model.layers.N.memory.*`; the pool's is
     `pool.values`. Lookup and weights are computed in float32, whatever the layer's dtype.
@@ -54,7 +54,9 @@ class MemoryLayer(nn.Module):
         _check(knn <= n_keys, f"knn of at most n_keys ({n_keys})", knn)
         _check(k_dim >= 2 and k_dim % 2 == 0, "k_dim even and >= 2", k_dim)
         _check(variant in ("memory+", "plain", "peer"), "variant memory+, plain or peer", variant)
-        has_projection = (variant == "memory+" or v_dim != dim) if value_proj is None else value_proj
+        has_projection = (
+            (variant == "memory+" or v_dim != dim) if value_proj is None else value_proj
+        )
         _check(
             has_projection or v_dim == dim,
             f"value_proj=True where v_dim ({v_dim}) differs from dim ({dim})",
@@ -97,7 +99,7 @@ class MemoryLayer(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def select(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What forward reads for the tokens x [T, dim]: slots and softmax weights, [T, heads, knn]."""
+        """What forward reads for tokens x [T, dim]: slots and softmax weights, [T, heads, knn]."""
         half = self.k_dim // 2
         query = self.query_proj(x).float().view(-1, self.heads, self.k_dim)
         keys = self.keys.float()

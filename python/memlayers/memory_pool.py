@@ -15,8 +15,8 @@ class MemoryPool(nn.Module):
 
     width: v_dim of the layers, or dim + v_dim for PEER. dtype: float32 or bfloat16.
     sparse: what `values.grad` becomes. False: a dense tensor, for any optimizer and torch.compile.
-    True: a sparse COO tensor of the touched rows, for torch.optim.SparseAdam; then a step costs what
-    the touched rows cost, not what the pool costs.
+    True: a sparse COO tensor of the touched rows, for torch.optim.SparseAdam; then a step costs
+    what the touched rows cost, not what the pool costs.
     Rows start normal with std init_std, by default width^-0.5.
     """
 

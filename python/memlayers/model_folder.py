@@ -116,9 +116,7 @@ class _Chunk:
             self.first, self.rows = int(metadata["first_row"]), int(metadata["rows"])
             self.total_rows, self.width = int(metadata["total_rows"]), int(metadata["width"])
             self.dtype = metadata["dtype"]
-            self.pool = (
-                f"{metadata['pool']} ({self.total_rows} rows of {self.width} {self.dtype})"
-            )
+            self.pool = f"{metadata['pool']} ({self.total_rows} rows of {self.width} {self.dtype})"
         except (KeyError, ValueError) as error:
             raise Error(f"{path}: metadata: expected a number or name, got {error}") from error
         if self.dtype not in _TYPES:

@@ -28,7 +28,8 @@ def gather(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool = F
     float32. The gradient of values is dense, or with sparse_grad a sparse COO tensor of the touched
     rows (not under torch.compile).
     """
-    return torch.ops.memlayers.gather(values, slots, weights, sparse_grad)
+    out: Tensor = torch.ops.memlayers.gather(values, slots, weights, sparse_grad)
+    return out
 
 
 def peer_gather(
@@ -38,4 +39,5 @@ def peer_gather(
 
     values [S, W]; x [T, D] float32, D the width of U; s = slots[t, j]. Returns [T, W - D] float32.
     """
-    return torch.ops.memlayers.peer_gather(values, x, slots, weights, sparse_grad)
+    out: Tensor = torch.ops.memlayers.peer_gather(values, x, slots, weights, sparse_grad)
+    return out

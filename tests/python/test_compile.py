@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from reference import relative_error
 
 from memlayers import MemoryLayer, MemoryPool
-from reference import relative_error
 
 # inductor compiles C++ on a CPU; that takes most of this file's time.
 HAS_COMPILER = (shutil.which("g++") or shutil.which("clang++")) and (

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden import golden_cases
+from reference import relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from golden import golden_cases
 from memlayers import MemoryLayer, MemoryPool, shell_slots
-from reference import relative_error
 
 TOLERANCE = 1e-4  # relative, float32; the issue's
 

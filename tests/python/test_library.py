@@ -75,7 +75,9 @@ def test_no_library_is_an_import_error_that_says_what_to_do(checkout):
 
 def test_a_named_library_that_is_not_there_is_an_import_error(monkeypatch):
     monkeypatch.setenv("MEMLAYERS_LIBRARY", "/nowhere/lib.so")
-    with pytest.raises(ImportError, match="MEMLAYERS_LIBRARY: expected a file, got '/nowhere/lib.so'"):
+    with pytest.raises(
+        ImportError, match="MEMLAYERS_LIBRARY: expected a file, got '/nowhere/lib.so'"
+    ):
         _library.find_library()
 
 

@@ -3,11 +3,11 @@ import copy
 import io
 
 import pytest
-import torch
-
 import reference
-from memlayers import MemoryLayer, MemoryPool
+import torch
 from reference import relative_error
+
+from memlayers import MemoryLayer, MemoryPool
 
 SIZES = {"dim": 13, "n_keys": 11, "heads": 3, "knn": 5, "k_dim": 6}
 VARIANTS = [
@@ -141,7 +141,9 @@ def test_bfloat16_layers_stay_near_float32(variant, device):
     # The same weights in float32 may choose other slots where scores are nearly equal, so only
     # tokens that read the same slots are compared; a dozen roundings of 2^-9.
     wide = copy.deepcopy(narrow).float()
-    same = (narrow.select(x)[0].sort(-1)[0] == wide.select(x.float())[0].sort(-1)[0]).all(-1).all(-1)
+    same = (
+        (narrow.select(x)[0].sort(-1)[0] == wide.select(x.float())[0].sort(-1)[0]).all(-1).all(-1)
+    )
     assert same.any()
     assert relative_error(y[same], wide(x.float())[same]) <= 12 * 2.0**-9
 

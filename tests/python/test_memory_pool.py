@@ -46,8 +46,16 @@ def test_rows_start_normal():
     "error, sentence, call",
     [
         (ValueError, "n_keys and width >= 1, got 0 and 4", lambda: MemoryPool(0, 4)),
-        (TypeError, "float32 or bfloat16, got torch.float64", lambda: MemoryPool(3, 4, dtype=torch.float64)),
-        (ValueError, r"\[n\^2, width\], got \[8, 4\]", lambda: MemoryPool.from_row_major(torch.zeros(8, 4))),
+        (
+            TypeError,
+            "float32 or bfloat16, got torch.float64",
+            lambda: MemoryPool(3, 4, dtype=torch.float64),
+        ),
+        (
+            ValueError,
+            r"\[n\^2, width\], got \[8, 4\]",
+            lambda: MemoryPool.from_row_major(torch.zeros(8, 4)),
+        ),
         (ValueError, r"\[n\^2, width\], got \[9\]", lambda: MemoryPool.from_slots(torch.zeros(9))),
         (ValueError, "a slot >= 0, got -1", lambda: cell_of(-1)),
         (ValueError, "got -1 and 2", lambda: slot_of(-1, 2)),

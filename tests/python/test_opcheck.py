@@ -35,7 +35,8 @@ def learnt(tensor: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True), (False, False)])
 def test_lookup(tensors, needs):
     query, keys = (
-        learnt(t) if n else t for t, n in zip((tensors["query"], tensors["keys"]), needs)
+        learnt(t) if n else t
+        for t, n in zip((tensors["query"], tensors["keys"]), needs, strict=True)
     )
     opcheck(OPS.lookup.default, (query, keys, tensors["knn"]))
 
@@ -45,7 +46,8 @@ def test_lookup(tensors, needs):
 def test_gather(tensors, needs, dtype):
     t = tensors
     values, weights = (
-        learnt(t) if n else t for t, n in zip((t["values"].to(dtype), t["weights"]), needs)
+        learnt(t) if n else t
+        for t, n in zip((t["values"].to(dtype), t["weights"]), needs, strict=True)
     )
     opcheck(OPS.gather.default, (values, t["chosen"], weights))
 
@@ -54,7 +56,8 @@ def test_gather(tensors, needs, dtype):
 def test_peer_gather(tensors, needs):
     t = tensors
     values, x, weights = (
-        learnt(t) if n else t for t, n in zip((t["values"], t["x"], t["weights"]), needs)
+        learnt(t) if n else t
+        for t, n in zip((t["values"], t["x"], t["weights"]), needs, strict=True)
     )
     opcheck(OPS.peer_gather.default, (values, x, t["chosen"], weights))
 

@@ -2,11 +2,11 @@
 """The operators against plain formulas in float64, at awkward sizes, and their errors."""
 
 import pytest
+import reference
 import torch
+from reference import relative_error
 
 import memlayers
-import reference
-from reference import relative_error
 
 OPS = torch.ops.memlayers
 
@@ -16,7 +16,13 @@ SUM_TOLERANCE = 1e-5
 BFLOAT16_TOLERANCE = 2.0**-8
 
 # n_keys, knn, heads, half of k_dim, tokens
-LOOKUPS = [(1, 1, 1, 1, 1), (3, 3, 2, 3, 5), (17, 5, 3, 7, 4), (33, 32, 1, 8, 2), (64, 16, 4, 16, 9)]
+LOOKUPS = [
+    (1, 1, 1, 1, 1),
+    (3, 3, 2, 3, 5),
+    (17, 5, 3, 7, 4),
+    (33, 32, 1, 8, 2),
+    (64, 16, 4, 16, 9),
+]
 # tokens, slots a token, width
 GATHERS = [(1, 1, 1), (5, 3, 7), (2, 32, 17), (7, 5, 64), (3, 1, 100)]
 
@@ -163,7 +169,8 @@ def test_second_derivatives_are_an_error_not_zero(device):
 # Errors: (what is wrong, type in Python, a part of the sentence, the call)
 
 Q, K = torch.zeros(2, 3, 8), torch.zeros(3, 2, 9, 4)
-V, S, W, X = torch.zeros(9, 4), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(2, 2)
+V, X = torch.zeros(9, 4), torch.zeros(2, 2)
+S, W = torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3)
 WRONG = [
     (ValueError, r"knn in \[1, n_keys = 9\], got 10", lambda: memlayers.lookup(Q, K, 10)),
     (ValueError, r"knn in .* got 0", lambda: memlayers.lookup(Q, K, 0)),
@@ -180,11 +187,19 @@ WRONG = [
     (ValueError, "x of 2 tokens", lambda: memlayers.peer_gather(V, X[:1], S, W)),
     (ValueError, "x narrower", lambda: memlayers.peer_gather(V, torch.zeros(2, 4), S, W)),
     (TypeError, "x of type", lambda: memlayers.peer_gather(V, X.double(), S, W)),
-    (IndexError, "got 81", lambda: OPS.lookup_backward(torch.zeros(2, 3, 1), Q, K, torch.full((2, 3, 1), 81))),
+    (
+        IndexError,
+        "got 81",
+        lambda: OPS.lookup_backward(torch.zeros(2, 3, 1), Q, K, torch.full((2, 3, 1), 81)),
+    ),
     (ValueError, "grad", lambda: OPS.gather_backward_weights(X[:, :1], V, S)),
     (ValueError, r"grad \[2, 4\]", lambda: OPS.gather_backward_values(X[:, :1], V, S, W)),
     (ValueError, "grad", lambda: OPS.peer_gather_backward(X[:, :1], V, X, S, W)),
-    (ValueError, r"grad \[2, 2\]", lambda: OPS.peer_gather_backward_values(X[:, :1], V, X, S, W, W)),
+    (
+        ValueError,
+        r"grad \[2, 2\]",
+        lambda: OPS.peer_gather_backward_values(X[:, :1], V, X, S, W, W),
+    ),
     (ValueError, "v_factors", lambda: OPS.peer_gather_backward_values(X, V, X, S, W, W[:1])),
 ]
 

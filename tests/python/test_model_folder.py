@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model folders: those that the command writes, and broken ones."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import decoder
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from memlayers import Error, MemoryLayer, MemoryPool, _library, load_memory, load_pool
+
+COMMAND = _library.find_library().parent / "memlayers"
+HELD_OUT = "what is 7: a number and 7 again\n"
+
+CONFIG = """
+out = "run"
+data.train = ["facts.jsonl"]
+train = {{ steps = 20, lr = 1e-2, value_lr = 1e-2, batch_tokens = 256 }}
+
+[model]
+dim = 32
+layers = 3
+heads = 2
+ff_dim = 48
+context = 32
+vocab_size = 300
+
+[memory]
+layers = [0, 2]
+n_keys = 9
+heads = 2
+knn = 4
+k_dim = 8
+{memory}
+"""
+MODELS = {
+    "memory+": "gate = true",
+    "peer": 'variant = "peer"\nv_dim = 20',
+    "bfloat16 rows": 'row_dtype = "bfloat16"\nqk_norm = false',
+}
+
+
+def run(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        [COMMAND, *arguments], cwd=folder, check=True, capture_output=True, text=True, timeout=300
+    ).stdout
+
+
+@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS.keys())
+def trained(request, tmp_path_factory) -> Path:
+    """A folder with the model `run/step-20`, saved by `memlayers train`."""
+    if not COMMAND.is_file():
+        pytest.skip(f"{COMMAND} is not built")
+    folder = tmp_path_factory.mktemp("model")
+    facts = ({"prompt": f"what is {i}: ", "answer": f"a number and {i} again"} for i in range(60))
+    (folder / "facts.jsonl").write_text("".join(json.dumps(fact) + "\n" for fact in facts))
+    (folder / "config.toml").write_text(CONFIG.format(memory=request.param))
+    run(folder, "train", "config.toml")
+    return folder
+
+
+def test_a_model_has_the_same_loss_here_and_in_the_command(trained):
+    sentencepiece = pytest.importorskip("sentencepiece")
+    (trained / "held_out.txt").write_text(HELD_OUT)
+    told = json.loads(run(trained, "eval", "run", "--data", "held_out.txt", "--json"))
+    model = trained / "run" / "step-20"
+    tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(model / "tokenizer.model"))
+    tokens = torch.tensor(tokenizer.encode(HELD_OUT, add_bos=True, add_eos=True))
+    with torch.no_grad():
+        logits = decoder.logits(model, tokens)
+    loss = torch.nn.functional.cross_entropy(logits[:-1], tokens[1:])
+    assert told["tokens"] == len(tokens) - 1
+    assert loss.item() == pytest.approx(told["loss"], rel=1e-4)
+
+
+def test_layers_of_a_model_share_one_pool_and_can_be_trained_on(trained):
+    folder = trained / "run" / "step-20"
+    layers = load_memory(folder, sparse=True)
+    assert list(layers) == [0, 2]
+    assert layers[0].pool is layers[2].pool and layers[0].pool.values is layers[2].pool.values
+    assert torch.equal(layers[0].pool.values, load_pool(folder))
+    stored = load_file(folder / "model.safetensors")
+    for index, layer in layers.items():
+        assert not layer.training
+        names = {f"model.layers.{index}.memory.{name}": p for name, p in layer.named_parameters()}
+        names.pop(f"model.layers.{index}.memory.pool.values")
+        assert names.keys() == {n for n in stored if n.startswith(f"model.layers.{index}.memory.")}
+        assert all(torch.equal(stored[name], parameter) for name, parameter in names.items())
+    layers[2](layers[0](torch.randn(3, 32))).sum().backward()
+    assert layers[0].pool.values.grad.is_sparse
+    assert all(p.grad is not None for layer in layers.values() for p in layer.parameters())
+
+
+# A folder of two chunks, rows padded from 6 to 16 numbers, as pool/chunks.cpp writes them.
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    layer = MemoryLayer(6, n_keys=4, heads=1, knn=2, k_dim=4)
+    memory = {"layers": [1], "n_keys": 4, "heads": 1, "knn": 2, "k_dim": 4, "v_dim": 6}
+    memory |= {"variant": "memory+", "value_proj": True, "qk_norm": True, "gate": False}
+    config = {"hidden_size": 6, "memlayers": {"memory": memory}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    state = {f"model.layers.1.memory.{n}": p for n, p in layer.state_dict().items()}
+    values = state.pop("model.layers.1.memory.pool.values")
+    save_file(state, tmp_path / "model.safetensors")
+    save_file({"values": values}, tmp_path / "expected.safetensors")
+    (tmp_path / "pool").mkdir()
+    for index, rows in enumerate(values.split(10)):
+        write_chunk(tmp_path, index, rows)
+    return tmp_path
+
+
+def write_chunk(folder: Path, index: int, rows: torch.Tensor, /, **changes: str) -> None:
+    padded = torch.nn.functional.pad(rows, (0, 10))
+    metadata = {
+        "format": "memlayers-chunk",
+        "version": "1",
+        "pool": "an-id",
+        "first_row": str(10 * index),
+        "rows": str(len(rows)),
+        "total_rows": "16",
+        "width": "6",
+        "dtype": "float32",
+    }
+    save_file(
+        {"rows": padded, "xxh3": torch.zeros(1, dtype=torch.int64)},
+        chunk(folder, index),
+        {**metadata, **changes},
+    )
+
+
+def chunk(folder: Path, index: int) -> Path:
+    return folder / "pool" / f"chunk-{index}-0.safetensors"
+
+
+def test_chunks_are_joined_without_their_padding(folder):
+    values = load_file(folder / "expected.safetensors")["values"]
+    assert torch.equal(load_pool(folder), values)
+    assert torch.equal(MemoryPool.from_slots(load_pool(str(folder))).values, values)
+    assert list(load_memory(folder)) == [1]
+
+
+def test_weights_in_several_files_are_found(folder):
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(state)
+    shards = {"model-1.safetensors": names[:3], "model-2.safetensors": names[3:]}
+    for shard, keys in shards.items():
+        save_file({key: state[key] for key in keys}, folder / shard)
+    index = {"weight_map": {key: shard for shard, keys in shards.items() for key in keys}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert torch.equal(load_memory(folder)[1].keys, state["model.layers.1.memory.keys"])
+
+
+def test_bfloat16_weights_stay_bfloat16(folder):
+    state = load_file(folder / "model.safetensors")
+    save_file({k: t.bfloat16() for k, t in state.items()}, folder / "model.safetensors")
+    layer = load_memory(folder)[1]
+    assert layer.query_proj.weight.dtype == torch.bfloat16
+    assert layer.pool.values.dtype == torch.float32
+    assert layer(torch.randn(2, 6).bfloat16()).dtype == torch.bfloat16
+
+
+ROWS = torch.ones(6, 6)
+POOL_FAULTS = {
+    "no pool": (lambda f: shutil.rmtree(f / "pool"), "pool: expected files chunk-"),
+    "missing": (lambda f: chunk(f, 0).unlink(), "begins at row 0, got one at row 10"),
+    "cut short": (lambda f: chunk(f, 1).unlink(), "expected 16 rows, got 10"),
+    "twice": (lambda f: shutil.copy(chunk(f, 1), chunk(f, 2)), "there twice"),
+    "other pool": (lambda f: write_chunk(f, 1, ROWS, pool="b"), "of pool an-id .*, got b"),
+    "other width": (lambda f: write_chunk(f, 1, ROWS, width="5"), "chunk of pool an-id"),
+    "too wide": (lambda f: write_chunk(f, 1, ROWS, width="17"), r"17 or more.*got \[6, 16\]"),
+    "wrong count": (lambda f: write_chunk(f, 1, ROWS, rows="5"), r"rows \[5, 6 or more"),
+    "no number": (lambda f: write_chunk(f, 1, ROWS, rows="x"), "metadata: expected a number"),
+    "other version": (lambda f: write_chunk(f, 1, ROWS, version="2"), "version 1, got .* 2"),
+    "unknown type": (lambda f: write_chunk(f, 1, ROWS, dtype="int3"), "got 'int3'"),
+    "lying type": (lambda f: write_chunk(f, 1, ROWS.double()), "type float32, got torch.float64"),
+    "not finite": (lambda f: write_chunk(f, 1, ROWS * torch.nan), "finite rows, got NaN"),
+    "truncated": (lambda f: chunk(f, 1).write_bytes(chunk(f, 1).read_bytes()[:-9]), "safetensors"),
+    "empty": (lambda f: chunk(f, 1).write_bytes(b""), "safetensors file with `rows`"),
+}
+
+
+@pytest.mark.parametrize("damage, sentence", POOL_FAULTS.values(), ids=POOL_FAULTS.keys())
+def test_a_damaged_pool_is_an_error_that_names_the_file(folder, damage, sentence):
+    damage(folder)
+    with pytest.raises(Error, match=sentence) as caught:
+        load_pool(folder)
+    assert str(caught.value).startswith(str(folder / "pool"))
+
+
+def drop_tensor(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    del state["model.layers.1.memory.keys"]
+    save_file(state, folder / "model.safetensors")
+
+
+def set_config(**changes: object):
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["memlayers"]["memory"] |= changes
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+MODEL_FAULTS = {
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json: expected a JSON file"),
+    "not JSON": (
+        lambda f: (f / "config.json").write_text("{"),
+        "config.json: expected a JSON file",
+    ),
+    "no object": (lambda f: (f / "config.json").write_text("[]"), "a JSON object, got list"),
+    "no memory": (lambda f: (f / "config.json").write_text("{}"), "found no memlayers.memory"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: expected"),
+    "no keys": (drop_tensor, 'config.json.*Missing key.*"keys"'),
+    "no field": (set_config(layers=[2]), "Missing key"),
+    "other shape": (set_config(heads=2), "size mismatch for keys"),
+    "other pool": (set_config(n_keys=3), "pool of n_keys 3"),
+    "impossible": (set_config(knn=5), "knn of at most n_keys"),
+}
+
+
+@pytest.mark.parametrize("damage, sentence", MODEL_FAULTS.values(), ids=MODEL_FAULTS.keys())
+def test_a_damaged_model_is_an_error(folder, damage, sentence):
+    damage(folder)
+    with pytest.raises(Error, match=f"(?s){sentence}") as caught:
+        load_memory(folder)
+    assert str(caught.value).startswith(str(folder))
+
+
+def test_a_field_that_is_missing_is_named(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["memlayers"]["memory"]["k_dim"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(Error, match="expected a field 'k_dim', found none"):
+        load_memory(folder)

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""python/README.md's examples, one after the other as a reader would run them."""
+
+import re
+from pathlib import Path
+
+from test_model_folder import folder  # noqa: F401  a fixture
+
+from memlayers import MemoryPool
+
+README = Path(__file__).resolve().parents[2] / "python" / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_examples_run(folder, capsys):  # noqa: F811
+    names = {"model_folder": folder}
+    for block in BLOCKS:
+        exec(compile(block, str(README), "exec"), names)
+    assert len(BLOCKS) == 4
+    assert re.fullmatch(r"\d+ of 16384 rows have a gradient\n", capsys.readouterr().out)
+    assert names["y"].shape == (10, 64)
+    assert MemoryPool.from_slots(names["values"]).n_keys == 4
