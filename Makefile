@@ -19,9 +19,8 @@ dev-dependencies:
 	@scripts/install_dependencies.sh --dev
 
 configure: dependencies
-	@cmake --preset release -DMEMLAYERS_TESTS=$(if $(wildcard .venv/installed-dev),ON,OFF) > build-configure.log 2>&1 \
-	  || { cat build-configure.log; rm -f build-configure.log; exit 1; }
-	@rm -f build-configure.log
+	@tests=OFF; if [ -f .venv/installed-dev ]; then tests=ON; fi; mkdir -p build; \
+	cmake --preset release -DMEMLAYERS_TESTS=$$tests > build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
 
 build: configure  ## the library and the command, in build/release
 	@cmake --build $(BUILD) -j $(JOBS) --target memlayers_cli

@@ -48,9 +48,9 @@ struct DecoderLayerImpl;  // src/nn/decoder_layer.h
 class LlamaImpl : public torch::nn::Module {
  public:
   // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from
-  // torch's global generator; pool from `pool_seed`. Throws Error where the configuration is
-  // impossible.
-  explicit LlamaImpl(const ModelConfig& config, std::uint64_t pool_seed = 0);
+  // torch's global generator; the pool's from `pool_seed`, or zero where that is absent (a pool
+  // about to be loaded). Throws Error where the configuration is impossible.
+  explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0);
 
   // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
   // those it holds, and it takes them in.

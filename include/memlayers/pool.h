@@ -18,7 +18,7 @@ struct PoolOptions {
   std::int64_t n_keys = 128;  // the pool has n_keys^2 slots
   std::int64_t width = 256;   // of a row: v_dim, or dim + v_dim for PEER
   RowType row_dtype = RowType::kFloat32;
-  std::optional<double> init_std = {};  // of the normal values; absent: width^-0.5
+  std::optional<double> init_std = {};  // of the normal values; absent: width^-0.5; 0: zeros
   std::uint64_t seed = 0;  // row s has the same bits whatever the pool's size and thread count
 };
 

@@ -41,16 +41,18 @@ void KvCache::keep_rows(const std::vector<std::int64_t>& rows) {
   batch_ = static_cast<std::int64_t>(rows.size());
 }
 
-LlamaImpl::LlamaImpl(const ModelConfig& config, std::uint64_t pool_seed) : config_(config) {
+LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed)
+    : config_(config) {
   config.validate();
   const std::vector<std::int64_t> with_memory = config.memory_layers();
   if (!with_memory.empty()) {
     const double v_dim = static_cast<double>(config.value_dim());
-    pool_ = register_module("pool", MemoryPool(PoolOptions{.n_keys = config.memory->n_keys,
-                                                           .width = config.row_width(),
-                                                           .row_dtype = config.memory->row_dtype,
-                                                           .init_std = 1 / std::sqrt(v_dim),
-                                                           .seed = pool_seed}));
+    pool_ = register_module(
+        "pool", MemoryPool(PoolOptions{.n_keys = config.memory->n_keys,
+                                       .width = config.row_width(),
+                                       .row_dtype = config.memory->row_dtype,
+                                       .init_std = pool_seed ? 1 / std::sqrt(v_dim) : 0.0,
+                                       .seed = pool_seed.value_or(0)}));
   }
   embed_tokens_ =
       register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));

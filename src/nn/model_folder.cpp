@@ -152,7 +152,7 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
 Llama load_model(const std::string& path) {
   io::FileSystem& fs = io::posix();
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
-  Llama model(config);
+  Llama model(config, std::nullopt);
   load_dense(model, fs, path);
   if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
   return model;

@@ -109,6 +109,13 @@ class MemoryPoolImpl::PeerGather : public torch::autograd::Function<MemoryPoolIm
 
 namespace {
 
+at::Tensor as_tensor(const std::shared_ptr<pool::MappedRegion>& region, std::int64_t slots,
+                     const PoolOptions& options) {
+  return torch::from_blob(
+      region->bytes().data(), {slots, options.width}, [region](void*) {},
+      torch::dtype(options.row_dtype == RowType::kFloat32 ? torch::kFloat : torch::kBFloat16));
+}
+
 // A table in a mapping of its own, so that it can lie in huge pages and is given back at once.
 at::Tensor make_rows(const PoolOptions& options) {
   TORCH_CHECK_VALUE(options.n_keys >= 1 && options.width >= 1,
@@ -125,13 +132,12 @@ at::Tensor make_rows(const PoolOptions& options) {
       pool::MappedRegion::anonymous(static_cast<std::size_t>(slots * row_bytes)));
   std::byte* data = region->bytes().data();
   const double std = options.init_std.value_or(1 / std::sqrt(static_cast<double>(options.width)));
+  if (std == 0) return as_tensor(region, slots, options);  // the mapping is zero already
   ops::parallel_ranges(slots, options.width * 8, [&](std::int64_t begin, std::int64_t end) {
     pool::fill_normal(data + begin * row_bytes, options.row_dtype, options.width, begin, end, std,
                       options.seed);
   });
-  return torch::from_blob(
-      data, {slots, options.width}, [region](void*) {},
-      torch::dtype(is_float ? torch::kFloat : torch::kBFloat16));
+  return as_tensor(region, slots, options);
 }
 
 }  // namespace
