@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/file_system.h"
 
-#include <array>
-
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -20,13 +18,11 @@ std::string read_text(FileSystem& fs, const std::string& path) {
   return text;
 }
 
-namespace {
 std::string parent(const std::string& path) {
   const std::size_t slash = path.find_last_of('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
 }
-}  // namespace
 
 void make_folders(FileSystem& fs, const std::string& path) {
   if (path.empty() || fs.is_folder(path)) return;

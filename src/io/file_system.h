@@ -58,5 +58,6 @@ void remove_all(FileSystem& fs, const std::string& path);        // file or fold
 // Replaces `path` whole or not at all: temporary name, sync, rename, sync of the folder.
 void write_atomic(FileSystem& fs, const std::string& path, std::string_view data);
 std::string join(std::string_view folder, std::string_view name);
+std::string parent(const std::string& path);  // its folder: "." for a bare name
 
 }  // namespace memlayers::io

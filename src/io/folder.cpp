@@ -5,9 +5,10 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-#include <array>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "io/json.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -31,10 +32,15 @@ std::vector<std::string> files_in(FileSystem& fs, const std::string& folder,
   return names;
 }
 
-std::string parent(const std::string& path) {
-  const std::size_t slash = path.find_last_of('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
+std::string without_slash_at_end(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+bool is_inside(const std::string& name) {  // a name that a manifest may hold
+  const std::string slashed = "/" + name + "/";
+  return !name.empty() && slashed.find("//") == std::string::npos &&
+         slashed.find("/../") == std::string::npos;
 }
 
 }  // namespace
@@ -52,7 +58,9 @@ std::string xxh3_hex(std::span<const std::byte> data) {
 }
 
 FolderWriter::FolderWriter(FileSystem& fs, std::string path)
-    : fs_(fs), path_(std::move(path)), temporary_(path_ + ".tmp-" + std::to_string(::getpid())) {
+    : fs_(fs),
+      path_(without_slash_at_end(std::move(path))),
+      temporary_(path_ + ".tmp-" + std::to_string(::getpid())) {
   if (fs_.exists(path_)) throw Error(path_ + ": expected no folder of this name, found one");
   remove_all(fs_, temporary_);
   make_folders(fs_, temporary_);
@@ -80,12 +88,15 @@ void FolderWriter::write_text(const std::string& name, std::string_view text) {
 
 void FolderWriter::commit() {
   nlohmann::json files = nlohmann::json::object();
+  std::set<std::string> folders;
   for (const std::string& name : files_in(fs_, temporary_, "")) {
-    const auto mapping = fs_.map(join(temporary_, name));
+    const std::string path = join(temporary_, name);
+    const auto mapping = fs_.map(path);
     files[name] = {{"size", mapping->bytes().size()}, {"xxh3", xxh3_hex(mapping->bytes())}};
-    const std::size_t slash = name.find('/');
-    if (slash != std::string::npos) fs_.sync_folder(join(temporary_, name.substr(0, slash)));
+    folders.insert(parent(path));
   }
+  folders.erase(temporary_);
+  for (const std::string& folder : folders) fs_.sync_folder(folder);
   const nlohmann::json manifest = {
       {"format", "memlayers-manifest"}, {"version", 1}, {"files", files}};
   write_text(kManifest, manifest.dump(1));
@@ -97,14 +108,21 @@ void FolderWriter::commit() {
 
 std::map<std::string, ManifestEntry> read_manifest(FileSystem& fs, const std::string& folder) {
   const std::string path = join(folder, kManifest);
+  const nlohmann::json manifest = parse_json(read_text(fs, path), path);
+  if (!manifest.is_object() || manifest.value("format", nlohmann::json()) != "memlayers-manifest" ||
+      manifest.value("version", nlohmann::json()) != 1 || !manifest.contains("files") ||
+      !manifest["files"].is_object()) {
+    throw Error(path + ": expected a memlayers-manifest of version 1, got " + brief(manifest));
+  }
   std::map<std::string, ManifestEntry> entries;
-  try {
-    const nlohmann::json manifest = nlohmann::json::parse(read_text(fs, path));
-    for (const auto& [name, entry] : manifest.at("files").items()) {
-      entries[name] = {entry.at("size").get<std::uint64_t>(), entry.at("xxh3").get<std::string>()};
+  for (const auto& [name, entry] : manifest["files"].items()) {
+    if (!is_inside(name) || !entry.is_object() || !entry.contains("size") ||
+        !entry["size"].is_number_unsigned() || !entry.contains("xxh3") ||
+        !entry["xxh3"].is_string()) {
+      throw Error(path + ": files: expected names inside the folder with size and xxh3, got " +
+                  brief(name) + ": " + brief(entry));
     }
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(path + ": expected a manifest of files with size and xxh3, got: " + error.what());
+    entries[name] = {entry["size"].get<std::uint64_t>(), entry["xxh3"].get<std::string>()};
   }
   return entries;
 }

@@ -193,7 +193,8 @@ ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
 
 std::string model_config_json(const ModelConfig& config) {
   nlohmann::ordered_json out;
-  const bool has_memory = config.memory.has_value();
+  // A decoder without memory layers is a LLaMA for every other tool too.
+  const bool has_memory = !config.memory_layers().empty();
   out["architectures"] = {has_memory ? "MemlayersForCausalLM" : "LlamaForCausalLM"};
   out["model_type"] = has_memory ? "memlayers" : "llama";
   out["hidden_size"] = config.dim;
@@ -226,7 +227,7 @@ std::string model_config_json(const ModelConfig& config) {
   if (config.eos_tokens.size() > 1) out["eos_token_id"] = config.eos_tokens;
   if (config.pad_token) out["pad_token_id"] = *config.pad_token;
   out["torch_dtype"] = out["dtype"] = config.dtype == DenseType::kFloat32 ? "float32" : "bfloat16";
-  if (has_memory) {
+  if (config.memory) {
     const MemoryConfig& memory = *config.memory;
     const bool is_plus = memory.variant == MemoryVariant::kMemoryPlus;
     out["memlayers"]["memory"] = {

@@ -51,6 +51,7 @@ class PosixFile final : public File {
         if (errno == EINTR) continue;
         fail(path_, "cannot write");
       }
+      if (n == 0) throw Error(path_ + ": cannot write: the system took no bytes");
       data = data.subspan(static_cast<std::size_t>(n));
       offset += static_cast<std::uint64_t>(n);
     }
@@ -141,11 +142,16 @@ class PosixFileSystem final : public FileSystem {
     DIR* stream = ::opendir(folder.c_str());
     if (stream == nullptr) fail(folder, "cannot list");
     std::vector<std::string> names;
+    errno = 0;  // readdir tells an error from the end by it alone
     while (const dirent* entry = ::readdir(stream)) {
       const std::string name = entry->d_name;
       if (name != "." && name != "..") names.push_back(name);
+      errno = 0;
     }
+    const int error = errno;
     ::closedir(stream);
+    errno = error;
+    if (error != 0) fail(folder, "cannot list");
     std::sort(names.begin(), names.end());
     return names;
   }

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "io/json.h"
 #include "io/nearest.h"
 #include "memlayers/error.h"
 
@@ -43,28 +44,6 @@ const TypeInfo& info(ElementType type) {
 
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // as the format's own reader has it
 
-// The JSON parser keeps the last of two equal keys; this notes that there were two.
-class DuplicateKeys {
- public:
-  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    if (event == nlohmann::json::parse_event_t::object_start) {
-      open_.resize(static_cast<std::size_t>(depth) + 1);
-      open_.back().clear();
-    } else if (event == nlohmann::json::parse_event_t::key) {
-      open_.resize(static_cast<std::size_t>(depth));
-      if (!open_.back().insert(value.get<std::string>()).second && duplicate_.empty()) {
-        duplicate_ = value.get<std::string>();
-      }
-    }
-    return true;
-  }
-  const std::string& duplicate() const { return duplicate_; }
-
- private:
-  std::vector<std::set<std::string>> open_;
-  std::string duplicate_;
-};
-
 struct Parsed {
   TensorView view;
   std::uint64_t begin, end;
@@ -72,7 +51,7 @@ struct Parsed {
 
 std::uint64_t offset_of(const nlohmann::json& value, const std::string& where) {
   if (!value.is_number_unsigned()) {
-    throw Error(where + ": expected data_offsets of two whole numbers >= 0, got " + value.dump());
+    throw Error(where + ": expected data_offsets of two whole numbers >= 0, got " + brief(value));
   }
   return value.get<std::uint64_t>();
 }
@@ -95,12 +74,12 @@ Parsed parse_tensor(const std::string& where, const nlohmann::json& entry,
   auto bytes = static_cast<std::uint64_t>(type->bytes);
   for (const nlohmann::json& extent : entry["shape"]) {
     if (!extent.is_number_unsigned()) {
-      throw Error(where + ": expected a shape of whole numbers >= 0, got " + entry["shape"].dump());
+      throw Error(where + ": expected a shape of whole numbers >= 0, got " + brief(entry["shape"]));
     }
     const auto n = extent.get<std::uint64_t>();
     constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
     if (n > kMax || (n != 0 && bytes > kMax / n)) {
-      throw Error(where + ": expected a size below 2^63 bytes, got shape " + entry["shape"].dump());
+      throw Error(where + ": expected a size below 2^63 bytes, got shape " + brief(entry["shape"]));
     }
     bytes *= n;
     parsed.view.shape.push_back(static_cast<std::int64_t>(n));
@@ -112,7 +91,7 @@ Parsed parse_tensor(const std::string& where, const nlohmann::json& entry,
   }
   if (parsed.end - parsed.begin != bytes) {
     throw Error(where + ": expected " + std::to_string(bytes) + " bytes for " + dtype + " " +
-                entry["shape"].dump() + ", got " + std::to_string(parsed.end - parsed.begin));
+                brief(entry["shape"]) + ", got " + std::to_string(parsed.end - parsed.begin));
   }
   parsed.view.bytes = data.subspan(parsed.begin, bytes);
   return parsed;
@@ -140,18 +119,8 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
                 " bytes, got a length of " + std::to_string(header_bytes));
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
-  nlohmann::json header;
-  DuplicateKeys duplicates;
-  try {
-    header = nlohmann::json::parse(text, std::ref(duplicates));
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(path + ": expected a header in JSON, got: " + error.what());
-  }
-  if (!header.is_object()) throw Error(path + ": expected a JSON object as header");
-  if (!duplicates.duplicate().empty()) {
-    throw Error(path + ": expected each name once in the header, got \"" + duplicates.duplicate() +
-                "\" twice");
-  }
+  const nlohmann::json header = parse_json(text, path + ": header");
+  if (!header.is_object()) throw Error(path + ": header: expected a JSON object");
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
   for (const auto& [name, entry] : header.items()) {
@@ -160,7 +129,7 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
       for (const auto& [key, value] : entry.items()) {
         if (!value.is_string()) {
           throw Error(path + ": __metadata__: expected a string for \"" + key + "\", got " +
-                      value.dump());
+                      brief(value));
         }
         file.metadata_[key] = value.get<std::string>();
       }
@@ -168,6 +137,12 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
     }
     Parsed parsed = parse_tensor(path + ": tensor \"" + name + "\"", entry, data);
     ranges.emplace_back(parsed.begin, parsed.end);
+    const auto size = static_cast<std::size_t>(element_bytes(parsed.view.type));
+    if (reinterpret_cast<std::uintptr_t>(parsed.view.bytes.data()) % size != 0) {
+      // Old writers did not pad the header; readers of numbers need them aligned.
+      auto& copy = file.copies_.emplace_back(parsed.view.bytes.begin(), parsed.view.bytes.end());
+      parsed.view.bytes = copy;
+    }
     file.tensors_.emplace(name, std::move(parsed.view));
   }
   std::sort(ranges.begin(), ranges.end());
@@ -198,6 +173,17 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   throw Error(message);
 }
 
+namespace {
+void check_to_write(const std::string& path, const TensorToWrite& tensor) {
+  std::int64_t bytes = element_bytes(tensor.type);
+  for (const std::int64_t extent : tensor.shape) bytes *= extent;
+  if (bytes != static_cast<std::int64_t>(tensor.bytes.size())) {
+    throw Error(path + ": tensor \"" + tensor.name + "\": expected " + std::to_string(bytes) +
+                " bytes for its shape, got " + std::to_string(tensor.bytes.size()));
+  }
+}
+}  // namespace
+
 void write_safetensors(FileSystem& fs, const std::string& path,
                        const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata, std::int64_t alignment) {
@@ -206,12 +192,21 @@ void write_safetensors(FileSystem& fs, const std::string& path,
   std::uint64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
     const std::uint64_t end = offset + tensor.bytes.size();
+    check_to_write(path, tensor);
+    if (header.contains(tensor.name)) {
+      throw Error(path + ": tensor \"" + tensor.name + "\": expected each name once, got it twice");
+    }
     header[tensor.name] = {{"dtype", std::string(element_name(tensor.type))},
                            {"shape", tensor.shape},
                            {"data_offsets", {offset, end}}};
     offset = end;
   }
-  std::string text = header.dump();
+  std::string text;
+  try {
+    text = header.dump();
+  } catch (const nlohmann::json::exception&) {
+    throw Error(path + ": expected names and metadata in UTF-8");
+  }
   const auto unit = static_cast<std::size_t>(std::max<std::int64_t>(8, alignment));
   text.append((unit - (8 + text.size()) % unit) % unit, ' ');
   const std::uint64_t header_bytes = text.size();
@@ -237,35 +232,32 @@ void write_safetensors(FileSystem& fs, const std::string& path,
 SafetensorsFolder SafetensorsFolder::open(FileSystem& fs, const std::string& folder) {
   SafetensorsFolder all;
   all.folder_ = folder;
-  std::vector<std::string> names;
   const std::string index_path = join(folder, "model.safetensors.index.json");
+  std::map<std::string, std::vector<std::string>> expected;  // file -> tensors
   if (fs.exists(index_path)) {
-    std::set<std::string> files;
-    try {
-      const nlohmann::json index = nlohmann::json::parse(read_text(fs, index_path));
-      for (const auto& [tensor, file] : index.at("weight_map").items()) {
-        files.insert(file.get<std::string>());
-      }
-    } catch (const nlohmann::json::exception& error) {
-      throw Error(index_path +
-                  ": expected a weight_map of tensor and file names, got: " + error.what());
+    const nlohmann::json index = parse_json(read_text(fs, index_path), index_path);
+    if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
+      throw Error(index_path + ": expected an object \"weight_map\" of tensors and their files");
     }
-    for (const std::string& file : files) {
-      if (file.empty() || file.find('/') != std::string::npos) {
-        throw Error(index_path + ": expected names of files in this folder, got \"" + file + "\"");
+    for (const auto& [tensor, file] : index["weight_map"].items()) {
+      if (!file.is_string() || file.get<std::string>().empty() ||
+          file.get<std::string>().find('/') != std::string::npos) {
+        throw Error(index_path + ": weight_map: expected names of files in this folder, got " +
+                    brief(file) + " for \"" + tensor + "\"");
       }
-      names.push_back(file);
+      expected[file.get<std::string>()].push_back(tensor);
     }
   } else {
-    names.emplace_back("model.safetensors");
+    expected["model.safetensors"];
   }
-  for (const std::string& name : names) {
+  for (const auto& [name, wanted] : expected) {
     all.files_.push_back(SafetensorsFile::open(fs, join(folder, name)));
     for (const auto& [tensor, view] : all.files_.back().tensors()) {
       if (!all.tensors_.emplace(tensor, view).second) {
         throw Error(join(folder, name) + ": tensor \"" + tensor + "\": also in another file");
       }
     }
+    for (const std::string& tensor : wanted) all.files_.back().at(tensor);
   }
   return all;
 }

@@ -40,7 +40,8 @@ std::string_view element_name(ElementType type);  // as in the header: "F32", "B
 struct TensorView {
   ElementType type;
   std::vector<std::int64_t> shape;
-  std::span<const std::byte> bytes;  // row-major, little-endian; lives as long as its file
+  // Row-major, little-endian, aligned for its elements; lives as long as its file.
+  std::span<const std::byte> bytes;
 };
 
 // A mapped, fully checked file. Throws Error for anything wrong with it, naming path and tensor:
@@ -57,6 +58,7 @@ class SafetensorsFile {
  private:
   std::string path_;
   std::unique_ptr<Mapping> mapping_;
+  std::vector<std::vector<std::byte>> copies_;  // of tensors that lie unaligned in the file
   std::map<std::string, TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
 };
