@@ -100,6 +100,8 @@ std::uint32_t not_less(Vec a, float bound) {
       _mm256_movemask_ps(_mm256_cmp_ps(a, broadcast(bound), _CMP_NLT_UQ)));
 }
 
+#include "select.inl"
+
 #include "gather.inl"
 #include "lookup.inl"
 #include "update.inl"
@@ -109,6 +111,6 @@ std::uint32_t not_less(Vec a, float bound) {
 }  // namespace
 
 extern const Kernels avx2;
-const Kernels avx2 = make_table("avx2");
+constinit const Kernels avx2 = make_table("avx2");
 
 }  // namespace memlayers::kernels

@@ -74,6 +74,8 @@ std::uint32_t not_less(Vec a, float bound) {
   return _mm512_cmp_ps_mask(a, broadcast(bound), _CMP_NLT_UQ);
 }
 
+#include "select.inl"
+
 #include "gather.inl"
 #include "lookup.inl"
 #include "update.inl"
@@ -83,6 +85,6 @@ std::uint32_t not_less(Vec a, float bound) {
 }  // namespace
 
 extern const Kernels avx512;
-const Kernels avx512 = make_table("avx512");
+constinit const Kernels avx512 = make_table("avx512");
 
 }  // namespace memlayers::kernels

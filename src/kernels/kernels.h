@@ -72,15 +72,15 @@ struct Kernels {
 
   // The k greatest of scores[0, n), best first; equal scores in the order of their index; NaN above
   // all numbers. best (k), index (k). Requires 1 <= k <= n. scratch: top_k_scratch_bytes(n, k),
-  // aligned to
-  // 64. Vectors of scores that cannot enter are rejected by one comparison; never sorts all n.
+  // aligned to 64. Vectors of scores that cannot enter are rejected by one comparison; never sorts
+  // all n.
   void (*top_k)(const float* scores, std::int64_t n, std::int64_t k, float* best,
                 std::int32_t* index, void* scratch) noexcept;
 
   // The k best of the k x k sums row_score[a] + col_score[b], best first, where both lists are
   // sorted as top_k leaves them: only pairs with (a + 1)(b + 1) <= k can win (Sec. 3.1 of [PK19]).
-  // Equal sums in the order of (a, b). slots (k): shell number of (row_index[a], col_index[b]);
-  // scores (k). scratch: combine_scratch_bytes(k), aligned to 64.
+  // Equal sums in the order of (a, b). Requires k < 65536. slots (k): shell number of
+  // (row_index[a], col_index[b]); scores (k). scratch: combine_scratch_bytes(k), aligned to 64.
   void (*combine)(const float* row_score, const std::int32_t* row_index, const float* col_score,
                   const std::int32_t* col_index, std::int64_t k, float* scores, std::int64_t* slots,
                   void* scratch) noexcept;

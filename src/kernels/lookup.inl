@@ -2,53 +2,6 @@
 // The k best of n scores, and of the sums of two sorted lists; included once per instruction set,
 // after Vec.
 
-// A score as a number whose order is that of the scores, NaN above all; the place below it, so that
-// of equal scores the earlier one is greater.
-std::uint64_t ranked(float score, std::uint32_t place) {
-  const std::uint32_t bits = as_bits(score + 0.0F);  // no negative zero: it equals zero
-  std::uint32_t key = (bits & 0x80000000U) != 0 ? ~bits : bits | 0x80000000U;
-  if ((bits & ~0x80000000U) > kExponent) key = ~0U;
-  return (static_cast<std::uint64_t>(key) << 32) | (~place);
-}
-std::uint32_t place_of(std::uint64_t rank) { return ~static_cast<std::uint32_t>(rank); }
-
-void swap(std::uint64_t& a, std::uint64_t& b) noexcept {
-  const std::uint64_t c = a;
-  a = b;
-  b = c;
-}
-
-void insertion_sort(std::uint64_t* a, std::int64_t n) {  // descending
-  for (std::int64_t i = 1; i < n; ++i) {
-    const std::uint64_t x = a[i];
-    std::int64_t j = i;
-    for (; j > 0 && a[j - 1] < x; --j) a[j] = a[j - 1];
-    a[j] = x;
-  }
-}
-
-// Brings the k greatest of the n distinct numbers to the front, descending: quicksort that leaves
-// alone what lies behind the first k.
-void sort_first(std::uint64_t* a, std::int64_t n, std::int64_t k) {
-  while (n > 24) {
-    const std::int64_t middle = n / 2;
-    if (a[0] < a[middle]) swap(a[0], a[middle]);
-    if (a[0] < a[n - 1]) swap(a[0], a[n - 1]);
-    if (a[middle] < a[n - 1]) swap(a[middle], a[n - 1]);
-    const std::uint64_t pivot = a[middle];
-    std::int64_t i = 0, j = n - 1;
-    while (i <= j) {
-      while (a[i] > pivot) ++i;
-      while (a[j] < pivot) --j;
-      if (i <= j) swap(a[i++], a[j--]);
-    }
-    if (i < k) sort_first(a + i, n - i, k - i);
-    n = j + 1;
-    if (k > n) k = n;
-  }
-  insertion_sort(a, n);
-}
-
 constexpr std::int64_t kGroups = 16 * kWidth;  // at most: maxima of disjoint groups of scores
 
 // A number that at least k scores reach: the k-th greatest of the maxima of `groups` >= k disjoint

@@ -67,6 +67,8 @@ std::uint32_t not_less(Vec a, float bound) {
   return lanes;
 }
 
+#include "select.inl"
+
 #include "gather.inl"
 #include "lookup.inl"
 #include "update.inl"
@@ -76,6 +78,6 @@ std::uint32_t not_less(Vec a, float bound) {
 }  // namespace
 
 extern const Kernels portable;
-const Kernels portable = make_table("portable");
+constinit const Kernels portable = make_table("portable");
 
 }  // namespace memlayers::kernels

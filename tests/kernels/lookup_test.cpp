@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <numeric>
+#include <stdexcept>
 
 #include "kernels/kernel_testing.h"
 
@@ -84,67 +87,124 @@ TEST_P(Lookup, TopKIsTheStableSortsBeginning) {
   }
 }
 
-// The best k of the whole n x n grid, by brute force: scores in descending order.
-std::vector<float> plain_grid(const std::vector<float>& r, const std::vector<float>& c,
-                              std::int64_t k) {
-  std::vector<float> sums;
-  for (float a : r) {
-    for (float b : c) sums.push_back(a + b);
-  }
-  std::sort(sums.begin(), sums.end(), is_better);
-  sums.resize(static_cast<std::size_t>(k));
-  return sums;
-}
-
-TEST_P(Lookup, CombineFindsTheBestOfTheWholeGrid) {
-  for (std::int64_t n : {1, 5, 33, 64}) {
-    for (bool has_ties : {false, true}) {
-      std::vector<float> r = normal(n, 1), c = normal(n, 2);
-      if (has_ties) {
-        for (float& x : r) x = std::round(x);
-        for (float& x : c) x = std::round(x);
-      }
-      for (std::int64_t k : {1, 2, 3, 8, 31, 32, 64}) {
-        if (k > n) continue;
-        const TopK rows = top_k(kernel(), r, k), columns = top_k(kernel(), c, k);
-        std::vector<float> scores(static_cast<std::size_t>(k));
-        std::vector<std::int64_t> slots(static_cast<std::size_t>(k));
-        std::vector<Line> scratch(combine_scratch_bytes(k) / 64 + 1);
-        kernel().combine(rows.best.data(), rows.index.data(), columns.best.data(),
-                         columns.index.data(), k, scores.data(), slots.data(), scratch.data());
-        ASSERT_EQ(scores, plain_grid(r, c, k)) << "n " << n << " k " << k;
-        // Each slot has the score that is returned with it, and none comes twice.
-        for (std::size_t x = 0; x < slots.size(); ++x) {
-          bool is_found = false;
-          for (std::int64_t i = 0; i < n && !is_found; ++i) {
-            for (std::int64_t j = 0; j < n; ++j) {
-              if (slot_of(i, j) != slots[x]) continue;
-              is_found = true;
-              ASSERT_EQ(scores[x], r[static_cast<std::size_t>(i)] + c[static_cast<std::size_t>(j)]);
-            }
-          }
-          ASSERT_TRUE(is_found);
-        }
-        std::sort(slots.begin(), slots.end());
-        ASSERT_EQ(std::adjacent_find(slots.begin(), slots.end()), slots.end());
-      }
+TEST_P(Lookup, TopKHoldsForEveryKOfASmallN) {
+  for (std::int64_t n = 1; n <= 70; ++n) {
+    const std::vector<float> random = normal(n, static_cast<unsigned>(n));
+    std::vector<float> ties = random;
+    for (float& x : ties) x = std::round(2 * x);
+    ties.back() = kNan;
+    for (std::int64_t k = 1; k <= n; ++k) {
+      expect_top_k(random, k, "random");
+      expect_top_k(ties, k, "ties and a NaN");
     }
   }
 }
 
-TEST_P(Lookup, CombineShowsNan) {
-  const std::vector<float> r{kNan, 1, 0}, c{3, 2, 1};
-  const std::vector<std::int32_t> index{0, 1, 2};
-  std::vector<float> scores(3);
-  std::vector<std::int64_t> slots(3);
-  std::vector<Line> scratch(combine_scratch_bytes(3) / 64 + 1);
-  kernel().combine(r.data(), index.data(), c.data(), index.data(), 3, scores.data(), slots.data(),
-                   scratch.data());
-  EXPECT_TRUE(std::isnan(scores[0]) && std::isnan(scores[2]));
+struct Cells {
+  std::vector<float> scores;
+  std::vector<std::int64_t> slots;
+};
+
+// The best k of all n x n sums, by sorting them; `r` and `c` are in order, so a pair's place in the
+// grid is its (a, b).
+Cells plain_combine(const TopK& r, const TopK& c, std::int64_t k) {
+  struct Cell {
+    float score;
+    std::int64_t slot;
+  };
+  std::vector<Cell> cells;
+  for (std::size_t a = 0; a < r.best.size(); ++a) {
+    for (std::size_t b = 0; b < c.best.size(); ++b) {
+      cells.push_back({r.best[a] + c.best[b], slot_of(r.index[a], c.index[b])});
+    }
+  }
+  std::stable_sort(cells.begin(), cells.end(),
+                   [](const Cell& x, const Cell& y) { return is_better(x.score, y.score); });
+  Cells best;
+  for (std::int64_t i = 0; i < k; ++i) {
+    best.scores.push_back(cells[static_cast<std::size_t>(i)].score);
+    best.slots.push_back(cells[static_cast<std::size_t>(i)].slot);
+  }
+  return best;
+}
+
+// The whole of a list, in the order of top_k.
+TopK in_order(const std::vector<float>& scores) {
+  TopK all;
+  all.index = plain_top_k(scores, static_cast<std::int64_t>(scores.size()));
+  for (std::int32_t i : all.index) all.best.push_back(scores[static_cast<std::size_t>(i)]);
+  return all;
+}
+
+void expect_combine(const Kernels& kernel, const std::vector<float>& r, const std::vector<float>& c,
+                    std::int64_t k, const char* what) {
+  const TopK rows = top_k(kernel, r, k), columns = top_k(kernel, c, k);
+  Cells got{std::vector<float>(static_cast<std::size_t>(k)),
+            std::vector<std::int64_t>(static_cast<std::size_t>(k))};
+  std::vector<Line> scratch(combine_scratch_bytes(k) / 64 + 1);
+  kernel.combine(rows.best.data(), rows.index.data(), columns.best.data(), columns.index.data(), k,
+                 got.scores.data(), got.slots.data(), scratch.data());
+  const Cells wanted = plain_combine(in_order(r), in_order(c), k);
+  ASSERT_EQ(got.slots, wanted.slots) << what << " n " << r.size() << " k " << k;
+  for (std::size_t i = 0; i < got.scores.size(); ++i) {
+    if (std::isnan(wanted.scores[i])) {
+      ASSERT_TRUE(std::isnan(got.scores[i])) << what;
+    } else {
+      ASSERT_EQ(got.scores[i], wanted.scores[i]) << what;
+    }
+  }
+}
+
+TEST_P(Lookup, CombineFindsTheBestOfTheWholeGridInOrder) {
+  for (std::int64_t n : {1, 2, 5, 33, 64}) {
+    const std::vector<float> r = normal(n, 1), c = normal(n, 2);
+    std::vector<float> tied_r = r, tied_c = c, steep = c;
+    for (float& x : tied_r) x = std::round(x);
+    for (float& x : tied_c) x = std::round(x);
+    for (float& x : steep) x *= 100;  // one row, or one column, holds them all
+    const std::vector<float> equal(static_cast<std::size_t>(n), 0.25F);
+    for (std::int64_t k = 1; k <= n; ++k) {
+      expect_combine(kernel(), r, c, k, "random");
+      expect_combine(kernel(), tied_r, tied_c, k, "ties");
+      expect_combine(kernel(), r, steep, k, "steep columns");
+      expect_combine(kernel(), steep, r, k, "steep rows");
+      expect_combine(kernel(), equal, equal, k, "equal");
+    }
+  }
+}
+
+TEST_P(Lookup, CombineOrdersNanAndInfinity) {
+  const std::vector<float> odd{1, kNan, -2, 0, 3}, masked{0.5F, -kInfinity, 2, -kInfinity, 1};
+  const std::vector<float> high{4, kInfinity, 2, 1, 3}, plain{5, 1, 2, 4, 3};
+  for (std::int64_t k = 1; k <= 5; ++k) {
+    expect_combine(kernel(), odd, plain, k, "NaN in rows");
+    expect_combine(kernel(), plain, odd, k, "NaN in columns");
+    expect_combine(kernel(), masked, masked, k, "-inf in both");
+    expect_combine(kernel(), high, plain, k, "inf in rows");
+    expect_combine(kernel(), std::vector<float>(5, -kInfinity), plain, k, "rows all -inf");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, Lookup,
                          ::testing::ValuesIn(supported().begin(), supported().end()), isa_name);
+
+TEST(Dispatch, PutsThePortableTableFirst) {
+  ASSERT_FALSE(supported().empty());
+  EXPECT_STREQ(supported().front()->isa, "portable");
+  std::string ran;
+  for (const Kernels* kernels : supported()) ran += std::string(" ") + kernels->isa;
+  RecordProperty("isas", ran);
+  std::printf("instruction sets tested:%s\n", ran.c_str());
+}
+
+TEST(Dispatch, EnvironmentChoosesTheActiveTable) {  // the only test that calls active()
+  ASSERT_EQ(setenv("MEMLAYERS_ISA", "nonsense", 1), 0);
+  EXPECT_THROW(active(), std::invalid_argument);
+  ASSERT_EQ(setenv("MEMLAYERS_ISA", "portable", 1), 0);
+  EXPECT_STREQ(active().isa, "portable");
+  ASSERT_EQ(unsetenv("MEMLAYERS_ISA"), 0);
+  EXPECT_STREQ(active().isa, "portable") << "expected it to be chosen once";
+}
 
 TEST(Dispatch, NamesWhatThereIsWhenAskedForSomethingElse) {
   for (const Kernels* kernels : supported()) EXPECT_EQ(&named(kernels->isa), kernels);

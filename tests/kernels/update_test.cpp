@@ -100,6 +100,57 @@ TEST_P(Update, StochasticRoundingHasTheBitsOfItsFormula) {
   }
 }
 
+TEST_P(Update, StochasticRoundingIsUnbiased) {
+  // x lies a quarter, and so on, of the way between two bfloat16 that are `gap` apart. The rounded
+  // value is one of the two, so its standard deviation is at most gap / 2.
+  constexpr std::uint32_t kKeys = 100000;
+  for (std::uint32_t fraction : {0x0001U, 0x4000U, 0x8000U, 0xf000U}) {
+    const float x = std::bit_cast<float>(0x3fc00000U + fraction);  // from 1.5 up
+    const double gap = 1.0 / 128;
+    double sum = 0;
+    for (std::uint32_t key = 0; key < kKeys; ++key) {
+      BFloat16 row{};
+      const float gradient = -x;
+      kernel().bf16.sgd(&row, nullptr, &gradient, 1,
+                        {.decay = 1, .lr = 1, .gradient_scale = 1, .rounding_key = key * 64});
+      sum += to_float(row);
+    }
+    EXPECT_NEAR(sum / kKeys, x, 5 * gap / 2 / std::sqrt(double{kKeys})) << fraction;
+  }
+}
+
+TEST_P(Update, AdamWRoundsStochasticallyWhatItGivesInFloat32) {
+  for (std::int64_t width : kWidths) {
+    std::vector<BFloat16> row = rows<BFloat16>(width, 1);
+    std::vector<float> exact, m = normal(width, 2), v = squares(normal(width, 3));
+    for (BFloat16 x : row) exact.push_back(to_float(x));
+    std::vector<float> exact_m = m, exact_v = v;
+    const std::vector<float> gradient = normal(width, 4);
+    kernel().bf16.adamw(row.data(), nullptr, m.data(), v.data(), gradient.data(), width, kStep);
+    kernel().f32.adamw(exact.data(), nullptr, exact_m.data(), exact_v.data(), gradient.data(),
+                       width, kStep);
+    EXPECT_EQ(m, exact_m);
+    EXPECT_EQ(v, exact_v);
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      const std::uint32_t noise =
+          hash32(kStep.rounding_key + static_cast<std::uint32_t>(c)) & 0xffffU;
+      EXPECT_EQ(row[c].bits, (std::bit_cast<std::uint32_t>(exact[c]) + noise) >> 16);
+    }
+  }
+}
+
+TEST_P(Update, SgdIsItsFormula) {
+  for (std::int64_t width : kWidths) {
+    std::vector<float> row = normal(width, 1);
+    const std::vector<float> before = row, gradient = normal(width, 2);
+    kernel().f32.sgd(row.data(), nullptr, gradient.data(), width,
+                     {.decay = 0.9F, .lr = 0.1F, .gradient_scale = 0.5F, .rounding_key = 0});
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      ASSERT_NEAR(row[c], 0.9 * before[c] - 0.05 * gradient[c], 1e-6) << "width " << width;
+    }
+  }
+}
+
 TEST_P(Update, NanAndInfinityStayWhatTheyAre) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   const std::vector<float> values{std::bit_cast<float>(0x7f800001U), kInfinity, -kInfinity,
