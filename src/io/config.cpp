@@ -2,6 +2,8 @@
 #include "memlayers/config.h"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cmath>
 #include <utility>
 
@@ -10,6 +12,14 @@
 namespace memlayers {
 namespace {
 
+// Far above any machine, and such that products of two fit in int64_t.
+constexpr std::int64_t kMost = std::int64_t{1} << 31;
+
+std::string text_of(double value) {  // the shortest that reads back the same
+  std::array<char, 32> text;
+  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
 void check_min(const char* name, std::int64_t value, std::int64_t least) {
   if (value < least) {
     throw Error(std::string(name) + ": expected at least " + std::to_string(least) + ", got " +
@@ -17,27 +27,52 @@ void check_min(const char* name, std::int64_t value, std::int64_t least) {
   }
 }
 
+void check_size(const char* name, std::int64_t value, std::int64_t least) {
+  check_min(name, value, least);
+  if (value > kMost) {
+    throw Error(std::string(name) + ": expected at most " + std::to_string(kMost) + ", got " +
+                std::to_string(value));
+  }
+}
+
 void check_positive(const char* name, double value) {
   if (!(value > 0) || !std::isfinite(value)) {
-    throw Error(std::string(name) + ": expected a number above 0, got " + std::to_string(value));
+    throw Error(std::string(name) + ": expected a number above 0, got " + text_of(value));
   }
 }
 
 void check_range(const char* name, double value, double least, double most) {
   if (!(value >= least && value <= most)) {
-    throw Error(std::string(name) + ": expected a number from " + std::to_string(least) + " to " +
-                std::to_string(most) + ", got " + std::to_string(value));
+    throw Error(std::string(name) + ": expected a number from " + text_of(least) + " to " +
+                text_of(most) + ", got " + text_of(value));
   }
+}
+
+void check_rope(const RopeConfig& rope) {
+  check_positive("[model] rope_theta", rope.theta);
+  if (rope.type != "default" && rope.type != "linear" && rope.type != "llama3") {
+    throw Error("[model] rope_type: expected \"default\", \"linear\" or \"llama3\", got \"" +
+                rope.type + "\"");
+  }
+  check_positive("[model] rope_factor", rope.factor);
+  if (rope.type != "llama3") return;
+  check_positive("[model] rope_low_freq_factor", rope.low_freq_factor);
+  if (!(rope.high_freq_factor > rope.low_freq_factor) || !std::isfinite(rope.high_freq_factor)) {
+    throw Error("[model] rope_high_freq_factor: expected a number above rope_low_freq_factor (" +
+                text_of(rope.low_freq_factor) + "), got " + text_of(rope.high_freq_factor));
+  }
+  check_size("[model] rope_original_context", rope.original_context, 1);
 }
 
 }  // namespace
 
 void MemoryConfig::validate_layer(std::int64_t dim) const {
-  check_min("[memory] n_keys", n_keys, 1);
-  check_min("[memory] heads", heads, 1);
-  check_min("[memory] knn", knn, 1);
-  check_min("[memory] k_dim", k_dim, 2);
-  check_min("[memory] v_dim", v_dim.value_or(dim), 1);
+  check_size("[model] dim", dim, 1);
+  check_size("[memory] n_keys", n_keys, 1);
+  check_size("[memory] heads", heads, 1);
+  check_size("[memory] knn", knn, 1);
+  check_size("[memory] k_dim", k_dim, 2);
+  check_size("[memory] v_dim", v_dim.value_or(dim), 1);
   if (knn > n_keys) {
     throw Error("[memory] knn: expected at most n_keys (" + std::to_string(n_keys) + "), got " +
                 std::to_string(knn));
@@ -97,13 +132,13 @@ std::vector<std::int64_t> ModelConfig::memory_layers() const {
 }
 
 void ModelConfig::validate() const {
-  check_min("[model] dim", dim, 1);
-  check_min("[model] layers", layers, 1);
-  check_min("[model] heads", heads, 1);
-  check_min("[model] kv_heads", num_kv_heads(), 1);
-  check_min("[model] ff_dim", ff_dim, 1);
-  check_min("[model] vocab_size", vocab_size, 1);
-  check_min("[model] context", context, 1);
+  check_size("[model] dim", dim, 1);
+  check_size("[model] layers", layers, 1);
+  check_size("[model] heads", heads, 1);
+  check_size("[model] kv_heads", num_kv_heads(), 1);
+  check_size("[model] ff_dim", ff_dim, 1);
+  check_size("[model] vocab_size", vocab_size, 1);
+  check_size("[model] context", context, 1);
   if (!head_dim && dim % heads != 0) {
     throw Error("[model] dim: expected a multiple of heads (" + std::to_string(heads) + "), got " +
                 std::to_string(dim));
@@ -112,12 +147,12 @@ void ModelConfig::validate() const {
     throw Error("[model] kv_heads: expected a divisor of heads (" + std::to_string(heads) +
                 "), got " + std::to_string(num_kv_heads()));
   }
-  if (attention_head_dim() % 2 != 0 || attention_head_dim() < 2) {
+  check_size("[model] head_dim", attention_head_dim(), 1);
+  if (attention_head_dim() % 2 != 0) {
     throw Error("[model] head_dim: expected an even number, got " +
                 std::to_string(attention_head_dim()));
   }
-  check_positive("[model] rope_theta", rope.theta);
-  check_positive("[model] rope_factor", rope.factor);
+  check_rope(rope);
   check_positive("[model] norm_eps", norm_eps);
   if (memory) memory->validate(dim, layers);
 }
@@ -132,7 +167,7 @@ void TrainConfig::validate() const {
   }
   if (train.steps) check_min("[train] steps", *train.steps, 1);
   if (train.epochs) check_positive("[train] epochs", *train.epochs);
-  check_min("[train] batch_tokens", train.batch_tokens, 1);
+  check_size("[train] batch_tokens", train.batch_tokens, 1);
   check_min("[train] accumulate", train.accumulate, 1);
   check_range("[train] lr", train.lr, 0, 1e3);
   check_range("[train] value_lr", train.value_lr, 0, 1e3);
@@ -148,7 +183,7 @@ void TrainConfig::validate() const {
   if (train.clip) check_positive("[train] clip", *train.clip);
   if (train.value_clip) check_positive("[train] value_clip", *train.value_clip);
   check_min("[train] warmup", train.warmup, 0);
-  check_min("[train] threads", train.threads, 0);
+  check_size("[train] threads", train.threads, 0);
   check_min("[train] log_every", train.log_every, 1);
   check_min("[train] eval_every", train.eval_every, 0);
   check_min("[train] save_every", train.save_every, 0);

@@ -5,6 +5,8 @@
 
 namespace memlayers::io {
 
+bool FileSystem::is_link(const std::string&) { return false; }
+
 std::string join(std::string_view folder, std::string_view name) {
   std::string path(folder);
   if (!path.empty() && path.back() != '/') path += '/';
@@ -32,7 +34,7 @@ void make_folders(FileSystem& fs, const std::string& path) {
 
 void remove_all(FileSystem& fs, const std::string& path) {
   if (!fs.exists(path)) return;
-  if (!fs.is_folder(path)) {
+  if (fs.is_link(path) || !fs.is_folder(path)) {
     fs.unlink(path);
     return;
   }

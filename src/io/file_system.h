@@ -46,7 +46,8 @@ class FileSystem {
   virtual void sync_folder(const std::string& path) = 0;    // makes renames and creations durable
   virtual std::vector<std::string> list(const std::string& folder) = 0;  // names, sorted
   virtual bool exists(const std::string& path) = 0;
-  virtual bool is_folder(const std::string& path) = 0;
+  virtual bool is_folder(const std::string& path) = 0;  // or a link to one
+  virtual bool is_link(const std::string& path);        // false, unless overridden
 };
 
 FileSystem& posix();  // the real one
@@ -54,7 +55,7 @@ FileSystem& posix();  // the real one
 // Helpers over any FileSystem.
 std::string read_text(FileSystem& fs, const std::string& path);  // whole file
 void make_folders(FileSystem& fs, const std::string& path);      // with parents
-void remove_all(FileSystem& fs, const std::string& path);        // file or folder; absent is fine
+void remove_all(FileSystem& fs, const std::string& path);        // absent is fine; follows no link
 // Replaces `path` whole or not at all: temporary name, sync, rename, sync of the folder.
 void write_atomic(FileSystem& fs, const std::string& path, std::string_view data);
 std::string join(std::string_view folder, std::string_view name);

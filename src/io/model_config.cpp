@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/model_config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "io/json.h"
+#include "io/nearest.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -11,16 +15,22 @@ namespace {
 
 using nlohmann::json;
 
+bool is_integer(const json& value) {  // that an int64_t holds
+  constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  return value.is_number_integer() &&
+         (!value.is_number_unsigned() || value.get<std::uint64_t>() <= kMax);
+}
+
 // Typed access to the fields of one JSON object; every complaint names the file and the field.
 class Fields {
  public:
   Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {
-    if (!object.is_object()) throw Error(where_ + ": expected an object, got " + object.dump());
+    if (!object.is_object()) throw Error(where_ + ": expected an object, got " + brief(object));
   }
   bool has(const char* name) const { return object_.contains(name) && !object_[name].is_null(); }
   std::int64_t integer(const char* name) const {
     const json& value = at(name);
-    if (!value.is_number_integer()) fail(name, "an integer");
+    if (!is_integer(value)) fail(name, "an integer");
     return value.get<std::int64_t>();
   }
   double number(const char* name) const {
@@ -40,18 +50,32 @@ class Fields {
   }
   std::vector<std::int64_t> integers(const char* name) const {  // a number is a list of one
     const json& value = at(name);
-    if (value.is_number_integer()) return {value.get<std::int64_t>()};
+    if (is_integer(value)) return {value.get<std::int64_t>()};
     if (!value.is_array()) fail(name, "an integer or a list of them");
     std::vector<std::int64_t> list;
     for (const json& item : value) {
-      if (!item.is_number_integer()) fail(name, "an integer or a list of them");
+      if (!is_integer(item)) fail(name, "an integer or a list of them");
       list.push_back(item.get<std::int64_t>());
     }
     return list;
   }
   Fields object(const char* name) const { return {at(name), where_ + ": " + name}; }
+  // A newer writer's field may change what is computed, so an unknown one is no trifle.
+  void expect_only(const std::vector<std::string>& known) const {
+    for (const auto& [name, value] : object_.items()) {
+      if (std::find(known.begin(), known.end(), name) == known.end()) {
+        throw Error(where_ + ": unknown field \"" + name + "\"; did you mean \"" +
+                    nearest(name, known) + "\"?");
+      }
+    }
+  }
+  void expect_no_objects() const {
+    for (const auto& [name, value] : object_.items()) {
+      if (value.is_object()) fail(name.c_str(), "a number or string");
+    }
+  }
   [[noreturn]] void fail(const char* name, const std::string& wanted) const {
-    throw Error(where_ + ": " + name + ": expected " + wanted + ", got " + object_[name].dump());
+    throw Error(where_ + ": " + name + ": expected " + wanted + ", got " + brief(object_[name]));
   }
 
  private:
@@ -101,6 +125,7 @@ RopeConfig read_rope(const Fields& fields) {
   const char* name = fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   if (fields.has(name)) {
     const Fields scaling = fields.object(name);
+    scaling.expect_no_objects();  // one RoPE a kind of layer: not a LLaMA
     if (scaling.has("rope_theta")) rope.theta = scaling.number("rope_theta");
     const char* type = scaling.has("rope_type") ? "rope_type" : "type";
     if (scaling.has(type)) rope.type = scaling.string(type);
@@ -117,6 +142,8 @@ RopeConfig read_rope(const Fields& fields) {
 }
 
 MemoryConfig read_memory(const Fields& fields) {
+  fields.expect_only({"layers", "n_keys", "heads", "knn", "k_dim", "v_dim", "variant", "placement",
+                      "value_proj", "qk_norm", "gate", "row_dtype"});
   MemoryConfig memory;
   memory.layers = fields.integers("layers");
   memory.n_keys = fields.integer("n_keys");
@@ -136,12 +163,7 @@ MemoryConfig read_memory(const Fields& fields) {
 }  // namespace
 
 ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
-  json parsed;
-  try {
-    parsed = json::parse(read_text(fs, path));
-  } catch (const json::exception& error) {
-    throw Error(path + ": expected JSON, got: " + error.what());
-  }
+  const json parsed = parse_json(read_text(fs, path), path);
   const Fields fields(parsed, path);
   if (fields.has("model_type")) {
     const std::string type = fields.string("model_type");
@@ -170,7 +192,18 @@ ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
   config.mlp_bias = fields.has("mlp_bias") && fields.boolean("mlp_bias");
   if (fields.has("bos_token_id")) config.bos_token = fields.integer("bos_token_id");
   if (fields.has("eos_token_id")) config.eos_tokens = fields.integers("eos_token_id");
-  if (fields.has("pad_token_id")) config.pad_token = fields.integer("pad_token_id");
+  // The first LLaMA's folders say -1 where there is none.
+  if (fields.has("pad_token_id") && fields.integer("pad_token_id") != -1) {
+    config.pad_token = fields.integer("pad_token_id");
+  }
+  const auto check_token = [&](const char* name, std::int64_t token) {
+    if (token < 0 || token >= config.vocab_size) {
+      fields.fail(name, "tokens from 0 to " + std::to_string(config.vocab_size - 1));
+    }
+  };
+  if (config.bos_token) check_token("bos_token_id", *config.bos_token);
+  for (const std::int64_t token : config.eos_tokens) check_token("eos_token_id", token);
+  if (config.pad_token) check_token("pad_token_id", *config.pad_token);
   for (const char* name : {"torch_dtype", "dtype"}) {
     if (!fields.has(name)) continue;
     const std::string dtype = fields.string(name);

@@ -159,6 +159,10 @@ class PosixFileSystem final : public FileSystem {
     struct stat status{};
     return ::lstat(path.c_str(), &status) == 0;
   }
+  bool is_link(const std::string& path) override {
+    struct stat status{};
+    return ::lstat(path.c_str(), &status) == 0 && S_ISLNK(status.st_mode);
+  }
   bool is_folder(const std::string& path) override {
     struct stat status{};
     return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);

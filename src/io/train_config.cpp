@@ -61,6 +61,24 @@ std::optional<ConfigValue> convert(const toml::node& node) {
   return std::nullopt;
 }
 
+// Words of other tools for our keys: {word, key}.
+constexpr std::pair<std::string_view, std::string_view> kOtherWords[] = {
+    {"learning_rate", "lr"},
+    {"value_learning_rate", "value_lr"},
+    {"batch_size", "batch_tokens"},
+    {"max_steps", "steps"},
+    {"gradient_accumulation", "accumulate"},
+    {"warmup_steps", "warmup"},
+    {"grad_clip", "clip"},
+    {"hidden_size", "dim"},
+    {"num_layers", "layers"},
+    {"num_heads", "heads"},
+    {"intermediate_size", "ff_dim"},
+    {"max_length", "context"},
+    {"top_k", "knn"},
+    {"value_dim", "v_dim"},
+    {"key_dim", "k_dim"}};
+
 const ConfigKey* find(const std::string& section, const std::string& name) {
   for (const ConfigKey& key : config_keys()) {
     if (key.section == section && key.name == name) return &key;
@@ -79,7 +97,14 @@ std::string unknown_key(const std::string& section, const std::string& name) {
   for (const ConfigKey& key : config_keys()) {
     if (key.name == name) return "unknown key " + shown + "; did you mean " + key.full_name() + "?";
   }
-  const std::string guess = io::nearest(name, here.empty() ? everywhere : here);
+  std::vector<std::string> words = here.empty() ? everywhere : here;
+  for (const auto& [word, key] : kOtherWords) {
+    if (std::find(here.begin(), here.end(), key) != here.end()) words.emplace_back(word);
+  }
+  std::string guess = io::nearest(name, words);
+  for (const auto& [word, key] : kOtherWords) {
+    if (guess == word && std::find(here.begin(), here.end(), guess) == here.end()) guess = key;
+  }
   const ConfigKey* key = find(section, guess);
   return "unknown key " + shown + "; did you mean " + (key == nullptr ? guess : key->full_name()) +
          "?";

@@ -37,6 +37,11 @@ std::int64_t stride_bytes(std::int64_t width, RowType type) {
   return (paged - bytes) * 4 <= paged ? paged : lines;
 }
 
+// Of a chunk's content: the checksum of its blocks' checksums.
+std::string digest_of(const std::vector<std::uint64_t>& checksums) {
+  return io::xxh3_hex(std::as_bytes(std::span(checksums)));
+}
+
 // The fields of a chunk that must hold, in one string: what the header's own checksum covers.
 std::string header_text(const std::map<std::string, std::string>& metadata) {
   std::string text;
@@ -132,6 +137,7 @@ void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_vie
     }
     std::map<std::string, std::string> metadata{{"format", "memlayers-chunk"},
                                                 {"version", "1"},
+                                                {"features", "0"},
                                                 {"byte_order", "little"},
                                                 {"pool", pool_id},
                                                 {"generation", std::to_string(generation)},
@@ -139,7 +145,8 @@ void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_vie
                                                 {"rows", std::to_string(count)},
                                                 {"total_rows", std::to_string(rows.rows)},
                                                 {"width", std::to_string(rows.width)},
-                                                {"dtype", type_name(rows.type)}};
+                                                {"dtype", type_name(rows.type)},
+                                                {"digest", digest_of(checksums)}};
     const std::string header = header_text(metadata);
     metadata["header_xxh3"] = io::xxh3_hex(std::as_bytes(std::span(header)));
     const std::string name = std::string(stem) + "-" + std::to_string(i) + "-" +
@@ -172,6 +179,12 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
       throw Error(path + ": expected header checksum " + text(file, "header_xxh3") +
                   ", got another: the header was altered");
     }
+    // A feature is something that an older reader must not overlook.
+    if (text(file, "features") != "0" || text(file, "byte_order") != "little") {
+      throw Error(path + ": expected features 0 and byte order little, got " +
+                  text(file, "features") + " and " + text(file, "byte_order") +
+                  ": written by a newer version");
+    }
     const std::string dtype = text(file, "dtype");
     if (dtype != "float32" && dtype != "bfloat16") {
       throw Error(path + ": metadata dtype: expected float32 or bfloat16, got \"" + dtype + "\"");
@@ -195,8 +208,8 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
     const std::int64_t data_bytes = static_cast<std::int64_t>(rows.bytes.size());
     const std::int64_t blocks = (data_bytes + kBlockBytes - 1) / kBlockBytes;
     if (rows.type != element_type(info.type) || rows.shape.size() != 2 || rows.shape[0] != count ||
-        info.width > rows.shape[1] || count > info.rows || first > info.rows - count ||
-        sums.type != io::ElementType::kU64 ||
+        info.width < 1 || info.width > rows.shape[1] || count < 1 || count > info.rows ||
+        first > info.rows - count || sums.type != io::ElementType::kU64 ||
         static_cast<std::int64_t>(sums.bytes.size()) != blocks * 8) {
       throw Error(path + ": expected rows and xxh3 as the metadata say (" + std::to_string(count) +
                   " rows of " + std::to_string(info.width) + " " + dtype + "), got other shapes");
@@ -208,6 +221,11 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
     }
     std::vector<std::uint64_t> checksums(static_cast<std::size_t>(blocks));
     std::memcpy(checksums.data(), sums.bytes.data(), sums.bytes.size());
+    if (digest_of(checksums) != text(file, "digest")) {
+      throw Error(path + ": expected checksums with digest " + text(file, "digest") + ", got " +
+                  digest_of(checksums) + ": the file was altered");
+    }
+    table.info_.generation = std::max(table.info_.generation, info.generation);
     table.chunks_.push_back({std::move(file), first, count, rows.bytes, std::move(checksums)});
   }
   if (table.chunks_.empty()) {
