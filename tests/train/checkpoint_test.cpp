@@ -10,8 +10,8 @@
 
 #include "io/folder.h"
 #include "memlayers/error.h"
+#include "support/failing_files.h"
 #include "support/temp_dir.h"
-#include "train/failing_files.h"
 #include "train/run_checkpoint.h"
 #include "train/run_testing.h"
 

@@ -44,6 +44,7 @@ class FailingFiles : public io::FileSystem {
   }
   bool exists(const std::string& path) override { return io::posix().exists(path); }
   bool is_folder(const std::string& path) override { return io::posix().is_folder(path); }
+  bool is_link(const std::string& path) override { return io::posix().is_link(path); }
 
  private:
   class FullFile : public io::File {
