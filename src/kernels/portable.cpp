@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::int64_t kWidth = 4;
 using Vec = float __attribute__((vector_size(16)));
+using Bits = std::uint32_t __attribute__((vector_size(16)));
+using Halves = std::uint16_t __attribute__((vector_size(8)));
 
 #include "vec_bits.inl"
 
@@ -31,17 +33,25 @@ Vec load(const float* p) {
   return v;
 }
 Vec load(const float* p, std::int64_t n) {
+  if (n == kWidth) return load(p);
   Vec v{};
   for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
   return v;
 }
-Vec load(const BFloat16* p, std::int64_t n = kWidth) {
+Vec load(const BFloat16* p) {
+  Halves halves;
+  std::memcpy(&halves, p, sizeof halves);
+  return __builtin_bit_cast(Vec, __builtin_convertvector(halves, Bits) << 16);
+}
+Vec load(const BFloat16* p, std::int64_t n) {
+  if (n == kWidth) return load(p);
   Vec v{};
   for (std::int64_t i = 0; i < n; ++i) v[i] = as_float(static_cast<std::uint32_t>(p[i].bits) << 16);
   return v;
 }
 void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 void store(float* p, Vec v, std::int64_t n) {
+  if (n == kWidth) return store(p, v);
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
 void store_nearest(BFloat16* p, Vec v, std::int64_t n) {

@@ -17,6 +17,15 @@ void write(BFloat16* row, float* master, std::int64_t c, std::int64_t n, Vec x, 
   }
 }
 
+// Calls step(column, n) for the whole vectors of a row, where n is a constant once this is inlined,
+// and for what is left.
+template <class Step>
+[[gnu::always_inline]] inline void for_columns(std::int64_t width, const Step& step) {
+  std::int64_t c = 0;
+  for (; c + kWidth <= width; c += kWidth) step(c, kWidth);
+  if (c < width) step(c, width - c);
+}
+
 template <class Row>
 void adamw(Row* row, float* master, float* m, float* v, const float* gradient, std::int64_t width,
            const AdamWStep& step) noexcept {
@@ -25,8 +34,7 @@ void adamw(Row* row, float* master, float* m, float* v, const float* gradient, s
   const Vec scale = broadcast(step.gradient_scale), decay = broadcast(step.decay);
   const Vec size = broadcast(step.step_size), eps = broadcast(step.eps);
   const Vec correction = broadcast(step.v_correction);
-  for (std::int64_t c = 0; c < width; c += kWidth) {
-    const std::int64_t n = width - c < kWidth ? width - c : kWidth;
+  for_columns(width, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
     const Vec g = mul(scale, load(gradient + c, n));
     const Vec new_m = fma(beta1, load(m + c, n), mul(rest1, g));
     const Vec new_v = fma(beta2, load(v + c, n), mul(rest2, mul(g, g)));
@@ -35,17 +43,16 @@ void adamw(Row* row, float* master, float* m, float* v, const float* gradient, s
     const Vec old = master != nullptr ? load(master + c, n) : load(row + c, n);
     const Vec change = div(mul(size, new_m), add(sqrt(mul(new_v, correction)), eps));
     write(row, master, c, n, sub(mul(decay, old), change), step.rounding_key);
-  }
+  });
 }
 
 template <class Row>
 void sgd(Row* row, float* master, const float* gradient, std::int64_t width,
          const SgdStep& step) noexcept {
   const Vec decay = broadcast(step.decay), lr = broadcast(step.lr * step.gradient_scale);
-  for (std::int64_t c = 0; c < width; c += kWidth) {
-    const std::int64_t n = width - c < kWidth ? width - c : kWidth;
+  for_columns(width, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
     const Vec old = master != nullptr ? load(master + c, n) : load(row + c, n);
     const Vec x = sub(mul(decay, old), mul(lr, load(gradient + c, n)));
     write(row, master, c, n, x, step.rounding_key);
-  }
+  });
 }
