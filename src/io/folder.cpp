@@ -93,9 +93,10 @@ void FolderWriter::commit() {
     const std::string path = join(temporary_, name);
     const auto mapping = fs_.map(path);
     files[name] = {{"size", mapping->bytes().size()}, {"xxh3", xxh3_hex(mapping->bytes())}};
-    folders.insert(parent(path));
+    for (std::string folder = parent(path); folder != temporary_; folder = parent(folder)) {
+      folders.insert(folder);
+    }
   }
-  folders.erase(temporary_);
   for (const std::string& folder : folders) fs_.sync_folder(folder);
   const nlohmann::json manifest = {
       {"format", "memlayers-manifest"}, {"version", 1}, {"files", files}};
