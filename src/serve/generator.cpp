@@ -16,9 +16,9 @@ namespace memlayers {
 namespace {
 
 // Continues all prompts in one batch; rows that are done leave it. `take(row, token)` gets every
-// new token and says whether the row goes on.
+// new token, below `vocab_size`, and says whether the row goes on.
 void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
-            const GenerateOptions& options,
+            std::int64_t vocab_size, const GenerateOptions& options,
             const std::function<bool(std::int64_t, std::int32_t)>& take) {
   const c10::InferenceMode inference;
   const std::int64_t context = model->config().context;
@@ -58,10 +58,11 @@ void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
     std::vector<std::int64_t> kept, next;
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(active.size()); ++i) {
       const std::int64_t row = active[i];
-      const std::span<const float> scores(logits.const_data_ptr<float>() + i * vocab, vocab);
+      const auto length = static_cast<std::int64_t>(prompts[row].size()) + step;
+      if (length == context) continue;  // a prompt that fills it
+      const std::span<const float> scores(logits.const_data_ptr<float>() + i * vocab, vocab_size);
       const std::int32_t token = serve::sample(scores, options, row, step);
-      const bool has_room = static_cast<std::int64_t>(prompts[row].size()) + step + 1 < context;
-      if (take(row, token) && has_room) {
+      if (take(row, token) && length + 1 < context) {
         kept.push_back(i);
         next.push_back(token);
       }
@@ -132,15 +133,18 @@ std::vector<Generation> Generator::generate(
     is_done[row] = 1;
     return false;
   };
-  decode(model_, tokens, options, [&](std::int64_t row, std::int32_t token) {
-    if (ends.contains(token)) {
-      give(row, cutters[row].push(decoders[row].finish()) + cutters[row].finish());
-      return stop(row);
-    }
-    results[row].tokens.push_back(token);
-    const bool goes_on = give(row, cutters[row].push(decoders[row].push(token)));
-    return goes_on && !cutters[row].is_stopped() ? true : stop(row);
-  });
+  decode(model_, tokens, tokenizer_->vocab_size(), options,
+         [&](std::int64_t row, std::int32_t token) {
+           if (ends.contains(token)) {
+             std::string rest = cutters[row].push(decoders[row].finish());
+             rest += cutters[row].finish();
+             give(row, rest);
+             return stop(row);
+           }
+           results[row].tokens.push_back(token);
+           const bool goes_on = give(row, cutters[row].push(decoders[row].push(token)));
+           return goes_on && !cutters[row].is_stopped() ? true : stop(row);
+         });
   for (std::size_t row = 0; row < prompts.size(); ++row) {
     if (is_done[row]) continue;
     const auto r = static_cast<std::int64_t>(row);
@@ -157,11 +161,12 @@ std::vector<std::vector<std::int32_t>> Generator::generate_tokens(
   const std::set<std::int32_t> ends = end_tokens(model_, *tokenizer_, options);
   std::vector<std::vector<std::int32_t>> results(prompts.size());
   if (prompts.empty()) return results;
-  decode(model_, prompts, options, [&](std::int64_t row, std::int32_t token) {
-    if (ends.contains(token)) return false;
-    results[row].push_back(token);
-    return true;
-  });
+  decode(model_, prompts, tokenizer_->vocab_size(), options,
+         [&](std::int64_t row, std::int32_t token) {
+           if (ends.contains(token)) return false;
+           results[row].push_back(token);
+           return true;
+         });
   return results;
 }
 

@@ -66,7 +66,9 @@ void score(Generator& generator, const std::vector<Row>& rows, std::size_t begin
   const at::Tensor wanted = torch::tensor(targets, torch::kLong);
   const at::Tensor nll =
       -logits.log_softmax(-1).gather(1, wanted.unsqueeze(1)).squeeze(1).to(torch::kDouble);
-  const at::Tensor is_best = (logits.argmax(-1) == wanted).contiguous();
+  // A model may have more logits than its tokenizer has tokens; generation never takes those.
+  const at::Tensor best = logits.narrow(1, 0, generator.tokenizer().vocab_size()).argmax(-1);
+  const at::Tensor is_best = (best == wanted).contiguous();
   const double* nll_data = nll.const_data_ptr<double>();
   const bool* best_data = is_best.const_data_ptr<bool>();
   std::size_t at = 0;
