@@ -84,8 +84,7 @@ class WireReader {
   T fixed() {
     T value;
     if (bytes_.size() < sizeof value) fail("bytes that end within a number");
-    std::memcpy(&value, bytes_.data(),
-                sizeof value);  // NOLINT(bugprone-suspicious-stringview*): size was checked
+    bytes_.copy(reinterpret_cast<char*>(&value), sizeof value);
     bytes_.remove_prefix(sizeof value);
     return value;
   }

@@ -53,7 +53,7 @@ class Sentences : public sentencepiece::SentenceIterator {
  public:
   Sentences(const std::vector<std::string>& texts, std::unordered_set<char32_t> common)
       : texts_(texts), common_(std::move(common)) {
-    Next();
+    Sentences::Next();
   }
   bool done() const override { return done_; }
   const std::string& value() const override { return value_; }
