@@ -4,14 +4,17 @@
 // kernel can beat by much ("ceiling"). "cold": rows of a pool of 8 last-level caches, ids drawn
 // before timing. "warm": scores that were just computed, as the product before them leaves them.
 #include <benchmark/benchmark.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <new>
 #include <numeric>
 #include <random>
 #include <string>
@@ -56,29 +59,43 @@ double read_rate(const void* memory, std::int64_t bytes) {
   return best;
 }
 
-// The memory of all cold benchmarks. Its bytes are small numbers as float32 and as bfloat16.
+// The memory of all cold benchmarks, in huge pages like the pool of a model where the system has
+// them. Its bytes are small numbers as float32 and as bfloat16.
 class ColdPool {
  public:
-  ColdPool() : floats_(static_cast<std::size_t>(pool_bytes()) / sizeof(float)) {
-    for (std::size_t i = 0; i < floats_.size(); ++i) {
-      floats_[i] = 0.001F * static_cast<float>(i % 1021);
+  ColdPool() : bytes_(pool_bytes() / kHugePage * kHugePage) {
+    const auto size = static_cast<std::size_t>(bytes_);
+    memory_.reset(std::aligned_alloc(kHugePage, size));
+    if (memory_ == nullptr) throw std::bad_alloc();
+    madvise(memory_.get(), size, MADV_HUGEPAGE);
+    auto* floats = rows<float>();
+    for (std::size_t i = 0; i < size / sizeof(float); ++i) {
+      floats[i] = 0.001F * static_cast<float>(i % 1021);
     }
-    read_rate_ = read_rate(floats_.data(), bytes());
+    read_rate_ = read_rate(memory_.get(), bytes_);
   }
-  std::int64_t bytes() const { return static_cast<std::int64_t>(floats_.size() * sizeof(float)); }
   double rate() const { return read_rate_; }
   // A part of the pool, `part` of `parts`: a table of its own.
   template <class Row>
   Row* rows(std::int64_t part = 0, std::int64_t parts = 1) {
-    return reinterpret_cast<Row*>(reinterpret_cast<char*>(floats_.data()) + bytes() / parts * part);
+    return reinterpret_cast<Row*>(static_cast<char*>(memory_.get()) + begin_of(part, parts));
   }
   template <class Row>
   std::int64_t num_rows(std::int64_t width, std::int64_t parts = 1) const {
-    return bytes() / parts / (width * static_cast<std::int64_t>(sizeof(Row)));
+    return begin_of(1, parts) / (width * static_cast<std::int64_t>(sizeof(Row)));
   }
 
  private:
-  std::vector<float> floats_;
+  static constexpr std::int64_t kHugePage = 2 << 20;
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  std::int64_t begin_of(std::int64_t part, std::int64_t parts) const {
+    return bytes_ / parts / 64 * 64 * part;  // on a cache line
+  }
+
+  std::int64_t bytes_;
+  std::unique_ptr<void, Free> memory_;
   double read_rate_;
 };
 
