@@ -48,13 +48,14 @@ struct TextScore {
 };
 
 // Mean loss of the target tokens of text or facts, as training computes it; perplexity is
-// exp(loss).
+// exp(loss). Documents stand by themselves where each fits the context, else all are packed.
 TextScore evaluate_text(Generator& generator, const std::vector<std::string>& paths,
                         DataFormat format, const std::string& cache_folder,
                         std::int64_t batch_tokens = 8192,
                         const std::function<void(std::int64_t)>& progress = {});
 
-// Reads facts: JSONL with "prompt" and "answer". Throws Error naming file and line.
+// Reads facts: JSONL with "prompt" and "answer". Throws Error naming the file, and the line or
+// fact.
 std::vector<Fact> read_facts(const std::vector<std::string>& paths);
 
 }  // namespace memlayers

@@ -156,6 +156,12 @@ TextScore evaluate_text(Generator& generator, const std::vector<std::string>& pa
   options.batch_tokens = batch_tokens;
   options.context = generator.model()->config().context;
   options.shuffle = false;
+  options.pack = false;
+  // By itself, as the model will meet it, unless that would cut its end off.
+  for (std::int64_t i = 0; i < cache->documents(); ++i) {
+    options.pack =
+        options.pack || static_cast<std::int64_t>(cache->document(i).size()) > options.context;
+  }
   text::BatchStream stream(cache, options);
   const std::int64_t batches = stream.batches_in_epoch(0);
   TextScore score;
@@ -179,13 +185,17 @@ TextScore evaluate_text(Generator& generator, const std::vector<std::string>& pa
 
 std::vector<Fact> read_facts(const std::vector<std::string>& paths) {
   std::vector<Fact> facts;
-  text::read_documents(io::posix(), paths, DataFormat::kJsonl, [&](const text::Document& document) {
-    if (document.prompt.empty()) {
-      throw Error("facts: expected \"prompt\" and \"answer\" in every line, got a \"text\" (line " +
-                  std::to_string(facts.size() + 1) + ")");
-    }
-    facts.push_back({document.prompt, document.answer});
-  });
+  for (const std::string& path : paths) {
+    const std::size_t before = facts.size();
+    text::read_documents(
+        io::posix(), {path}, DataFormat::kJsonl, [&](const text::Document& document) {
+          if (document.prompt.empty()) {
+            throw Error(path + ": fact " + std::to_string(facts.size() - before + 1) +
+                        ": expected a \"prompt\" and an \"answer\", got text without a prompt");
+          }
+          facts.push_back({document.prompt, document.answer});
+        });
+  }
   return facts;
 }
 
