@@ -121,7 +121,11 @@ int chat(Generator& generator, const GenerateOptions& options) {
 }
 
 int generate(const Arguments& arguments) {
-  arguments.options.validate();
+  try {
+    arguments.options.validate();
+  } catch (const Error& error) {
+    throw UsageError(std::string("generate: ") + error.what());
+  }
   set_threads(arguments.threads);
   std::vector<std::string> prompts;
   if (!arguments.is_interactive) prompts = collect_prompts(arguments);

@@ -94,7 +94,9 @@ int inspect(const Arguments& arguments) {
   const std::string trainer = io::join(folder, "trainer.json");
   if (fs.exists(trainer)) {
     const Json state = Json::parse(io::read_text(fs, trainer), nullptr, /*allow_exceptions=*/false);
-    if (state.is_object() && state.contains("step")) json["step"] = state["step"];
+    if (state.is_object() && state.contains("step") && state["step"].is_number_integer()) {
+      json["step"] = state["step"];
+    }
   }
   json["config"] = Json::parse(io::model_config_json(config));
 
@@ -113,6 +115,11 @@ int inspect(const Arguments& arguments) {
   if (!config.memory_layers().empty()) {
     const std::string pool_folder = io::join(folder, "pool");
     const pool::ChunkedRows rows = pool::ChunkedRows::open(fs, pool_folder, "chunk");
+    if (rows.info().rows != config.memory->slots() || rows.info().width != config.row_width()) {
+      throw Error(pool_folder + ": expected " + std::to_string(config.memory->slots()) +
+                  " rows of " + std::to_string(config.row_width()) + " by config.json, got " +
+                  std::to_string(rows.info().rows) + " of " + std::to_string(rows.info().width));
+    }
     pooled = rows.info().rows * rows.info().width;
     json["pool"] =
         describe_pool(pool_folder, rows, arguments.wants_digest || arguments.wants_verify);

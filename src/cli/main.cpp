@@ -5,8 +5,10 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <new>
 #include <thread>
@@ -68,7 +70,14 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return fail(usage_text(error, app, commands, argc, argv), kUsage);
   }
-  return chosen();
+  const int code = chosen();
+  errno = 0;
+  std::cout.flush();
+  if (!std::cout) {  // what was asked for was not delivered
+    throw Error(std::string("standard output: cannot write") +
+                (errno != 0 ? std::string(": ") + std::strerror(errno) : ""));
+  }
+  return code;
 }
 
 }  // namespace
