@@ -177,6 +177,13 @@ void read_override(TrainConfig& config, const std::string& text) {
   } catch (const toml::parse_error&) {
     table = toml::table{{"value", value}};
   }
+  // A folder may be called 2026, or 2026-11-24.
+  const ConfigKey* key = find(section, name);
+  const toml::node& node = *table.get("value");
+  if (key != nullptr && !node.is_string() && !node.is_array() &&
+      (key->type == "a string" || key->type == "a list of strings")) {
+    table = toml::table{{"value", value}};
+  }
   set_key(config, "--set " + path + ": ", section, name, *table.get("value"));
 }
 
