@@ -227,14 +227,12 @@ TEST(ReadModelConfig, RefusesWhatIsNotAnObjectOfJson) {
 TEST(ReadModelConfig, WithAnyByteAlteredIsAnErrorOrAConfiguration) {
   const std::string text = with_memory().dump();
   for (std::size_t i = 0; i < text.size(); ++i) {
-    for (const int bit : {0, 4, 7}) {
-      std::string altered = text;
-      altered[i] = static_cast<char>(altered[i] ^ (1 << bit));
-      try {
-        read(altered).validate();
-      } catch (const Error& error) {
-        EXPECT_THAT(error.what(), HasSubstr("config.json: "));
-      }
+    std::string altered = text;
+    altered[i] = static_cast<char>(altered[i] ^ (1 << i % 8));
+    try {
+      read(altered).validate();
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("config.json: "));
     }
   }
 }
