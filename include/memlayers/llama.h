@@ -43,8 +43,8 @@ class KvCache {
 struct DecoderLayerImpl;  // src/nn/decoder_layer.h
 
 // A LLaMA-family decoder [LLaMA23] in which the feed-forward of any layer can be a memory layer.
-// Parameter names are those of Hugging Face's LlamaForCausalLM; a memory layer's own stand under
-// model.layers.N.memory.*; the pool is shared and not among them.
+// dense_parameters() are named as in Hugging Face's LlamaForCausalLM; a memory layer's own stand
+// under model.layers.N.memory.*; the pool is shared and not among them.
 class LlamaImpl : public torch::nn::Module {
  public:
   // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from

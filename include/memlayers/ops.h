@@ -88,8 +88,7 @@ struct RowAdamWParameters {
 // count of updates. Rows that are not touched keep their bits, values and state.
 void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                   const RowAdamWParameters& parameters);
-// values -= lr * gradient_scale * gradient on the touched rows (and decay, uncoupled from lr's
-// sign).
+// The touched rows become (1 - lr * weight_decay) * values - lr * gradient_scale * gradient.
 void update_sgd(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                 const RowAdamWParameters& parameters);
 

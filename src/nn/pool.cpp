@@ -23,6 +23,9 @@ using torch::autograd::variable_list;
 struct MemoryPoolImpl::Record {
   std::int64_t next_call() { return calls++; }
   void add(std::int64_t call, FactoredGradient part) {
+    // Saved variables come back with their graph, which must not live as long as the record.
+    part.weights = part.weights.detach();
+    part.rows = part.rows.detach();
     const std::lock_guard lock(mutex);
     parts.emplace_back(call, std::move(part));
   }

@@ -75,8 +75,10 @@ inline void check_lookup(const char* op, const at::Tensor& query, const at::Tens
 }
 
 inline void check_knn(const char* op, std::int64_t knn, const c10::SymInt& n_keys) {
-  TORCH_CHECK_VALUE(knn >= 1 && n_keys >= knn, op, ": expected knn in [1, n_keys = ", n_keys,
-                    "], got ", knn);
+  constexpr std::int64_t kMostKnn = 65535;  // places in the k x k grid are numbers of 32 bits
+  TORCH_CHECK_VALUE(knn >= 1 && n_keys >= knn && knn <= kMostKnn, op,
+                    ": expected knn in [1, n_keys = ", n_keys, "] and at most ", kMostKnn, ", got ",
+                    knn);
 }
 
 // Every slot in [0, num_slots); one pass over 8 bytes a row read.

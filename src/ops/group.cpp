@@ -35,6 +35,12 @@ void radix_sort(std::vector<Entry>& entries, std::int64_t num_slots) {
   }
 }
 
+void check_part_columns(const FactoredGradient& part, std::int64_t width) {
+  TORCH_CHECK_VALUE(part.first_column >= 0 && part.first_column <= width - part.rows.size(1),
+                    "gradient of rows: expected columns inside a row of ", width, ", got ",
+                    part.rows.size(1), " from column ", part.first_column);
+}
+
 void check_part(const FactoredGradient& part, std::int64_t num_slots, std::int64_t width) {
   ops::check_dim("group", "slots", part.slots, 2);
   ops::check_dim("group", "rows", part.rows, 2);
@@ -44,9 +50,7 @@ void check_part(const FactoredGradient& part, std::int64_t num_slots, std::int64
   ops::check_same_shape("group", "weights", part.weights, "slots", part.slots);
   TORCH_CHECK_VALUE(part.rows.size(0) == part.slots.size(0), "group: expected rows of ",
                     part.slots.size(0), " tokens, as slots, got shape ", part.rows.sizes());
-  TORCH_CHECK_VALUE(part.first_column >= 0 && part.first_column + part.rows.size(1) <= width,
-                    "group: expected columns inside a row of ", width, ", got ", part.rows.size(1),
-                    " from column ", part.first_column);
+  check_part_columns(part, width);
   ops::check_slots("group", part.slots, num_slots);
 }
 
@@ -108,6 +112,10 @@ at::Tensor to_dense(const std::vector<FactoredGradient>& gradient, std::int64_t 
 }
 
 namespace ops {
+
+void check_columns(const GroupedGradient& gradient, std::int64_t width) {
+  for (const FactoredGradient& part : gradient.parts) check_part_columns(part, width);
+}
 
 RowSum::RowSum(const GroupedGradient& gradient, std::int64_t width)
     : begin_(gradient.begin.const_data_ptr<std::int64_t>()),

@@ -50,7 +50,7 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query_in, const at::
   ops::check_knn("lookup", knn, keys_in.sym_size(2));
   const at::Tensor query = query_in.to(at::kFloat), keys = keys_in.to(at::kFloat);
   const std::int64_t T = query.size(0), H = query.size(1);
-  const at::Tensor halves = query.view({T, H, 2, -1});
+  const at::Tensor halves = query.view({T, H, 2, query.size(2) / 2});
   const at::Tensor products = at::einsum("thsd,hsnd->thsn", {halves, keys});  // [T, H, 2, n]
   // Descending and stable, so that ties go to the lower index.
   auto [scores, indices] = at::sort(products, /*stable=*/true, -1, /*descending=*/true);
@@ -58,7 +58,9 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query_in, const at::
   indices = indices.narrow(-1, 0, knn);
   const at::Tensor sums =
       (scores.select(2, 0).unsqueeze(-1) + scores.select(2, 1).unsqueeze(-2)).flatten(2);
-  auto [best, place] = at::topk(sums, knn);
+  auto [best, place] = at::sort(sums, /*stable=*/true, -1, /*descending=*/true);
+  best = best.narrow(-1, 0, knn);
+  place = place.narrow(-1, 0, knn);
   const at::Tensor i = indices.select(2, 0).gather(-1, at::floor_divide(place, knn));
   const at::Tensor j = indices.select(2, 1).gather(-1, at::remainder(place, knn));
   const at::Tensor m = at::maximum(i, j);

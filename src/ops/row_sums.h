@@ -32,9 +32,13 @@ class RowSum {
   std::vector<std::int64_t> tokens_;
 };
 
+// Throws ValueError where a part has columns beyond `width`: it was grouped for wider rows.
+void check_columns(const GroupedGradient& gradient, std::int64_t width);
+
 // f(u, gradient of slots[u]) for every touched row, in threads.
 template <class F>
 void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
+  check_columns(gradient, width);
   const std::int64_t rows = gradient.slots.numel();
   const std::int64_t entries_a_row = rows == 0 ? 0 : gradient.entries.numel() / rows + 1;
   parallel_ranges(rows, width * entries_a_row, [&](std::int64_t begin, std::int64_t end) {

@@ -55,9 +55,10 @@ void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gr
   check_state_tensor("update_adamw", "exp_avg", state.exp_avg, values);
   check_state_tensor("update_adamw", "exp_avg_sq", state.exp_avg_sq, values);
   ops::check_type("update_adamw", "steps", state.steps, {at::kInt});
-  TORCH_CHECK_VALUE(state.steps.dim() == 1 && state.steps.size(0) == values.size(0),
-                    "update_adamw: expected steps [", values.size(0), "], got ",
-                    state.steps.sizes());
+  TORCH_CHECK_VALUE(state.steps.dim() == 1 && state.steps.size(0) == values.size(0) &&
+                        state.steps.is_contiguous(),
+                    "update_adamw: expected contiguous steps [", values.size(0), "], got ",
+                    state.steps.sizes(), " with strides ", state.steps.strides());
   const std::int64_t W = values.size(1);
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();

@@ -218,6 +218,38 @@ TEST(MemoryLayer, RefusesWhatDoesNotFit) {
   EXPECT_THROW(MemoryPool(PoolOptions{.n_keys = std::int64_t{1} << 40}), c10::ValueError);
 }
 
+TEST(MemoryPool, RecordsEachBackwardAndNoGraph) {
+  for (const MemoryConfig& config : all_variants()) {
+    MemoryPool pool = pool_for(config);
+    MemoryLayer layer(kDim, config, pool);
+    const at::Tensor y = layer->forward(torch::randn({4, kDim}).requires_grad_()).sum();
+    y.backward({}, /*retain_graph=*/true);
+    const at::Tensor once = pool->dense_gradient();
+    for (const FactoredGradient& part : pool->gradient()) {
+      EXPECT_FALSE(part.weights.requires_grad());
+      EXPECT_FALSE(part.rows.requires_grad());
+    }
+    y.backward();
+    EXPECT_LE((pool->dense_gradient() - 2 * once).abs().max().item<double>(), 1e-5);
+  }
+}
+
+TEST(MemoryPool, RecordsNothingWhereNoGradientIsWanted) {
+  const MemoryConfig config = small_config();
+  MemoryPool pool = pool_for(config);
+  MemoryLayer layer(kDim, config, pool);
+  const at::Tensor x = torch::randn({4, kDim});
+  {
+    const torch::NoGradGuard no_grad;
+    layer->forward(x);
+  }
+  EXPECT_EQ(pool->usage().sum().item<int64_t>(), 0);
+  torch::autograd::grad({layer->forward(x).sum()}, {layer->keys});
+  pool->values.set_requires_grad(false);
+  layer->forward(x).sum().backward();
+  EXPECT_TRUE(pool->gradient().empty());
+}
+
 TEST(MemoryPool, ARowHasTheSameBitsInAPoolOfAnySize) {
   MemoryPool small(PoolOptions{.n_keys = 4, .width = 33, .seed = 5});
   MemoryPool large(PoolOptions{.n_keys = 11, .width = 33, .seed = 5});

@@ -109,6 +109,8 @@ TEST(Lookup, TakesNoTokensAndTensorsThatAreNotContiguous) {
   const at::Tensor keys = normal({2, 2, 9, 4}, 2);
   EXPECT_EQ(std::get<0>(lookup(torch::zeros({0, 2, 8}), keys, 3)).sizes(),
             at::IntArrayRef({0, 2, 3}));
+  EXPECT_EQ(std::get<0>(reference::lookup(torch::zeros({0, 2, 8}), keys, 3)).sizes(),
+            at::IntArrayRef({0, 2, 3}));
   const at::Tensor query = normal({2, 6, 8}, 1).transpose(0, 1);
   EXPECT_TRUE(torch::equal(std::get<1>(lookup(query, keys, 3)),
                            std::get<1>(lookup(query.contiguous(), keys, 3))));
@@ -118,6 +120,7 @@ TEST(Lookup, RefusesWhatDoesNotFit) {
   const at::Tensor query = normal({2, 2, 8}, 1), keys = normal({2, 2, 9, 4}, 2);
   EXPECT_THROW(lookup(query, keys, 0), c10::ValueError);
   EXPECT_THROW(lookup(query, keys, 10), c10::ValueError);
+  EXPECT_THROW(lookup(normal({1, 1, 2}, 1), normal({1, 2, 70000, 1}, 2), 65536), c10::ValueError);
   EXPECT_THROW(lookup(query.flatten(1), keys, 3), c10::ValueError);
   EXPECT_THROW(lookup(query, normal({3, 2, 9, 4}, 1), 3), c10::ValueError);
   EXPECT_THROW(lookup(query, normal({2, 2, 9, 5}, 1), 3), c10::ValueError);
@@ -126,6 +129,32 @@ TEST(Lookup, RefusesWhatDoesNotFit) {
   EXPECT_THROW(ops::dispatch::lookup_backward(torch::zeros({2, 2, 3}), query, keys,
                                               torch::full({2, 2, 3}, 81, torch::kLong)),
                c10::IndexError);
+}
+
+TEST(Lookup, EqualScoresComeInTheSameOrderFromBothVersions) {
+  // Small whole numbers: every product and sum is exact, and most scores come many times.
+  for (const auto& [T, H, d, n, k] : kShapes) {
+    const at::Tensor query = normal({T, H, d}, 6).round(),
+                     keys = normal({H, 2, n, d / 2}, 7).round();
+    const auto [slots, scores] = lookup(query, keys, k);
+    const auto [slots2, scores2] = reference::lookup(query, keys, k);
+    EXPECT_TRUE(torch::equal(scores, scores2)) << "n " << n << " k " << k;
+    EXPECT_TRUE(torch::equal(slots, slots2)) << "n " << n << " k " << k;
+  }
+}
+
+TEST(Lookup, TakesEverySubKeyOfALargeSet) {
+  const std::int64_t n = 4096;
+  const at::Tensor query = normal({2, 1, 2}, 1), keys = normal({1, 2, n, 1}, 2);
+  const auto [slots, scores] = lookup(query, keys, n);
+  const at::Tensor wanted = std::get<0>(all_scores(query, keys).topk(n));
+  expect_near(scores, wanted, testing::sum_tolerance(2, 30));
+  expect_near(all_scores(query, keys).gather(2, slots), scores, testing::sum_tolerance(2, 30));
+}
+
+TEST(Lookup, GivesTheSameBitsForAnyNumberOfThreadsInOneBlockToo) {
+  const at::Tensor query = normal({8, 1, 256}, 1), keys = normal({1, 2, 4096, 128}, 2);
+  testing::expect_same_bits_for_any_threads([&] { return std::get<1>(lookup(query, keys, 32)); });
 }
 
 TEST(Slots, ShellNumberingSurvivesGrowth) {

@@ -141,6 +141,24 @@ TEST(UpdateAdamW, GivesTheSameBitsForAnyNumberOfThreads) {
   });
 }
 
+TEST(Update, NoGradientChangesNothing) {
+  at::Tensor values = normal({kSlots, kWidth}, 9);
+  const at::Tensor before = values.clone();
+  RowState state = make_state(false);
+  for (const GroupedGradient& none :
+       {group({}, kSlots, kWidth),
+        group(
+            {{torch::zeros({0, 3}, torch::kLong), torch::zeros({0, 3}), torch::zeros({0, kWidth})},
+             {torch::zeros({4, 0}, torch::kLong), torch::zeros({4, 0}), torch::ones({4, kWidth})}},
+            kSlots, kWidth)}) {
+    EXPECT_EQ(norm(none, kWidth), 0);
+    update_adamw(values, state, none, {.weight_decay = 0.1});
+    update_sgd(values, state, none, {.weight_decay = 0.1});
+  }
+  EXPECT_TRUE(torch::equal(values, before));
+  EXPECT_EQ(state.steps.sum().item<int64_t>(), 0);
+}
+
 TEST(Update, RefusesWhatDoesNotFit) {
   at::Tensor values = normal({kSlots, kWidth}, 9);
   RowState state = make_state(false);
@@ -149,6 +167,13 @@ TEST(Update, RefusesWhatDoesNotFit) {
   RowState wrong = make_state(false);
   wrong.exp_avg = torch::zeros({kSlots, 3});
   EXPECT_THROW(update_adamw(values, wrong, grouped(1), {}), c10::ValueError);
+  wrong = make_state(false);
+  wrong.steps = torch::zeros({2 * kSlots}, torch::kInt).slice(0, 0, 2 * kSlots, 2);
+  EXPECT_THROW(update_adamw(values, wrong, grouped(1), {}), c10::ValueError);
+  // Grouped for rows that are wider.
+  at::Tensor narrow = normal({kSlots, kWidth - 1}, 9);
+  EXPECT_THROW(update_sgd(narrow, state, grouped(1), {}), c10::ValueError);
+  EXPECT_THROW(norm(grouped(1), kWidth - 1), c10::ValueError);
   RowState master_of_float = make_state(true);
   EXPECT_THROW(update_adamw(values, master_of_float, grouped(1), {}), c10::ValueError);
   at::Tensor twisted = normal({kWidth, kSlots}, 9).t();
