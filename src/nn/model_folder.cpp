@@ -20,8 +20,11 @@ namespace {
 
 constexpr const char* kPoolFolder = "pool";
 
-io::ElementType element_type(const at::Tensor& tensor) {
-  return tensor.scalar_type() == torch::kFloat ? io::ElementType::kF32 : io::ElementType::kBF16;
+io::ElementType element_type(const at::Tensor& tensor, const std::string& where) {
+  if (tensor.scalar_type() == torch::kFloat) return io::ElementType::kF32;
+  if (tensor.scalar_type() == torch::kBFloat16) return io::ElementType::kBF16;
+  throw Error(where + ": expected weights of type Float or BFloat16 to save, got " +
+              c10::toString(tensor.scalar_type()));
 }
 
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
@@ -133,13 +136,20 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
   for (const auto& [name, parameter] : model->dense_parameters()) {
     kept.push_back(parameter.detach().to(torch::kCPU).contiguous());
     const at::Tensor& tensor = kept.back();
-    tensors.push_back({name, element_type(tensor), tensor.sizes().vec(), bytes_of(tensor)});
+    const io::ElementType type = element_type(tensor, path + ": tensor \"" + name + "\"");
+    tensors.push_back({name, type, tensor.sizes().vec(), bytes_of(tensor)});
   }
   io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
   if (!model->pool().is_empty()) {
     const MemoryPool memory = model->pool();
     const at::Tensor values = memory->values.detach().to(torch::kCPU).contiguous();
     const std::string folder = io::join(path, kPoolFolder);
+    const auto wanted =
+        memory->options().row_dtype == RowType::kFloat32 ? torch::kFloat : torch::kBFloat16;
+    if (values.scalar_type() != wanted) {  // the model was moved to another type
+      throw Error(folder + ": expected rows of type " + c10::toString(wanted) +
+                  " by the model's configuration, got " + c10::toString(values.scalar_type()));
+    }
     io::make_folders(fs, folder);
     pool::write_chunks(
         fs, folder, "chunk",

@@ -5,6 +5,7 @@
 #include <torch/torch.h>
 
 #include <filesystem>
+#include <sstream>
 
 #include "io/folder.h"
 #include "io/safetensors.h"
@@ -258,6 +259,25 @@ TEST_F(DamagedModel, APoolOfAnotherShapeIsRefused) {
 TEST_F(DamagedModel, AMissingFileIsNamed) {
   std::filesystem::remove(folder_ / "config.json");
   expect_names(message(), "config.json");
+}
+
+TEST(Llama, IsSavedAndLoadedAsAnyTorchModule) {
+  Llama model(small_config(), 1), loaded(small_config(), 2);
+  std::stringstream stream;
+  torch::save(model, stream);
+  torch::load(loaded, stream);
+  const at::Tensor tokens = random_tokens({2, 5});
+  EXPECT_TRUE(torch::equal(loaded->forward(tokens), model->forward(tokens)));
+  EXPECT_TRUE(torch::equal(loaded->pool()->values, model->pool()->values));
+}
+
+TEST(ModelFolder, AModelMovedToATypeThatItsConfigurationDoesNotNameIsNotSaved) {
+  const testing::TempDir folder;
+  Llama model(small_config());
+  model->to(torch::kBFloat16);
+  EXPECT_THROW(save_model(model, folder.path()), Error);  // rows of half the size
+  model->to(torch::kHalf);
+  EXPECT_THROW(save_model(model, folder.path()), Error);
 }
 
 }  // namespace
