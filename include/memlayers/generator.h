@@ -34,8 +34,8 @@ struct Generation {
   std::int64_t prompt_tokens = 0;
 };
 
-// A model with its tokenizer, ready to answer. generate() holds one KV cache per call; calls from
-// several threads are fine.
+// A model with its tokenizer, ready to answer; the model is shared, not copied, and put into
+// evaluation mode. generate() holds one KV cache per call; calls from several threads are fine.
 class Generator {
  public:
   Generator(Llama model, std::shared_ptr<const Tokenizer> tokenizer);
@@ -49,7 +49,8 @@ class Generator {
       const std::vector<std::string>& prompts, const GenerateOptions& options,
       const std::function<bool(std::int64_t, const std::string&)>& on_text = {});
 
-  // The same from token ids, no text involved.
+  // The same from token ids, no text involved: no BOS is added, stop strings are not looked for,
+  // and no prompts give no results.
   std::vector<std::vector<std::int32_t>> generate_tokens(
       const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options);
 
