@@ -120,7 +120,6 @@ TEST_F(GenerateCommand, AReaderThatLeavesIsNoErrorAndAFullDiskIs) {
   // Opened for both, then closed: the command's first write finds no reader.
   const int both = open(pipe.c_str(), O_RDWR);
   ASSERT_GE(both, 0);
-  std::vector<std::string> prompts(2, "the red");
   const pid_t closer = fork();
   if (closer == 0) {
     close(both);

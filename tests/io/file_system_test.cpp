@@ -8,7 +8,6 @@
 #include <array>
 #include <thread>
 
-#include "support/failing_files.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
 
