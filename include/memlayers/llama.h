@@ -76,7 +76,7 @@ class LlamaImpl : public torch::nn::Module {
   std::vector<std::shared_ptr<DecoderLayerImpl>> layers_;
   torch::Tensor norm_;
   torch::nn::Linear lm_head_{nullptr};
-  at::Tensor rope_frequencies_;
+  at::Tensor rope_frequencies_;  // float32; no buffer, so that to(dtype) leaves it as it is
 };
 TORCH_MODULE(Llama);
 

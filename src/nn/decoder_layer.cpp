@@ -72,6 +72,11 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const RopeTables& rope,
   if (cache != nullptr) {
     const std::int64_t end = cache->length_ + T;
     at::Tensor &keys = cache->keys_[layer], &values = cache->values_[layer];
+    if (cache->length_ == 0 &&
+        (keys.scalar_type() != k.scalar_type() || keys.device() != k.device())) {
+      keys = torch::zeros_like(keys, k.options());  // the model was moved since it was configured
+      values = torch::zeros_like(values, v.options());
+    }
     keys.narrow(2, cache->length_, T).copy_(k);
     values.narrow(2, cache->length_, T).copy_(v);
     k = keys.narrow(2, 0, end);

@@ -72,8 +72,7 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> poo
         torch::nn::Linear(torch::nn::LinearOptions(config.dim, config.vocab_size).bias(false)));
     torch::nn::init::normal_(lm_head_->weight, 0, 0.02);
   }
-  rope_frequencies_ = register_buffer("rope_frequencies",
-                                      rope_frequencies(config.rope, config.attention_head_dim()));
+  rope_frequencies_ = rope_frequencies(config.rope, config.attention_head_dim());
   if (config.dtype == DenseType::kBFloat16) {
     const torch::NoGradGuard no_grad;
     for (auto& [name, parameter] : dense_parameters())
@@ -114,7 +113,8 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, KvCache* cache) {
     mask = (keys <= positions.squeeze(0).unsqueeze(1)).view({1, 1, T, past + T});
   }
   at::Tensor x = embed_tokens_(tokens);
-  const RopeTables rope = rope_tables(rope_frequencies_, positions, x.scalar_type());
+  const RopeTables rope =
+      rope_tables(rope_frequencies_.to(tokens.device()), positions, x.scalar_type());
   for (const auto& layer : layers_) x = layer->forward(x, rope, mask, cache);
   if (cache != nullptr) cache->length_ += T;
   return nn::rms_norm(x, norm_, config_.norm_eps);

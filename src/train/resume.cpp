@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "io/folder.h"
+#include "io/run_folder.h"
 #include "memlayers/error.h"
 
 namespace memlayers::train {
@@ -31,7 +32,7 @@ std::string checkpoint_folder(io::FileSystem& files, const std::string& path) {
                 ": no such folder; wanted a checkpoint, \"auto\" or \"never\"");
   }
   if (io::is_complete(files, path) && files.exists(io::join(path, "trainer.json"))) return path;
-  const auto found = find_checkpoints(files, path);
+  const auto found = io::find_checkpoints(files, path);
   if (found.empty()) {
     throw Error("train.resume: " + path +
                 ": neither a complete checkpoint (MANIFEST.json and trainer.json) nor a run folder "
@@ -43,7 +44,7 @@ std::string checkpoint_folder(io::FileSystem& files, const std::string& path) {
 }  // namespace
 
 std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainConfig& config) {
-  const std::vector<FoundCheckpoint> found = find_checkpoints(files, config.out);
+  const std::vector<io::FoundCheckpoint> found = io::find_checkpoints(files, config.out);
   ResumePoint point;
   if (config.train.resume == "never") {
     if (!found.empty()) {

@@ -52,19 +52,4 @@ RunState load_run_state(io::FileSystem& files, const std::string& path);
 // Error naming file and tensor where the checkpoint is of another shape.
 void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts);
 
-// Complete checkpoints of a run folder with their steps, oldest first.
-struct FoundCheckpoint {
-  std::int64_t step;
-  std::string path;
-};
-std::vector<FoundCheckpoint> find_checkpoints(io::FileSystem& files, const std::string& run_folder);
-
-// Removes all but the `keep` newest checkpoints, once the newest has been read again and found
-// whole.
-void remove_old_checkpoints(io::FileSystem& files, const std::string& run_folder,
-                            std::int64_t keep);
-
-// Removes what a run that was killed while it wrote a checkpoint left behind: step-N.tmp-<process>.
-void remove_unfinished_checkpoints(io::FileSystem& files, const std::string& run_folder);
-
 }  // namespace memlayers::train

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "io/run_folder.h"
 #include "memlayers/error.h"
 #include "train/schedule.h"
 #include "train/trainer_run.h"
@@ -15,7 +16,7 @@ TrainResult Trainer::Run::train() {
   TrainResult result;
   if (callbacks.setup) callbacks.setup(setup);
   io::make_folders(files, config.out);
-  train::remove_unfinished_checkpoints(files, config.out);
+  io::remove_unfinished_checkpoints(files, config.out);
   if (state.step >= setup.total_steps) {
     notice(saved + " has all of the " + std::to_string(setup.total_steps) +
            " steps; nothing is left to do");

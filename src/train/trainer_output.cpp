@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/folder.h"
+#include "io/run_folder.h"
 #include "memlayers/generator.h"
 #include "train/report.h"
 #include "train/trainer_run.h"
@@ -63,7 +64,7 @@ void Trainer::Run::save() {
   state.time_s = seconds();
   train::save_checkpoint(files, path, config, parts, state);
   saved = path;
-  train::remove_old_checkpoints(files, config.out, config.train.keep);
+  io::remove_old_checkpoints(files, config.out, config.train.keep);
   report();
   notice("saved " + path);
 }

@@ -10,6 +10,7 @@
 #include "io/folder.h"
 #include "io/safetensors.h"
 #include "memlayers/error.h"
+#include "nn/decoder_layer.h"
 #include "support/temp_dir.h"
 
 namespace memlayers {
@@ -140,22 +141,30 @@ TEST(Llama, LossCountsOnlyTheTargetsThatAreGiven) {
 
 TEST(Llama, RopeScalingsAreThoseOfTheirFormulas) {
   // Long waves are slowed by the factor, short ones are kept.
-  ModelConfig config = small_config();
-  config.rope.type = "llama3";
-  config.rope.factor = 8;
-  config.rope.original_context = 32;
-  config.memory.reset();
-  Llama scaled(config);
-  config.rope.type = "default";
-  Llama plain(config);
-  const auto frequencies = [](const Llama& model) {
-    return model->named_buffers()["rope_frequencies"];
-  };
-  const at::Tensor ratio = frequencies(plain) / frequencies(scaled);
+  RopeConfig rope;
+  constexpr std::int64_t kHeadDim = 6;
+  const at::Tensor plain = rope_frequencies(rope, kHeadDim);
+  rope.type = "llama3";
+  rope.factor = 8;
+  rope.original_context = 32;
+  const at::Tensor ratio = plain / rope_frequencies(rope, kHeadDim);
   EXPECT_NEAR(ratio[0].item<double>(), 1, 1e-5);   // 32 / 2 pi = 5 turns: above high_freq_factor 4
   EXPECT_NEAR(ratio[-1].item<double>(), 8, 1e-4);  // below one turn
-  config.rope.type = "linear";
-  EXPECT_NEAR((frequencies(plain) / frequencies(Llama(config))).max().item<double>(), 8, 1e-4);
+  rope.type = "linear";
+  EXPECT_NEAR((plain / rope_frequencies(rope, kHeadDim)).max().item<double>(), 8, 1e-4);
+}
+
+TEST(Llama, MovedToBfloat16ItGeneratesWithACache) {
+  Llama model(small_config());
+  const torch::NoGradGuard no_grad;
+  const at::Tensor tokens = random_tokens({2, 6});
+  const at::Tensor wide = model->forward(tokens);
+  model->to(torch::kBFloat16);
+  KvCache cache(model->config(), 2, 6);
+  model->forward(tokens.narrow(1, 0, 5), &cache);
+  const at::Tensor narrow = model->forward(tokens.narrow(1, 5, 1), &cache);
+  EXPECT_LE((narrow.select(1, 0) - wide.select(1, 5)).abs().max().item<double>(),
+            0.2 * wide.abs().max().item<double>());
 }
 
 TEST(Llama, FlopsAreThoseOfTheMatrixProducts) {

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "io/folder.h"
+#include "io/run_folder.h"
 #include "memlayers/error.h"
 #include "support/failing_files.h"
 #include "support/temp_dir.h"
@@ -183,11 +184,11 @@ TEST(RemoveOldCheckpoints, KeepsTheOldOnesUntilTheNewestIsFoundWhole) {
   file->pread(last, file->size() - 1);
   const std::byte flipped[] = {last[0] ^ std::byte{1}};
   file->pwrite(flipped, file->size() - 1);
-  EXPECT_THROW(train::remove_old_checkpoints(io::posix(), dir.path(), 1), Error);
+  EXPECT_THROW(io::remove_old_checkpoints(io::posix(), dir.path(), 1), Error);
   EXPECT_EQ(list_checkpoints(dir.path()).size(), 3U);
 
   file->pwrite(last, file->size() - 1);
-  train::remove_old_checkpoints(io::posix(), dir.path(), 2);
+  io::remove_old_checkpoints(io::posix(), dir.path(), 2);
   EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"step-2", "step-3"}));
 }
 
@@ -198,7 +199,7 @@ TEST(RemoveUnfinishedCheckpoints, TakesOnlyTemporaryFolders) {
   io::posix().make_folder(dir / "step-2.tmp-123");
   io::write_atomic(io::posix(), dir / "step-2.tmp-123/config.json", "{}");
   io::posix().make_folder(dir / "cache");
-  train::remove_unfinished_checkpoints(io::posix(), dir.path());
+  io::remove_unfinished_checkpoints(io::posix(), dir.path());
   EXPECT_EQ(names(dir.path()), (std::vector<std::string>{"cache", "step-1"}));
 }
 

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The folder of a training run: complete checkpoints step-N, and what killed runs left behind.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/file_system.h"
+
+namespace memlayers::io {
+
+// Complete checkpoints of a run folder with their steps, oldest first.
+struct FoundCheckpoint {
+  std::int64_t step;
+  std::string path;
+};
+std::vector<FoundCheckpoint> find_checkpoints(FileSystem& files, const std::string& run_folder);
+
+// Removes all but the `keep` newest checkpoints, once the newest has been read again and found
+// whole.
+void remove_old_checkpoints(FileSystem& files, const std::string& run_folder, std::int64_t keep);
+
+// Removes what a run that was killed while it wrote a checkpoint left behind: step-N.tmp-<process>.
+void remove_unfinished_checkpoints(FileSystem& files, const std::string& run_folder);
+
+}  // namespace memlayers::io
