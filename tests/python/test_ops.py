@@ -172,7 +172,7 @@ Q, K = torch.zeros(2, 3, 8), torch.zeros(3, 2, 9, 4)
 V, X = torch.zeros(9, 4), torch.zeros(2, 2)
 S, W = torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3)
 WRONG = [
-    (ValueError, r"knn in \[1, n_keys = 9\], got 10", lambda: memlayers.lookup(Q, K, 10)),
+    (ValueError, r"knn in \[1, n_keys = 9\] and at most 65535, got 10", lambda: memlayers.lookup(Q, K, 10)),
     (ValueError, r"knn in .* got 0", lambda: memlayers.lookup(Q, K, 0)),
     (ValueError, "query of 3 dimensions", lambda: memlayers.lookup(Q[0], K, 2)),
     (ValueError, "got keys", lambda: memlayers.lookup(Q, K[:2], 2)),
