@@ -119,13 +119,14 @@ std::vector<Bpe::Symbol> Bpe::split(std::string_view word) const {
     const auto at = static_cast<std::int32_t>(symbols.size());
     symbols.push_back({token, at - 1, at + 1, false});
   };
-  bool has_unknown = false;
+  const std::int32_t unknown = unknown_.value_or(-1);
+  bool has_unknown = false;  // only where there is a token for it
   for (std::size_t at = 0; at < word.size();) {
     const Utf8Character character = decode_utf8(word.substr(at));
     const std::string_view spelled = word.substr(at, character.bytes);
     at += character.bytes;
     if (const std::int32_t token = find_character(character.code, spelled); token >= 0) {
-      if (std::exchange(has_unknown, false)) add(*unknown_);
+      if (std::exchange(has_unknown, false)) add(unknown);
       add(token);
       continue;
     }
@@ -134,12 +135,12 @@ std::vector<Bpe::Symbol> Bpe::split(std::string_view word) const {
     for (const char byte : spelled) has_bytes = has_bytes && token_of(byte) >= 0;
     if (has_bytes) {
       for (const char byte : spelled) add(token_of(byte));
-    } else if (unknown_) {
-      if (has_unknown && !fuse_unknown_) add(*unknown_);
+    } else if (unknown >= 0) {
+      if (has_unknown && !fuse_unknown_) add(unknown);
       has_unknown = true;
     }
   }
-  if (has_unknown) add(*unknown_);
+  if (has_unknown) add(unknown);
   if (!symbols.empty()) symbols.back().next = -1;
   return symbols;
 }
