@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples" / "demo"
 FACTS = ROOT / "examples" / "facts" / "facts.jsonl"
-QUESTIONS = 6
+SUBJECTS = ("violin", "volcano", "bicycle", "cathedral", "hurricane", "dictionary")  # asked first
 
 
 @dataclass
@@ -185,7 +185,8 @@ def show_table(command: str, runs: list[Run]) -> None:
 
 def show_answers(command: str, runs: list[Run]) -> None:
     records = [json.loads(line) for line in FACTS.open(encoding="utf-8")]
-    chosen = records[len(records) // (2 * QUESTIONS) :: len(records) // QUESTIONS][:QUESTIONS]
+    wanted = [record for record in records if record["subject"] in SUBJECTS]
+    chosen = wanted or records[:: max(1, len(records) // len(SUBJECTS))]
     questions = [record["prompt"] for record in chosen]
     answers = [answer(command, run, questions) for run in runs]
     for i, record in enumerate(chosen):
