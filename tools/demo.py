@@ -149,6 +149,12 @@ def inspect(command: str, run: Run) -> dict[str, dict[str, float]]:
     return json.loads(output)
 
 
+def training_seconds(run: Run) -> float:
+    """Of the whole run, earlier sittings included: a run that was done before trains no step now."""
+    lines = (ROOT / run.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return float(json.loads(lines[-1])["time_s"])
+
+
 def short(count: float) -> str:
     for unit in ("", "k", "M", "B"):
         if count < 1000:
@@ -175,7 +181,7 @@ def show_table(command: str, runs: list[Run]) -> None:
     rows.append(["parameters in the pool", *[short(look["parameters"]["pool"]) for look in looks]])
     rows.append(["recalled exactly, % (95 % interval)", *[interval(s["recall"], 100, 1) for s in scores]])
     rows.append(["nats an answer (95 % interval)", *[interval(s["nll"], 1, 2) for s in scores]])
-    rows.append(["training, s", *[f"{run.step['time_s']:.0f}" for run in runs]])
+    rows.append(["training, s", *[f"{training_seconds(run):.0f}" for run in runs]])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     print()
     for row in rows:
