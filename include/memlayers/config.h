@@ -11,7 +11,12 @@
 
 namespace memlayers {
 
-enum class RowType { kFloat32, kBFloat16 };  // element type of the pool's rows
+// Element type of the pool's rows. Rows of 8 bits (a scale a row) and 4 bits (a scale for 32
+// columns) are read, not trained: docs/formats.md.
+enum class RowType { kFloat32, kBFloat16, kInt8, kInt4 };
+constexpr bool is_quantized(RowType type) {
+  return type == RowType::kInt8 || type == RowType::kInt4;
+}
 
 // What a layer does with the rows it reads; DESIGN.md, "The layer".
 enum class MemoryVariant {

@@ -3,7 +3,11 @@
 
 #include <torch/torch.h>
 
+#include <array>
 #include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
 
 #include "memlayers/config.h"
 #include "memlayers/pool.h"
@@ -27,7 +31,9 @@ class MemoryLayerImpl : public torch::nn::Module {
 
   at::Tensor forward(const at::Tensor& x);
 
-  // The slots and softmax weights of the tokens x [T, dim]: both [T, H, k]; what forward reads.
+  // The slots and softmax weights of the tokens x [T, dim]: both [T, H, k]; what forward reads. A
+  // few tokens without gradient (decoding) read the sub-keys in 8 bits first, kept from call to
+  // call until the sub-keys change; the result is exact (ops.h, PackedKeys).
   std::tuple<at::Tensor, at::Tensor> select(const at::Tensor& x);
 
   const MemoryConfig& config() const { return config_; }
@@ -38,9 +44,15 @@ class MemoryLayerImpl : public torch::nn::Module {
   torch::Tensor query_norm, key_norm;  // undefined without qk-norm
 
  private:
+  at::Tensor sub_keys() const;  // [H, 2, n_keys, k_dim/2] float32, as they are scored
+  std::shared_ptr<const PackedKeys> packed_keys();
+
   std::int64_t dim_;
   MemoryConfig config_;
   MemoryPool pool_{nullptr};
+  std::mutex packed_mutex_;  // guards the two below: forward may run in several threads
+  std::shared_ptr<const PackedKeys> packed_;
+  std::array<std::pair<const void*, std::uint32_t>, 2> packed_stamp_;  // of keys and key_norm
 };
 TORCH_MODULE(MemoryLayer);
 

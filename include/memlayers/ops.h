@@ -16,6 +16,8 @@
 #include <tuple>
 #include <vector>
 
+#include "memlayers/config.h"
+
 namespace memlayers {
 
 // The k slots of the n x n grid with the best scores row_score[i] + col_score[j], exactly, per
@@ -27,6 +29,27 @@ namespace memlayers {
 // float32, differentiable in query and keys; backward touches only the chosen sub-keys.
 std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query, const at::Tensor& keys,
                                           std::int64_t knn);
+
+// The same with the weights of a memory layer, softmax(scores) over k, in place of the scores.
+std::tuple<at::Tensor, at::Tensor> lookup_softmax(const at::Tensor& query, const at::Tensor& keys,
+                                                  std::int64_t knn);
+
+// Sub-keys in 8 bits beside the exact ones, for reading a quarter of the bytes: what one token's
+// lookup costs is reading all sub-keys.
+struct PackedKeys {
+  at::Tensor keys;   // [H, 2, n, d/2] float32, contiguous
+  at::Tensor rows;   // [H * 2 * n, bytes] uint8: the same as int8 rows
+  at::Tensor scale;  // [H * 2 * n] float32: those of the rows
+  at::Tensor norm;   // the same: an upper bound of a row's length
+  at::Tensor error;  // the same: an upper bound of |key - its row|, and of what rounding costs
+};
+PackedKeys pack_keys(const at::Tensor& keys);  // throws ValueError where a key is not finite
+
+// lookup_softmax(query, packed.keys, knn) for few tokens, without gradient: scores from the 8-bit
+// rows decide, by the bound |query| * error, which sub-keys could be among the best k; those few
+// are scored exactly. Weights and slots as they are, to float32 rounding of the scores.
+std::tuple<at::Tensor, at::Tensor> lookup_softmax(const at::Tensor& query, const PackedKeys& packed,
+                                                  std::int64_t knn);
 
 // The weighted sum of the rows that a token's heads chose: out[t] = sum_j weights[t, j] *
 // values[slots[t, j]].
@@ -43,6 +66,20 @@ at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::T
 // values [S, W]; x [T, D] float32; slots, weights [T, J]. Returns [T, W - D] float32.
 at::Tensor peer_gather(const at::Tensor& values, const at::Tensor& x, const at::Tensor& slots,
                        const at::Tensor& weights, bool sparse_grad = false);
+
+// Rows in 8 bits (a scale a row) or 4 bits (a scale for 32 columns) for reading: docs/formats.md.
+// values [S, W] float32 or bfloat16, finite. Returns [S, quantized_row_bytes(type, W)] uint8.
+at::Tensor quantize_rows(const at::Tensor& values, RowType type);
+at::Tensor dequantize_rows(const at::Tensor& rows, RowType type, std::int64_t width);  // float32
+std::int64_t quantized_row_bytes(RowType type, std::int64_t width);
+
+// gather and peer_gather over such rows; differentiable in weights and x, not in rows. PEER with
+// kInt4: D a multiple of 64.
+at::Tensor gather_quantized(const at::Tensor& rows, RowType type, std::int64_t width,
+                            const at::Tensor& slots, const at::Tensor& weights);
+at::Tensor peer_gather_quantized(const at::Tensor& rows, RowType type, std::int64_t width,
+                                 const at::Tensor& x, const at::Tensor& slots,
+                                 const at::Tensor& weights);
 
 // A gradient of pool rows that is never materialised: row s has, in columns [first_column,
 // first_column + rows.size(1)), the sum over all (t, j) with slots[t, j] == s of weights[t, j] *
@@ -102,6 +139,7 @@ namespace reference {  // the same in plain ATen operations, for any device
 
 std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query, const at::Tensor& keys,
                                           std::int64_t knn);
+at::Tensor dequantize_rows(const at::Tensor& rows, RowType type, std::int64_t width);
 at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::Tensor& weights);
 at::Tensor peer_gather(const at::Tensor& values, const at::Tensor& x, const at::Tensor& slots,
                        const at::Tensor& weights);

@@ -12,7 +12,7 @@ from .grid import cell_of, shell_slots, slot_of  # noqa: E402
 from .memory_layer import MemoryLayer  # noqa: E402
 from .memory_pool import MemoryPool  # noqa: E402
 from .model_folder import Error, load_memory, load_pool  # noqa: E402
-from .ops import gather, lookup, peer_gather  # noqa: E402
+from .ops import gather, lookup, lookup_softmax, peer_gather  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,7 @@ __all__ = [
     "load_memory",
     "load_pool",
     "lookup",
+    "lookup_softmax",
     "peer_gather",
     "shell_slots",
     "slot_of",

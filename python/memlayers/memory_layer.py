@@ -107,8 +107,7 @@ class MemoryLayer(nn.Module):
             halves = query.view(-1, self.heads, 2, half)
             query = _rms_norm(halves, self.query_norm.view(2, half)).view_as(query)
             keys = _rms_norm(keys, self.key_norm.view(2, 1, half))
-        slots, scores = ops.lookup(query, keys, self.knn)
-        return slots, scores.softmax(-1)
+        return ops.lookup_softmax(query, keys, self.knn)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 1 or x.size(-1) != self.dim:

@@ -21,6 +21,12 @@ def lookup(query: Tensor, keys: Tensor, knn: int) -> tuple[Tensor, Tensor]:
     return slots, scores
 
 
+def lookup_softmax(query: Tensor, keys: Tensor, knn: int) -> tuple[Tensor, Tensor]:
+    """lookup with the weights of a memory layer, softmax(scores) over knn, in place of the scores."""
+    weights, slots = torch.ops.memlayers.lookup_softmax(query, keys, knn)
+    return slots, weights
+
+
 def gather(values: Tensor, slots: Tensor, weights: Tensor, sparse_grad: bool = False) -> Tensor:
     """The weighted sum of pool rows: out[t] = sum over j of weights[t, j] * values[slots[t, j]].
 

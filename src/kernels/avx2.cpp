@@ -34,6 +34,16 @@ Vec load(const BFloat16* p, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) buffer[i] = p[i];
   return load(buffer);
 }
+Vec load(const Int8* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+Vec load(const Int8* p, std::int64_t n) {
+  if (n == kWidth) return load(p);
+  Int8 buffer[kWidth] = {};
+  for (std::int64_t i = 0; i < n; ++i) buffer[i] = p[i];
+  return load(buffer);
+}
 void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
 void store(float* p, Vec v, std::int64_t n) {
   if (n == kWidth) {
@@ -88,7 +98,12 @@ Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
 Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 Vec sqrt(Vec a) { return _mm256_sqrt_ps(a); }
-Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }  // b where one is NaN
+// a * 2^n, where t = n + 1.5 * 2^23: n stands in the low bits of t.
+Vec times_power(Vec a, Vec t) {
+  return _mm256_castsi256_ps(
+      _mm256_add_epi32(_mm256_castps_si256(a), _mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+}
 float sum(Vec a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
@@ -100,10 +115,105 @@ std::uint32_t not_less(Vec a, float bound) {
       _mm256_movemask_ps(_mm256_cmp_ps(a, broadcast(bound), _CMP_NLT_UQ)));
 }
 
+// The sum of products of 8-bit numbers that screen.inl takes: 16 columns at a time.
+struct Screen {
+  static constexpr std::int64_t kColumns = 16;
+  using Query = __m256i;
+  static __m256i widen(const void* p) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(static_cast<const __m128i*>(p)));
+  }
+  static Query query(const std::int8_t* p) { return widen(p); }
+  void add(const Query& query, const Int8* row, std::int64_t /*n*/) {
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(query, widen(row)));
+  }
+  std::int32_t total() const {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+  }
+  __m256i sum = _mm256_setzero_si256();
+};
+
+// Whole numbers: those of rank.inl, in the order of the scores they stand for.
+using Ints = __m256i;
+Ints ordered(Vec scores) {
+  const __m256i bits = _mm256_castps_si256(_mm256_add_ps(scores, zero()));  // no negative zero
+  const __m256i key =
+      _mm256_xor_si256(bits, _mm256_and_si256(_mm256_srai_epi32(bits, 31), set1(0x7fffffffU)));
+  const __m256i is_nan =
+      _mm256_cmpgt_epi32(_mm256_and_si256(bits, set1(0x7fffffffU)), set1(kExponent));
+  return _mm256_blendv_epi8(key, set1(0x7fffffffU), is_nan);
+}
+Ints load_ints(const std::int32_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+void store_ints(std::int32_t* p, Ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+Ints broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
+Ints count_if_greater(Ints count, Ints a, Ints b) {  // count + (a > b ? 1 : 0)
+  return _mm256_sub_epi32(count, _mm256_cmpgt_epi32(a, b));
+}
+std::int32_t sum_ints(Ints a) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+Ints count_if_reached(Ints count, Vec a, Vec bound) {  // count + (a >= bound ? 1 : 0)
+  return _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps(a, bound, _CMP_GE_OQ)));
+}
+
+// The places of the set bits of each byte, first to last.
+struct SetBits {
+  alignas(8) std::uint8_t of[256][8];
+};
+constexpr SetBits set_bits() {
+  SetBits table{};
+  for (int byte = 0; byte < 256; ++byte) {
+    int n = 0;
+    for (std::uint8_t bit = 0; bit < 8; ++bit) {
+      if ((byte >> bit & 1) != 0) table.of[byte][n++] = bit;
+    }
+  }
+  return table;
+}
+constexpr SetBits kSetBits = set_bits();
+
+// Appends the chosen lanes and their index, first + lane; writes whole vectors.
+std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* values,
+                    std::int32_t* index) {
+  const __m256i places =
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[lanes])));
+  store(values, _mm256_permutevar8x32_ps(v, places));
+  store_ints(index, _mm256_add_epi32(places, broadcast_int(first)));
+  return __builtin_popcount(lanes);
+}
+
+// Eight floats, and eight words.
+using Oct = Vec;
+using OctBits = __m256i;
+Oct oct_zero() { return zero(); }
+Oct oct_broadcast(float x) { return broadcast(x); }
+Oct oct_load(const float* p) { return load(p); }
+void oct_store(float* p, Oct v) { store(p, v); }
+Oct oct_add(Oct a, Oct b) { return add(a, b); }
+Oct oct_mul(Oct a, Oct b) { return mul(a, b); }
+Oct oct_fma(Oct a, Oct b, Oct c) { return fma(a, b, c); }
+float oct_sum(Oct a) { return sum(a); }
+Oct oct_load_bfloat16(const Int4* p) { return load(reinterpret_cast<const BFloat16*>(p)); }
+OctBits oct_load_bits(const Int4* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+OctBits oct_and(OctBits a, std::uint32_t mask) { return _mm256_and_si256(a, set1(mask)); }
+OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
+Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
+
 #include "select.inl"
 
+#include "rank.inl"
+
 #include "gather.inl"
+#include "int4.inl"
 #include "lookup.inl"
+#include "screen.inl"
 #include "update.inl"
 
 #include "table.inl"

@@ -1,107 +1,186 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weighted sums of rows and dot products with rows; included once per instruction set, after Vec.
+// Both read kRowsAtOnce rows side by side (kernels.h says why), then 4, 2 and 1 of what is left.
 
+constexpr int kRowsAtOnce = 8;  // of 1, 2, 4, 8, 16 the fastest: docs/performance.md
 constexpr std::int64_t kCacheLine = 64;
-constexpr std::int64_t kRowsAhead = 8;  // rows asked for before they are needed
 
+// How many rows later a row is asked for: the eight that come next, or more where eight are read
+// faster than memory answers.
+constexpr std::int64_t kBytesAhead = 1 << 14;
+constexpr std::int64_t rows_ahead(std::int64_t row_bytes) {
+  std::int64_t rows = kRowsAtOnce;
+  while (rows < 64 && rows * row_bytes < kBytesAhead) rows += kRowsAtOnce;
+  return rows;
+}
+
+// What a number read from a row is to be multiplied by.
 template <class Row>
-void prefetch(const Row* row, std::int64_t count) {
-  const auto* byte = reinterpret_cast<const char*>(row);
-  const std::int64_t bytes = count * static_cast<std::int64_t>(sizeof(Row));
-  for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at);
+float scale_of(const Row* /*row*/, const RowSpan& /*span*/) {
+  return 1;
+}
+float scale_of(const Int8* row, const RowSpan& span) {
+  float scale;
+  __builtin_memcpy(&scale, row + scales_offset<Int8>(span.row_width), sizeof scale);
+  return scale;
 }
 
-// Columns [column, column + kVecs * kWidth) of the sum, in registers. While one row is added, the
-// same columns of a later row are on their way; behind the last row, the next columns of the first
-// ones.
-template <int kVecs, bool kAdd, class Row>
-void gather_block(const Row* values, std::int64_t stride, const std::int64_t* ids,
-                  const float* weights, std::int64_t count, std::int64_t column, std::int64_t width,
-                  float* out) {
-  constexpr std::int64_t kColumns = kVecs * kWidth;
-  Vec sums[kVecs];
-  for (int v = 0; v < kVecs; ++v) sums[v] = kAdd ? load(out + column + v * kWidth) : zero();
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (i + kRowsAhead < count) {
-      prefetch(values + ids[i + kRowsAhead] * stride + column, kColumns);
-    } else if (column + kColumns < width) {
-      const std::int64_t next = i + kRowsAhead - count;
-      if (next < count) {
-        const std::int64_t left = width - column - kColumns;
-        prefetch(values + ids[next] * stride + column + kColumns,
-                 left < kColumns ? left : kColumns);
-      }
+// Vectors that a cache line of a row becomes, of which four at a time leave registers for the
+// weights.
+template <class Row>
+constexpr int vecs_a_step() {
+  constexpr std::int64_t kVecs = kCacheLine / static_cast<std::int64_t>(sizeof(Row)) / kWidth;
+  return kVecs < 1 ? 1 : kVecs > 4 ? 4 : static_cast<int>(kVecs);
+}
+
+// The first column of R rows, and of R rows to be read later.
+template <int R, class Row>
+struct Rows {
+  const Row* row[R];
+  const char* later[R];
+
+  // `end`: behind the last readable id.
+  Rows(const Row* values, const RowSpan& span, const std::int64_t* ids, const std::int64_t* end) {
+    const std::int64_t ahead = rows_ahead(span.width * static_cast<std::int64_t>(sizeof(Row)));
+    for (int r = 0; r < R; ++r) {
+      const std::int64_t* next = ids + r + ahead;
+      row[r] = values + ids[r] * span.stride;
+      later[r] =
+          reinterpret_cast<const char*>(values + (next < end ? *next : end[-1]) * span.stride);
     }
-    const Row* row = values + ids[i] * stride + column;
-    const Vec weight = broadcast(weights[i]);
-    for (int v = 0; v < kVecs; ++v) sums[v] = fma(weight, load(row + v * kWidth), sums[v]);
   }
-  for (int v = 0; v < kVecs; ++v) store(out + column + v * kWidth, sums[v]);
+  void prefetch(std::int64_t byte) const {
+    for (int r = 0; r < R; ++r) __builtin_prefetch(later[r] + byte);
+  }
+};
+
+// Columns [c, c + kVecs * kWidth) of the sum; the rows' pointers stand at column 0 of the span.
+template <int R, int kVecs, bool kAdd, class Row>
+[[gnu::always_inline]] inline void add_columns(const Row* const* row, const Vec* weights,
+                                               std::int64_t c, float* out) {
+  Vec sums[kVecs];
+  for (int v = 0; v < kVecs; ++v) sums[v] = kAdd ? load(out + c + v * kWidth) : zero();
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < kVecs; ++v) {
+      sums[v] = fma(weights[r], load(row[r] + c + v * kWidth), sums[v]);
+    }
+  }
+  for (int v = 0; v < kVecs; ++v) store(out + c + v * kWidth, sums[v]);
 }
 
-template <bool kAdd, class Row>
-void gather_rows(const Row* values, std::int64_t stride, const std::int64_t* ids,
-                 const float* weights, std::int64_t count, std::int64_t width, float* out) {
-  const std::int64_t first = count < kRowsAhead ? count : kRowsAhead;
-  for (std::int64_t i = 0; i < first; ++i) {
-    prefetch(values + ids[i] * stride, width < 8 * kWidth ? width : 8 * kWidth);
+template <int R, bool kAdd>  // int4.inl
+void gather_pass(const Int4* values, const RowSpan& span, const std::int64_t* ids,
+                 const std::int64_t* end, const float* weights, float* out);
+template <int R>
+void dots_pass(const Int4* values, const RowSpan& span, const std::int64_t* ids,
+               const std::int64_t* end, const float* x, float* out);
+
+template <int R, bool kAdd, class Row>
+void gather_pass(const Row* values, const RowSpan& span, const std::int64_t* ids,
+                 const std::int64_t* end, const float* weights, float* out) {
+  constexpr int kVecs = vecs_a_step<Row>();
+  constexpr auto kSize = static_cast<std::int64_t>(sizeof(Row));
+  Rows<R, Row> rows(values, span, ids, end);
+  Vec factors[R];
+  for (int r = 0; r < R; ++r) {
+    factors[r] = broadcast(weights[r] * scale_of(rows.row[r], span));
+    rows.row[r] += span.first;
   }
   std::int64_t c = 0;
-  for (; c + 8 * kWidth <= width; c += 8 * kWidth) {
-    gather_block<8, kAdd>(values, stride, ids, weights, count, c, width, out);
+  for (; c + kVecs * kWidth <= span.width; c += kVecs * kWidth) {
+    rows.prefetch((span.first + c) * kSize);
+    add_columns<R, kVecs, kAdd>(rows.row, factors, c, out);
   }
-  if (c + 4 * kWidth <= width) {
-    gather_block<4, kAdd>(values, stride, ids, weights, count, c, width, out);
-    c += 4 * kWidth;
+  if (c == span.width) return;
+  rows.prefetch((span.first + c) * kSize);
+  for (; c + kWidth <= span.width; c += kWidth) {
+    add_columns<R, 1, kAdd>(rows.row, factors, c, out);
   }
-  if (c + 2 * kWidth <= width) {
-    gather_block<2, kAdd>(values, stride, ids, weights, count, c, width, out);
-    c += 2 * kWidth;
-  }
-  if (c + kWidth <= width) {
-    gather_block<1, kAdd>(values, stride, ids, weights, count, c, width, out);
-    c += kWidth;
-  }
-  if (c == width) return;
-  const std::int64_t rest = width - c;
+  if (c == span.width) return;
+  const std::int64_t rest = span.width - c;
   Vec sum = kAdd ? load(out + c, rest) : zero();
-  for (std::int64_t i = 0; i < count; ++i) {
-    sum = fma(broadcast(weights[i]), load(values + ids[i] * stride + c, rest), sum);
-  }
+  for (int r = 0; r < R; ++r) sum = fma(factors[r], load(rows.row[r] + c, rest), sum);
   store(out + c, sum, rest);
 }
 
-template <class Row>
-void gather(const Row* values, std::int64_t stride, const std::int64_t* ids, const float* weights,
-            std::int64_t count, std::int64_t width, float* out) noexcept {
-  gather_rows<false>(values, stride, ids, weights, count, width, out);
-}
-
-template <class Row>
-void gather_add(const Row* values, std::int64_t stride, const std::int64_t* ids,
-                const float* weights, std::int64_t count, std::int64_t width, float* out) noexcept {
-  gather_rows<true>(values, stride, ids, weights, count, width, out);
-}
-
-template <class Row>
-void dots(const Row* values, std::int64_t stride, const std::int64_t* ids, std::int64_t count,
-          std::int64_t width, const float* x, float* out) noexcept {
-  const std::int64_t first = count < kRowsAhead ? count : kRowsAhead;
-  for (std::int64_t i = 0; i < first; ++i) prefetch(values + ids[i] * stride, width);
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (i + kRowsAhead < count) prefetch(values + ids[i + kRowsAhead] * stride, width);
-    const Row* row = values + ids[i] * stride;
-    Vec sums[4] = {zero(), zero(), zero(), zero()};  // independent, to hide the latency of fma
-    std::int64_t c = 0;
-    for (; c + 4 * kWidth <= width; c += 4 * kWidth) {
-      for (int v = 0; v < 4; ++v) {
-        sums[v] = fma(load(x + c + v * kWidth), load(row + c + v * kWidth), sums[v]);
-      }
-    }
-    for (; c + kWidth <= width; c += kWidth) sums[0] = fma(load(x + c), load(row + c), sums[0]);
-    if (c < width) sums[1] = fma(load(x + c, width - c), load(row + c, width - c), sums[1]);
-    out[i] = sum(add(add(sums[0], sums[1]), add(sums[2], sums[3])));
+// Calls pass.operator()<R>(i) for rows [i, i + R) until all of them are done.
+template <class Pass>
+[[gnu::always_inline]] inline void in_passes(std::int64_t i, std::int64_t count, const Pass& pass) {
+  for (; i + kRowsAtOnce <= count; i += kRowsAtOnce) pass.template operator()<kRowsAtOnce>(i);
+  if (i + 4 <= count) {
+    pass.template operator()<4>(i);
+    i += 4;
   }
+  if (i + 2 <= count) {
+    pass.template operator()<2>(i);
+    i += 2;
+  }
+  if (i < count) pass.template operator()<1>(i);
+}
+
+template <class Row>
+void gather_add(const Row* values, const RowSpan& span, const std::int64_t* ids,
+                const float* weights, std::int64_t count, std::int64_t following,
+                float* out) noexcept {
+  const std::int64_t* end = ids + count + following;
+  in_passes(0, count, [&]<int R>(std::int64_t i) {
+    gather_pass<R, true>(values, span, ids + i, end, weights + i, out);
+  });
+}
+
+template <class Row>
+void gather(const Row* values, const RowSpan& span, const std::int64_t* ids, const float* weights,
+            std::int64_t count, std::int64_t following, float* out) noexcept {
+  const std::int64_t* end = ids + count + following;
+  if (count >= kRowsAtOnce) {  // the first pass does not read out
+    gather_pass<kRowsAtOnce, false>(values, span, ids, end, weights, out);
+    in_passes(kRowsAtOnce, count, [&]<int R>(std::int64_t i) {
+      gather_pass<R, true>(values, span, ids + i, end, weights + i, out);
+    });
+  } else {
+    for (std::int64_t c = 0; c < span.width; ++c) out[c] = 0;
+    gather_add(values, span, ids, weights, count, following, out);
+  }
+}
+
+template <int R, class Row>
+void dots_pass(const Row* values, const RowSpan& span, const std::int64_t* ids,
+               const std::int64_t* end, const float* x, float* out) {
+  constexpr int kVecs = vecs_a_step<Row>();
+  constexpr auto kSize = static_cast<std::int64_t>(sizeof(Row));
+  Rows<R, Row> rows(values, span, ids, end);
+  float scales[R];
+  Vec sums[R];
+  for (int r = 0; r < R; ++r) {
+    scales[r] = scale_of(rows.row[r], span);
+    rows.row[r] += span.first;
+    sums[r] = zero();
+  }
+  const auto add_vec = [&](std::int64_t c) __attribute__((always_inline)) {
+    const Vec factor = load(x + c);
+    for (int r = 0; r < R; ++r) sums[r] = fma(factor, load(rows.row[r] + c), sums[r]);
+  };
+  std::int64_t c = 0;
+  for (; c + kVecs * kWidth <= span.width; c += kVecs * kWidth) {
+    rows.prefetch((span.first + c) * kSize);
+    for (int v = 0; v < kVecs; ++v) add_vec(c + v * kWidth);
+  }
+  if (c < span.width) rows.prefetch((span.first + c) * kSize);
+  for (; c + kWidth <= span.width; c += kWidth) add_vec(c);
+  if (c < span.width) {
+    const std::int64_t rest = span.width - c;
+    const Vec factor = load(x + c, rest);
+    for (int r = 0; r < R; ++r) sums[r] = fma(factor, load(rows.row[r] + c, rest), sums[r]);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum(sums[r]) * scales[r];
+}
+
+template <class Row>
+void dots(const Row* values, const RowSpan& span, const std::int64_t* ids, std::int64_t count,
+          std::int64_t following, const float* x, float* out) noexcept {
+  const std::int64_t* end = ids + count + following;
+  in_passes(0, count,
+            [&]<int R>(std::int64_t i) { dots_pass<R>(values, span, ids + i, end, x, out + i); });
 }
 
 double squared_norm(const float* x, std::int64_t width) noexcept {

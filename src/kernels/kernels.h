@@ -9,8 +9,11 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/bfloat16.h"
+#include "kernels/quantized.h"
 
 namespace memlayers::kernels {
 
@@ -44,21 +47,40 @@ inline std::uint32_t hash32(std::uint32_t x) {
   return x;
 }
 
-// Kernels over the pool's rows, for one element type. `stride` is the distance of rows in elements.
+// Which part of each row a kernel reads: columns [first, first + width) of rows of `row_width`
+// columns. Rows lie `stride` elements apart (bytes for Int8 and Int4, whose rows are
+// quantized_row_bytes() long). Int4: first must be a multiple of kInt4Block.
+struct RowSpan {
+  std::int64_t stride, row_width, first, width;
+};
+
+// Reads of the pool's rows, for one element type.
+//
+// Rows are read eight at a time, side by side: that many streams keep more of the memory busy than
+// one row after another (docs/performance.md), and while eight are summed the eight after them are
+// prefetched. So ids[count, count + following) must be readable too: rows that the caller will ask
+// for next, of which nothing is used but the address.
 template <class Row>
-struct RowKernels {
-  // out[c] = sum over i < count of weights[i] * values[ids[i] * stride + c], c < width; in float32,
-  // in the order of i for every column. Rows ahead are prefetched. out does not overlap values.
-  void (*gather)(const Row* values, std::int64_t stride, const std::int64_t* ids,
-                 const float* weights, std::int64_t count, std::int64_t width, float* out) noexcept;
+struct ReadKernels {
+  // out[c] = sum over i < count of weights[i] * row(ids[i])[first + c], c < width; in float32. For
+  // every column in the order of i (Int4: in the order of i within groups of eight, and the groups
+  // in order), whatever the width. out does not overlap values.
+  void (*gather)(const Row* values, const RowSpan& span, const std::int64_t* ids,
+                 const float* weights, std::int64_t count, std::int64_t following,
+                 float* out) noexcept;
   // The same, added to what out holds (out is the first term of the sum).
-  void (*gather_add)(const Row* values, std::int64_t stride, const std::int64_t* ids,
-                     const float* weights, std::int64_t count, std::int64_t width,
+  void (*gather_add)(const Row* values, const RowSpan& span, const std::int64_t* ids,
+                     const float* weights, std::int64_t count, std::int64_t following,
                      float* out) noexcept;
-  // out[i] = sum over c < width of x[c] * values[ids[i] * stride + c], i < count: the gradient of
-  // gather's weights, and PEER's first table.
-  void (*dots)(const Row* values, std::int64_t stride, const std::int64_t* ids, std::int64_t count,
-               std::int64_t width, const float* x, float* out) noexcept;
+  // out[i] = sum over c < width of x[c] * row(ids[i])[first + c], i < count: the gradient of
+  // gather's weights, and PEER's first table. out[i] depends on its row alone, not on count.
+  void (*dots)(const Row* values, const RowSpan& span, const std::int64_t* ids, std::int64_t count,
+               std::int64_t following, const float* x, float* out) noexcept;
+};
+
+// Reads and updates, for the types that are trained.
+template <class Row>
+struct RowKernels : ReadKernels<Row> {
   // One optimizer step on one row. `master` is the float32 copy of the row that the step is applied
   // to (row then holds it rounded to nearest even), or null; always null for float32 rows.
   void (*adamw)(Row* row, float* master, float* m, float* v, const float* gradient,
@@ -67,45 +89,66 @@ struct RowKernels {
               const SgdStep& step) noexcept;
 };
 
+constexpr std::int64_t kScreenColumns = 64;
+
 struct Kernels {
-  const char* isa;  // "portable", "avx2" or "avx512"
+  const char* isa;  // "portable", "avx2", "avx512" or "avx512vnni"
 
   // The k greatest of scores[0, n), best first; equal scores in the order of their index; NaN above
   // all numbers. best (k), index (k). Requires 1 <= k <= n. scratch: top_k_scratch_bytes(n, k),
-  // aligned to 64. Vectors of scores that cannot enter are rejected by one comparison; never sorts
-  // all n.
+  // aligned to 64. Two passes over the scores: maxima of groups of them give a bound that about k
+  // scores reach, the second pass keeps those. Never sorts all n.
   void (*top_k)(const float* scores, std::int64_t n, std::int64_t k, float* best,
                 std::int32_t* index, void* scratch) noexcept;
 
   // The k best of the k x k sums row_score[a] + col_score[b], best first, where both lists are
   // sorted as top_k leaves them: only pairs with (a + 1)(b + 1) <= k can win (Sec. 3.1 of [PK19]).
-  // Equal sums in the order of (a, b). Requires k < 65536. slots (k): shell number of
-  // (row_index[a], col_index[b]); scores (k). scratch: combine_scratch_bytes(k), aligned to 64.
+  // Equal sums in the order of (a, b). Requires k < 65536. plan: combine_plan(k). slots (k): shell
+  // number of (row_index[a], col_index[b]); scores (k). scratch: combine_scratch_bytes(k), aligned
+  // to 64.
   void (*combine)(const float* row_score, const std::int32_t* row_index, const float* col_score,
-                  const std::int32_t* col_index, std::int64_t k, float* scores, std::int64_t* slots,
-                  void* scratch) noexcept;
+                  const std::int32_t* col_index, std::int64_t k, const std::uint32_t* plan,
+                  float* scores, std::int64_t* slots, void* scratch) noexcept;
+
+  // out[i] = exp(scores[i] - scores[0]) / sum of all of these, where the best comes first, as
+  // combine leaves them: NaN or infinity there makes all of them NaN. out may be scores. Error:
+  // 1e-6 of exp of the rounded difference; differences below -87 count as -87.
+  void (*softmax)(const float* scores, std::int64_t k, float* out) noexcept;
+
+  // out[i] = sum over c < width of query[c] * (the 8-bit number in column c of row i), i < count,
+  // for rows one after the other: whole numbers, the same on every instruction set. query: zeros
+  // behind the width up to a multiple of kScreenColumns. Requires width < 2^17, so that no sum
+  // overflows.
+  void (*screen)(const Int8* rows, std::int64_t stride, std::int64_t count,
+                 const std::int8_t* query, std::int64_t width, std::int32_t* out) noexcept;
 
   // sum of x[c]^2 in float64
   double (*squared_norm)(const float* x, std::int64_t width) noexcept;
 
   RowKernels<float> f32;
   RowKernels<BFloat16> bf16;
+  ReadKernels<Int8> i8;
+  ReadKernels<Int4> i4;
 
   template <class Row>
-  const RowKernels<Row>& rows() const;
+  const auto& rows() const {  // RowKernels<Row> or ReadKernels<Row>
+    if constexpr (std::is_same_v<Row, float>) {
+      return f32;
+    } else if constexpr (std::is_same_v<Row, BFloat16>) {
+      return bf16;
+    } else if constexpr (std::is_same_v<Row, Int8>) {
+      return i8;
+    } else {
+      static_assert(std::is_same_v<Row, Int4>);
+      return i4;
+    }
+  }
 };
-
-template <>
-inline const RowKernels<float>& Kernels::rows<float>() const {
-  return f32;
-}
-template <>
-inline const RowKernels<BFloat16>& Kernels::rows<BFloat16>() const {
-  return bf16;
-}
 
 std::size_t top_k_scratch_bytes(std::int64_t n, std::int64_t k);
 std::size_t combine_scratch_bytes(std::int64_t k);
+// The pairs (a, b) with (a + 1)(b + 1) <= k as a << 16 | b, a by a; k < 65536.
+std::vector<std::uint32_t> combine_plan(std::int64_t k);
 
 std::span<const Kernels* const> supported();  // what this CPU can run, portable first
 const Kernels& named(std::string_view isa);   // throws std::invalid_argument naming what is there

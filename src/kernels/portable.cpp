@@ -2,7 +2,6 @@
 // Four floats at a time in the compiler's own vectors: for any processor.
 #include <cmath>
 #include <cstring>
-
 #include "kernels/kernels.h"
 
 namespace memlayers::kernels {
@@ -49,6 +48,15 @@ Vec load(const BFloat16* p, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) v[i] = as_float(static_cast<std::uint32_t>(p[i].bits) << 16);
   return v;
 }
+Vec load(const Int8* p) {
+  return Vec{static_cast<float>(p[0].bits), static_cast<float>(p[1].bits),
+             static_cast<float>(p[2].bits), static_cast<float>(p[3].bits)};
+}
+Vec load(const Int8* p, std::int64_t n) {
+  Vec v{};
+  for (std::int64_t i = 0; i < n; ++i) v[i] = static_cast<float>(p[i].bits);
+  return v;
+}
 void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 void store(float* p, Vec v, std::int64_t n) {
   if (n == kWidth) return store(p, v);
@@ -68,7 +76,11 @@ Vec mul(Vec a, Vec b) { return a * b; }
 Vec div(Vec a, Vec b) { return a / b; }
 Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 Vec sqrt(Vec a) { return Vec{std::sqrt(a[0]), std::sqrt(a[1]), std::sqrt(a[2]), std::sqrt(a[3])}; }
-Vec max(Vec a, Vec b) { return a > b ? a : b; }
+Vec max(Vec a, Vec b) { return a > b ? a : b; }  // b where one is NaN
+// a * 2^n, where t = n + 1.5 * 2^23: n stands in the low bits of t.
+Vec times_power(Vec a, Vec t) {
+  return __builtin_bit_cast(Vec, __builtin_bit_cast(Bits, a) + (__builtin_bit_cast(Bits, t) << 23));
+}
 float sum(Vec a) { return (a[0] + a[1]) + (a[2] + a[3]); }
 // A bit a lane that is not below `bound`; NaN is not.
 std::uint32_t not_less(Vec a, float bound) {
@@ -77,10 +89,91 @@ std::uint32_t not_less(Vec a, float bound) {
   return lanes;
 }
 
+// The sum of products of 8-bit numbers that screen.inl takes: 16 columns at a time.
+struct Screen {
+  static constexpr std::int64_t kColumns = 16;
+  using Query = const std::int8_t*;
+  static Query query(const std::int8_t* p) { return p; }
+  void add(Query query, const Int8* row, std::int64_t n) {
+    for (std::int64_t i = 0; i < n; ++i) sum += query[i] * row[i].bits;
+  }
+  std::int32_t total() const { return sum; }
+  std::int32_t sum = 0;
+};
+
+// Whole numbers: those of rank.inl, in the order of the scores they stand for.
+using Ints = std::int32_t __attribute__((vector_size(16)));
+Ints ordered(Vec scores) {
+  const Ints bits = __builtin_bit_cast(Ints, scores + Vec{});  // no negative zero
+  const Ints size = bits & 0x7fffffff;
+  const Ints key = bits < 0 ? bits ^ 0x7fffffff : bits;
+  return size > static_cast<std::int32_t>(kExponent) ? Ints{} + 0x7fffffff : key;
+}
+Ints load_ints(const std::int32_t* p) {
+  Ints v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+void store_ints(std::int32_t* p, Ints v) { std::memcpy(p, &v, sizeof v); }
+Ints broadcast_int(std::int32_t x) { return Ints{} + x; }
+Ints count_if_greater(Ints count, Ints a, Ints b) { return count - (a > b); }
+std::int32_t sum_ints(Ints a) { return (a[0] + a[1]) + (a[2] + a[3]); }
+Ints count_if_reached(Ints count, Vec a, Vec bound) { return count - (a >= bound); }
+
+// Appends the chosen lanes and their index, first + lane.
+std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* values,
+                    std::int32_t* index) {
+  std::int64_t n = 0;
+  for (std::int32_t i = 0; i < kWidth; ++i) {
+    if ((lanes >> i & 1U) == 0) continue;
+    values[n] = v[i];
+    index[n++] = first + i;
+  }
+  return n;
+}
+
+// Eight floats, and eight words.
+struct Oct {
+  Vec low, high;
+};
+struct OctBits {
+  Bits low, high;
+};
+Oct oct_zero() { return {zero(), zero()}; }
+Oct oct_broadcast(float x) { return {broadcast(x), broadcast(x)}; }
+Oct oct_load(const float* p) { return {load(p), load(p + 4)}; }
+void oct_store(float* p, Oct v) {
+  store(p, v.low);
+  store(p + 4, v.high);
+}
+Oct oct_add(Oct a, Oct b) { return {a.low + b.low, a.high + b.high}; }
+Oct oct_mul(Oct a, Oct b) { return {a.low * b.low, a.high * b.high}; }
+Oct oct_fma(Oct a, Oct b, Oct c) { return {fma(a.low, b.low, c.low), fma(a.high, b.high, c.high)}; }
+float oct_sum(Oct a) { return sum(a.low) + sum(a.high); }
+Oct oct_load_bfloat16(const Int4* p) {
+  const auto* half = reinterpret_cast<const BFloat16*>(p);
+  return {load(half), load(half + 4)};
+}
+OctBits oct_load_bits(const Int4* p) {
+  OctBits bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return bits;
+}
+OctBits oct_and(OctBits a, std::uint32_t mask) { return {a.low & mask, a.high & mask}; }
+OctBits oct_shift_right(OctBits a, int bits) { return {a.low >> bits, a.high >> bits}; }
+Oct oct_from_bits(OctBits a) {
+  return {__builtin_convertvector(__builtin_bit_cast(Ints, a.low), Vec),
+          __builtin_convertvector(__builtin_bit_cast(Ints, a.high), Vec)};
+}
+
 #include "select.inl"
 
+#include "rank.inl"
+
 #include "gather.inl"
+#include "int4.inl"
 #include "lookup.inl"
+#include "screen.inl"
 #include "update.inl"
 
 #include "table.inl"

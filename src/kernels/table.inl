@@ -2,10 +2,24 @@
 // The table of an instruction set's kernels.
 
 template <class Row>
+constexpr ReadKernels<Row> read_kernels() {
+  return {gather<Row>, gather_add<Row>, dots<Row>};
+}
+
+template <class Row>
 constexpr RowKernels<Row> row_kernels() {
-  return {gather<Row>, gather_add<Row>, dots<Row>, adamw<Row>, sgd<Row>};
+  return {read_kernels<Row>(), adamw<Row>, sgd<Row>};
 }
 
 constexpr Kernels make_table(const char* isa) {
-  return {isa, top_k, combine, squared_norm, row_kernels<float>(), row_kernels<BFloat16>()};
+  return {isa,
+          top_k,
+          combine,
+          softmax,
+          screen,
+          squared_norm,
+          row_kernels<float>(),
+          row_kernels<BFloat16>(),
+          read_kernels<Int8>(),
+          read_kernels<Int4>()};
 }

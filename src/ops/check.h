@@ -8,7 +8,12 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "kernels/quantized.h"
+#include "memlayers/ops.h"
+
 namespace memlayers::ops {
+
+constexpr std::int64_t kMostWidth = std::int64_t{1} << 31;  // columns of a row
 
 inline void check_dim(const char* op, const char* name, const at::Tensor& tensor,
                       std::int64_t dim) {
@@ -43,16 +48,55 @@ inline void check_gather(const char* op, const at::Tensor& values, const at::Ten
   check_same_shape(op, "weights", weights, "slots", slots);
 }
 
-inline void check_peer_gather(const char* op, const at::Tensor& values, const at::Tensor& x,
-                              const at::Tensor& slots, const at::Tensor& weights) {
-  check_gather(op, values, slots, weights);
+// x of PEER beside rows of `width` columns.
+inline void check_peer_x(const char* op, const at::Tensor& x, const at::Tensor& slots,
+                         const c10::SymInt& width) {
   check_dim(op, "x", x, 2);
   check_type(op, "x", x, {at::kFloat});
   TORCH_CHECK_VALUE(x.sym_size(0) == slots.sym_size(0), op, ": expected x of ", slots.sym_size(0),
                     " tokens, as slots, got shape ", x.sym_sizes());
-  TORCH_CHECK_VALUE(x.sym_size(1) < values.sym_size(1), op,
-                    ": expected x narrower than a row of values (", values.sym_size(1),
-                    "), got shape ", x.sym_sizes());
+  TORCH_CHECK_VALUE(x.sym_size(1) < width, op, ": expected x narrower than a row of values (",
+                    width, "), got shape ", x.sym_sizes());
+}
+
+inline void check_peer_gather(const char* op, const at::Tensor& values, const at::Tensor& x,
+                              const at::Tensor& slots, const at::Tensor& weights) {
+  check_gather(op, values, slots, weights);
+  check_peer_x(op, x, slots, values.sym_size(1));
+}
+
+// Rows of 8 or 4 bits: [S, bytes] uint8 as quantize_rows() makes them of `width` columns.
+inline void check_quantized(const char* op, const at::Tensor& rows, std::int64_t bits,
+                            std::int64_t width) {
+  TORCH_CHECK_VALUE(bits == 8 || bits == 4, op, ": expected bits 8 or 4, got ", bits);
+  TORCH_CHECK_VALUE(width >= 1 && width <= kMostWidth, op, ": expected width in [1, ", kMostWidth,
+                    "], got ", width);
+  check_dim(op, "rows", rows, 2);
+  check_type(op, "rows", rows, {at::kByte});
+  const std::int64_t bytes =
+      quantized_row_bytes(bits == 8 ? RowType::kInt8 : RowType::kInt4, width);
+  TORCH_CHECK_VALUE(rows.sym_size(1) == bytes, op, ": expected rows of ", bytes, " bytes for ",
+                    width, " columns of ", bits, " bits, got shape ", rows.sym_sizes());
+}
+
+inline void check_gather_quantized(const char* op, const at::Tensor& rows, const at::Tensor& slots,
+                                   const at::Tensor& weights, std::int64_t bits,
+                                   std::int64_t width) {
+  check_quantized(op, rows, bits, width);
+  check_dim(op, "slots", slots, 2);
+  check_type(op, "slots", slots, {at::kLong});
+  check_type(op, "weights", weights, {at::kFloat});
+  check_same_shape(op, "weights", weights, "slots", slots);
+}
+
+inline void check_peer_gather_quantized(const char* op, const at::Tensor& rows, const at::Tensor& x,
+                                        const at::Tensor& slots, const at::Tensor& weights,
+                                        std::int64_t bits, std::int64_t width) {
+  check_gather_quantized(op, rows, slots, weights, bits, width);
+  check_peer_x(op, x, slots, width);
+  TORCH_CHECK_VALUE(bits == 8 || x.sym_size(1) % kernels::kInt4Block == 0, op,
+                    ": expected x of a multiple of ", kernels::kInt4Block,
+                    " columns for rows of 4 bits, got shape ", x.sym_sizes());
 }
 
 // What came back for an output [tokens, width].

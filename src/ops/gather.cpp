@@ -11,21 +11,20 @@
 #include "ops/row_sums.h"
 
 namespace memlayers::ops::cpu {
+namespace {
 
-at::Tensor gather(const at::Tensor& values_in, const at::Tensor& slots_in,
-                  const at::Tensor& weights_in, bool /*sparse_grad*/) {
-  check_gather("gather", values_in, slots_in, weights_in);
-  const at::Tensor values = values_in.contiguous(), slots = slots_in.contiguous(),
-                   weights = weights_in.contiguous();
-  const std::int64_t T = slots.size(0), J = slots.size(1), W = values.size(1);
-  check_slots("gather", slots, values.size(0));
+at::Tensor gather_stored(const StoredRows& values, const at::Tensor& slots_in,
+                         const at::Tensor& weights_in) {
+  const at::Tensor slots = slots_in.contiguous(), weights = weights_in.contiguous();
+  const std::int64_t T = slots.size(0), J = slots.size(1), W = values.width;
+  check_slots("gather", slots, values.data.size(0));
   at::Tensor out = at::empty({T, W}, weights.options());
-  dispatch_rows(values, [&]<class Row>(const Row* rows) {
+  dispatch_rows(values, 0, W, [&]<class Row>(const Row* rows, const kernels::RowSpan& span) {
     const auto& kernel = kernels::active().rows<Row>();
     parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        kernel.gather(rows, W, slots.const_data_ptr<std::int64_t>() + t * J,
-                      weights.const_data_ptr<float>() + t * J, J, W,
+        kernel.gather(rows, span, slots.const_data_ptr<std::int64_t>() + t * J,
+                      weights.const_data_ptr<float>() + t * J, J, t + 1 < end ? J : 0,
                       out.mutable_data_ptr<float>() + t * W);
       }
     });
@@ -33,27 +32,41 @@ at::Tensor gather(const at::Tensor& values_in, const at::Tensor& slots_in,
   return out;
 }
 
-at::Tensor gather_backward_weights(const at::Tensor& grad_in, const at::Tensor& values_in,
-                                   const at::Tensor& slots_in) {
-  check_dim("gather_backward_weights", "values", values_in, 2);
-  check_dim("gather_backward_weights", "slots", slots_in, 2);
-  check_type("gather_backward_weights", "slots", slots_in, {at::kLong});
-  const at::Tensor grad = grad_in.contiguous(), values = values_in.contiguous(),
-                   slots = slots_in.contiguous();
-  const std::int64_t T = slots.size(0), J = slots.size(1), W = values.size(1);
-  check_grad("gather_backward_weights", grad, T, W);
-  check_slots("gather_backward_weights", slots, values.size(0));
+at::Tensor backward_weights(const char* op, const at::Tensor& grad_in, const StoredRows& values,
+                            const at::Tensor& slots_in) {
+  check_dim(op, "slots", slots_in, 2);
+  check_type(op, "slots", slots_in, {at::kLong});
+  const at::Tensor grad = grad_in.contiguous(), slots = slots_in.contiguous();
+  const std::int64_t T = slots.size(0), J = slots.size(1), W = values.width;
+  check_grad(op, grad, T, W);
+  check_slots(op, slots, values.data.size(0));
   at::Tensor out = at::empty({T, J}, grad.options());
-  dispatch_rows(values, [&]<class Row>(const Row* rows) {
+  dispatch_rows(values, 0, W, [&]<class Row>(const Row* rows, const kernels::RowSpan& span) {
     const auto& kernel = kernels::active().rows<Row>();
     parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        kernel.dots(rows, W, slots.const_data_ptr<std::int64_t>() + t * J, J, W,
-                    grad.const_data_ptr<float>() + t * W, out.mutable_data_ptr<float>() + t * J);
+        kernel.dots(rows, span, slots.const_data_ptr<std::int64_t>() + t * J, J,
+                    t + 1 < end ? J : 0, grad.const_data_ptr<float>() + t * W,
+                    out.mutable_data_ptr<float>() + t * J);
       }
     });
   });
   return out;
+}
+
+}  // namespace
+
+at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::Tensor& weights,
+                  bool /*sparse_grad*/) {
+  check_gather("gather", values, slots, weights);
+  return gather_stored(stored_rows(values), slots, weights);
+}
+
+at::Tensor gather_backward_weights(const at::Tensor& grad, const at::Tensor& values,
+                                   const at::Tensor& slots) {
+  check_dim("gather_backward_weights", "values", values, 2);
+  check_type("gather_backward_weights", "values", values, {at::kFloat, at::kBFloat16});
+  return backward_weights("gather_backward_weights", grad, stored_rows(values), slots);
 }
 
 at::Tensor gather_backward_values(const at::Tensor& grad, const at::Tensor& values,
@@ -63,6 +76,20 @@ at::Tensor gather_backward_values(const at::Tensor& grad, const at::Tensor& valu
   check_grad("gather_backward_values", grad, slots.size(0), values.size(1));
   const GroupedGradient grouped = group({{slots, weights, grad}}, values.size(0), values.size(1));
   return materialise(grouped, values, sparse_grad);
+}
+
+at::Tensor gather_quantized(const at::Tensor& rows, const at::Tensor& slots,
+                            const at::Tensor& weights, std::int64_t bits, std::int64_t width) {
+  check_gather_quantized("gather_quantized", rows, slots, weights, bits, width);
+  return gather_stored({rows.contiguous(), type_of_bits(bits), width}, slots, weights);
+}
+
+at::Tensor gather_quantized_backward_weights(const at::Tensor& grad, const at::Tensor& rows,
+                                             const at::Tensor& slots, std::int64_t bits,
+                                             std::int64_t width) {
+  check_quantized("gather_quantized_backward_weights", rows, bits, width);
+  return backward_weights("gather_quantized_backward_weights", grad,
+                          {rows.contiguous(), type_of_bits(bits), width}, slots);
 }
 
 }  // namespace memlayers::ops::cpu

@@ -146,11 +146,22 @@ const float* RowSum::compute(std::int64_t u) {
       weights_.push_back(part.weights[local]);
       tokens_.push_back(local / part.slots_a_token);
     }
-    kernels::active().f32.gather_add(part.rows, part.row_width, tokens_.data(), weights_.data(),
-                                     static_cast<std::int64_t>(tokens_.size()), part.row_width,
+    kernels::active().f32.gather_add(part.rows, {part.row_width, part.row_width, 0, part.row_width},
+                                     tokens_.data(), weights_.data(),
+                                     static_cast<std::int64_t>(tokens_.size()), 0,
                                      sum_.data() + part.first_column);
   }
   return sum_.data();
+}
+
+void RowSum::prefetch(std::int64_t u) const {
+  const std::int64_t entry = entries_[begin_[u]];
+  std::size_t p = 0;
+  while (entry >= parts_[p + 1].first_entry) ++p;
+  const Part& part = parts_[p];
+  const std::int64_t token = (entry - part.first_entry) / part.slots_a_token;
+  ops::prefetch(part.rows + token * part.row_width,
+                part.row_width * static_cast<std::int64_t>(sizeof(float)));
 }
 
 at::Tensor materialise(const GroupedGradient& gradient, const at::Tensor& values, bool sparse) {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // PEER on the CPU: a row is read once for both of its halves, U then V, while it is in the cache.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <vector>
 
 #include "kernels/kernels.h"
 #include "memlayers/ops.h"
@@ -25,28 +26,35 @@ float gelu_derivative(float z) {
   return cdf + z * density;
 }
 
-}  // namespace
+// Rows go through both of their halves eight at a time: U is read, then V while U's products are
+// still at hand; the rows after them are on their way meanwhile.
+constexpr std::int64_t kRowsAtOnce = 8;
 
-at::Tensor peer_gather(const at::Tensor& values_in, const at::Tensor& x_in,
-                       const at::Tensor& slots_in, const at::Tensor& weights_in,
-                       bool /*sparse_grad*/) {
-  check_peer_gather("peer_gather", values_in, x_in, slots_in, weights_in);
-  const at::Tensor values = values_in.contiguous(), x = x_in.contiguous(),
-                   slots = slots_in.contiguous(), weights = weights_in.contiguous();
-  const std::int64_t T = slots.size(0), J = slots.size(1), D = x.size(1), W = values.size(1);
-  check_slots("peer_gather", slots, values.size(0));
+at::Tensor forward(const StoredRows& values, const at::Tensor& x_in, const at::Tensor& slots_in,
+                   const at::Tensor& weights_in) {
+  const at::Tensor x = x_in.contiguous(), slots = slots_in.contiguous(),
+                   weights = weights_in.contiguous();
+  const std::int64_t T = slots.size(0), J = slots.size(1), D = x.size(1), W = values.width;
+  check_slots("peer_gather", slots, values.data.size(0));
   at::Tensor out = at::empty({T, W - D}, x.options());
-  dispatch_rows(values, [&]<class Row>(const Row* rows) {
+  dispatch_rows(values, 0, D, [&]<class Row>(const Row* rows, const kernels::RowSpan& u_span) {
     const auto& kernel = kernels::active().rows<Row>();
+    const kernels::RowSpan v_span{u_span.stride, W, D, W - D};
     parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> factors(J);
+      float factors[kRowsAtOnce];
       for (std::int64_t t = begin; t < end; ++t) {
-        const std::int64_t* ids = slots.const_data_ptr<std::int64_t>() + t * J;
-        const float* weight = weights.const_data_ptr<float>() + t * J;
-        kernel.dots(rows, W, ids, J, D, x.const_data_ptr<float>() + t * D, factors.data());
-        for (std::int64_t j = 0; j < J; ++j) factors[j] = weight[j] * gelu(factors[j]);
-        kernel.gather(rows + D, W, ids, factors.data(), J, W - D,
-                      out.mutable_data_ptr<float>() + t * (W - D));
+        float* sum = out.mutable_data_ptr<float>() + t * (W - D);
+        std::fill(sum, sum + W - D, 0.0F);
+        for (std::int64_t j = 0; j < J; j += kRowsAtOnce) {
+          const std::int64_t* ids = slots.const_data_ptr<std::int64_t>() + t * J + j;
+          const float* weight = weights.const_data_ptr<float>() + t * J + j;
+          const std::int64_t count = std::min(kRowsAtOnce, J - j);
+          const std::int64_t following = (end - t) * J - j - count;
+          kernel.dots(rows, u_span, ids, count, following, x.const_data_ptr<float>() + t * D,
+                      factors);
+          for (std::int64_t i = 0; i < count; ++i) factors[i] = weight[i] * gelu(factors[i]);
+          kernel.gather_add(rows, v_span, ids, factors, count, following, sum);
+        }
       }
     });
   });
@@ -55,39 +63,75 @@ at::Tensor peer_gather(const at::Tensor& values_in, const at::Tensor& x_in,
 
 // With z = x . U, g = grad . V: V's factor is w gelu(z), U's is g w gelu'(z), grad_w = g gelu(z),
 // and grad_x the sum of U rows by U's factors.
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> peer_gather_backward(
-    const at::Tensor& grad_in, const at::Tensor& values_in, const at::Tensor& x_in,
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> backward(
+    const char* op, const at::Tensor& grad_in, const StoredRows& values, const at::Tensor& x_in,
     const at::Tensor& slots_in, const at::Tensor& weights_in) {
-  check_peer_gather("peer_gather_backward", values_in, x_in, slots_in, weights_in);
-  const at::Tensor grad = grad_in.contiguous(), values = values_in.contiguous(),
-                   x = x_in.contiguous(), slots = slots_in.contiguous(),
-                   weights = weights_in.contiguous();
-  const std::int64_t T = slots.size(0), J = slots.size(1), D = x.size(1), W = values.size(1);
-  check_grad("peer_gather_backward", grad, T, W - D);
-  check_slots("peer_gather_backward", slots, values.size(0));
-  at::Tensor grad_x = at::empty_like(x), grad_weights = at::empty_like(weights);
+  const at::Tensor grad = grad_in.contiguous(), x = x_in.contiguous(),
+                   slots = slots_in.contiguous(), weights = weights_in.contiguous();
+  const std::int64_t T = slots.size(0), J = slots.size(1), D = x.size(1), W = values.width;
+  check_grad(op, grad, T, W - D);
+  check_slots(op, slots, values.data.size(0));
+  at::Tensor grad_x = at::zeros_like(x), grad_weights = at::empty_like(weights);
   at::Tensor u_factors = at::empty_like(weights), v_factors = at::empty_like(weights);
-  dispatch_rows(values, [&]<class Row>(const Row* rows) {
+  dispatch_rows(values, 0, D, [&]<class Row>(const Row* rows, const kernels::RowSpan& u_span) {
     const auto& kernel = kernels::active().rows<Row>();
+    const kernels::RowSpan v_span{u_span.stride, W, D, W - D};
     parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
-      std::vector<float> z(J), g(J);
+      float z[kRowsAtOnce], g[kRowsAtOnce];
       for (std::int64_t t = begin; t < end; ++t) {
-        const std::int64_t* ids = slots.const_data_ptr<std::int64_t>() + t * J;
-        const float* w = weights.const_data_ptr<float>() + t * J;
-        float* u = u_factors.mutable_data_ptr<float>() + t * J;
-        kernel.dots(rows, W, ids, J, D, x.const_data_ptr<float>() + t * D, z.data());
-        kernel.dots(rows + D, W, ids, J, W - D, grad.const_data_ptr<float>() + t * (W - D),
-                    g.data());
-        for (std::int64_t j = 0; j < J; ++j) {
-          u[j] = g[j] * w[j] * gelu_derivative(z[j]);
-          v_factors.mutable_data_ptr<float>()[t * J + j] = w[j] * gelu(z[j]);
-          grad_weights.mutable_data_ptr<float>()[t * J + j] = g[j] * gelu(z[j]);
+        for (std::int64_t j = 0; j < J; j += kRowsAtOnce) {
+          const std::int64_t at = t * J + j, count = std::min(kRowsAtOnce, J - j);
+          const std::int64_t following = (end - t) * J - j - count;
+          const std::int64_t* ids = slots.const_data_ptr<std::int64_t>() + at;
+          const float* w = weights.const_data_ptr<float>() + at;
+          float* u = u_factors.mutable_data_ptr<float>() + at;
+          kernel.dots(rows, u_span, ids, count, following, x.const_data_ptr<float>() + t * D, z);
+          kernel.dots(rows, v_span, ids, count, following,
+                      grad.const_data_ptr<float>() + t * (W - D), g);
+          for (std::int64_t i = 0; i < count; ++i) {
+            u[i] = g[i] * w[i] * gelu_derivative(z[i]);
+            v_factors.mutable_data_ptr<float>()[at + i] = w[i] * gelu(z[i]);
+            grad_weights.mutable_data_ptr<float>()[at + i] = g[i] * gelu(z[i]);
+          }
+          kernel.gather_add(rows, u_span, ids, u, count, 0,
+                            grad_x.mutable_data_ptr<float>() + t * D);
         }
-        kernel.gather(rows, W, ids, u, J, D, grad_x.mutable_data_ptr<float>() + t * D);
       }
     });
   });
   return {grad_x, grad_weights, u_factors, v_factors};
+}
+
+}  // namespace
+
+at::Tensor peer_gather(const at::Tensor& values, const at::Tensor& x, const at::Tensor& slots,
+                       const at::Tensor& weights, bool /*sparse_grad*/) {
+  check_peer_gather("peer_gather", values, x, slots, weights);
+  return forward(stored_rows(values), x, slots, weights);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> peer_gather_backward(
+    const at::Tensor& grad, const at::Tensor& values, const at::Tensor& x, const at::Tensor& slots,
+    const at::Tensor& weights) {
+  check_peer_gather("peer_gather_backward", values, x, slots, weights);
+  return backward("peer_gather_backward", grad, stored_rows(values), x, slots, weights);
+}
+
+at::Tensor peer_gather_quantized(const at::Tensor& rows, const at::Tensor& x,
+                                 const at::Tensor& slots, const at::Tensor& weights,
+                                 std::int64_t bits, std::int64_t width) {
+  check_peer_gather_quantized("peer_gather_quantized", rows, x, slots, weights, bits, width);
+  return forward({rows.contiguous(), type_of_bits(bits), width}, x, slots, weights);
+}
+
+std::tuple<at::Tensor, at::Tensor> peer_gather_quantized_backward(
+    const at::Tensor& grad, const at::Tensor& rows, const at::Tensor& x, const at::Tensor& slots,
+    const at::Tensor& weights, std::int64_t bits, std::int64_t width) {
+  const char* op = "peer_gather_quantized_backward";
+  check_peer_gather_quantized(op, rows, x, slots, weights, bits, width);
+  const auto all =
+      backward(op, grad, {rows.contiguous(), type_of_bits(bits), width}, x, slots, weights);
+  return {std::get<0>(all), std::get<1>(all)};
 }
 
 at::Tensor peer_gather_backward_values(const at::Tensor& grad, const at::Tensor& values,

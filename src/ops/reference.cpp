@@ -7,6 +7,7 @@
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/stored_rows.h"
 
 namespace memlayers {
 namespace {
@@ -40,6 +41,14 @@ at::Tensor as_gradient(const at::Tensor& rows, const at::Tensor& slots, const at
       .to(values.scalar_type());
 }
 
+// The chosen rows as float32, one for each slot of the list, and their places in it.
+std::pair<at::Tensor, at::Tensor> chosen_rows(const at::Tensor& rows, const at::Tensor& slots,
+                                              std::int64_t bits, std::int64_t width) {
+  const at::Tensor chosen = rows.index_select(0, slots.flatten());
+  return {reference::dequantize_rows(chosen, ops::type_of_bits(bits), width),
+          at::arange(slots.numel(), slots.options()).view(slots.sizes())};
+}
+
 }  // namespace
 
 namespace reference {
@@ -65,6 +74,28 @@ std::tuple<at::Tensor, at::Tensor> lookup(const at::Tensor& query_in, const at::
   const at::Tensor j = indices.select(2, 1).gather(-1, at::remainder(place, knn));
   const at::Tensor m = at::maximum(i, j);
   return {m * m + m + i - j, best};
+}
+
+at::Tensor dequantize_rows(const at::Tensor& rows, RowType type, std::int64_t width) {
+  ops::check_quantized("dequantize_rows", rows, ops::bits_of_type(type), width);
+  const std::int64_t S = rows.size(0);
+  // A tensor of another type over the bytes [begin, begin + bytes) of each row.
+  const auto bytes_as = [&](std::int64_t begin, std::int64_t bytes, at::ScalarType wanted) {
+    return rows.narrow(1, begin, bytes).contiguous().view(wanted);
+  };
+  if (type == RowType::kInt8) {
+    const std::int64_t scales = kernels::scales_offset<kernels::Int8>(width);
+    return bytes_as(0, width, at::kChar).to(at::kFloat) * bytes_as(scales, 4, at::kFloat);
+  }
+  const std::int64_t scales = kernels::scales_offset<kernels::Int4>(width);
+  const at::Tensor words = bytes_as(0, scales, at::kInt).view({S, -1, 8});
+  std::vector<at::Tensor> columns;  // [S, blocks, 8] each
+  for (std::int64_t k = 0; k < 8; ++k) {
+    columns.push_back(at::bitwise_and(at::bitwise_right_shift(words, 4 * k), 15) - 8);
+  }
+  const at::Tensor q = at::stack(columns, 2).view({S, -1, kernels::kInt4Group});
+  const at::Tensor scale = bytes_as(scales, q.size(1) * 2, at::kBFloat16).to(at::kFloat);
+  return (q * scale.unsqueeze(2)).view({S, -1}).narrow(1, 0, width);
 }
 
 at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::Tensor& weights) {
@@ -149,6 +180,43 @@ at::Tensor peer_gather_backward_values(const at::Tensor& grad, const at::Tensor&
   const at::Tensor rows = at::cat(
       {u_factors.unsqueeze(2) * x.unsqueeze(1), v_factors.unsqueeze(2) * grad.unsqueeze(1)}, 2);
   return as_gradient(rows, slots, values, sparse_grad);
+}
+
+std::tuple<at::Tensor, at::Tensor> lookup_softmax(const at::Tensor& query, const at::Tensor& keys,
+                                                  std::int64_t knn) {
+  auto [slots, scores] = reference::lookup(query, keys, knn);
+  return {at::softmax(scores, -1), slots};
+}
+
+// Rows of few bits: the chosen ones as float32, numbered anew, and then as above.
+at::Tensor gather_quantized(const at::Tensor& rows, const at::Tensor& slots,
+                            const at::Tensor& weights, std::int64_t bits, std::int64_t width) {
+  check_gather_quantized("gather_quantized", rows, slots, weights, bits, width);
+  const auto [values, places] = chosen_rows(rows, slots, bits, width);
+  return reference::gather(values, places, weights);
+}
+
+at::Tensor gather_quantized_backward_weights(const at::Tensor& grad, const at::Tensor& rows,
+                                             const at::Tensor& slots, std::int64_t bits,
+                                             std::int64_t width) {
+  const auto [values, places] = chosen_rows(rows, slots, bits, width);
+  return gather_backward_weights(grad, values, places);
+}
+
+at::Tensor peer_gather_quantized(const at::Tensor& rows, const at::Tensor& x,
+                                 const at::Tensor& slots, const at::Tensor& weights,
+                                 std::int64_t bits, std::int64_t width) {
+  check_peer_gather_quantized("peer_gather_quantized", rows, x, slots, weights, bits, width);
+  const auto [values, places] = chosen_rows(rows, slots, bits, width);
+  return reference::peer_gather(values, x, places, weights);
+}
+
+std::tuple<at::Tensor, at::Tensor> peer_gather_quantized_backward(
+    const at::Tensor& grad, const at::Tensor& rows, const at::Tensor& x, const at::Tensor& slots,
+    const at::Tensor& weights, std::int64_t bits, std::int64_t width) {
+  const auto [values, places] = chosen_rows(rows, slots, bits, width);
+  const auto all = peer_gather_backward(grad, values, x, places, weights);
+  return {std::get<0>(all), std::get<1>(all)};
 }
 
 }  // namespace ops::composite

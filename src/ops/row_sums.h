@@ -18,6 +18,8 @@ class RowSum {
   // The gradient of slots[u], (width); valid until the next call. Entries are summed part after
   // part in the order in which they came.
   const float* compute(std::int64_t u);
+  // Asks for the first row of a gradient that will be computed soon.
+  void prefetch(std::int64_t u) const;
 
  private:
   struct Part {
@@ -35,16 +37,36 @@ class RowSum {
 // Throws ValueError where a part has columns beyond `width`: it was grouped for wider rows.
 void check_columns(const GroupedGradient& gradient, std::int64_t width);
 
-// f(u, gradient of slots[u]) for every touched row, in threads.
-template <class F>
-void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
+// Asks for memory that will be read and written soon.
+inline void prefetch(const void* data, std::int64_t bytes) {
+  constexpr std::int64_t kCacheLine = 64;
+  const auto* byte = static_cast<const char*>(data);
+  for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at, 1);
+}
+
+// f(u, gradient of slots[u]) for every touched row, in threads; before that ahead(u) for a row that
+// its thread will come to a little later, to prefetch what f(u) needs of it.
+template <class F, class Ahead>
+void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f,
+                  const Ahead& ahead) {
   check_columns(gradient, width);
   const std::int64_t rows = gradient.slots.numel();
   const std::int64_t entries_a_row = rows == 0 ? 0 : gradient.entries.numel() / rows + 1;
   parallel_ranges(rows, width * entries_a_row, [&](std::int64_t begin, std::int64_t end) {
+    constexpr std::int64_t kRowsAhead = 2;  // docs/performance.md
     RowSum sum(gradient, width);
-    for (std::int64_t u = begin; u < end; ++u) f(u, sum.compute(u));
+    for (std::int64_t u = begin; u < end; ++u) {
+      if (u + kRowsAhead < end) {
+        sum.prefetch(u + kRowsAhead);
+        ahead(u + kRowsAhead);
+      }
+      f(u, sum.compute(u));
+    }
   });
+}
+template <class F>
+void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
+  for_each_row(gradient, width, f, [](std::int64_t) {});
 }
 
 // The gradient as a tensor of values' shape and type: dense, or sparse COO, coalesced.

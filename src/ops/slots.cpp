@@ -18,8 +18,10 @@ std::int64_t slot_of(std::int64_t row, std::int64_t column) {
 
 std::pair<std::int64_t, std::int64_t> cell_of(std::int64_t slot) {
   auto m = static_cast<std::int64_t>(std::sqrt(static_cast<double>(slot)));
-  while (m * m > slot) --m;  // the root of a number beyond 2^53 may be rounded up or down
-  while ((m + 1) * (m + 1) <= slot) ++m;
+  if (slot >= std::int64_t{1} << 51) {  // the root may have been rounded to the next whole number
+    while (m * m > slot) --m;
+    while ((m + 1) * (m + 1) <= slot) ++m;
+  }
   const std::int64_t d = slot - m * m;
   return d < m ? std::pair{d, m} : std::pair{m, 2 * m - d};
 }

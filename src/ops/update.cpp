@@ -43,6 +43,17 @@ void check_values(const char* op, const at::Tensor& values, const RowState& stat
   if (gradient.slots.numel() > 0) ops::check_slots(op, gradient.slots, values.size(0));
 }
 
+// What an update of a row reads and writes beside its gradient.
+template <class Row>
+void prefetch_row(const Row* rows, const RowState& state, std::int64_t slot, std::int64_t width) {
+  ops::prefetch(rows + slot * width, width * static_cast<std::int64_t>(sizeof(Row)));
+  for (const at::Tensor* table : {&state.exp_avg, &state.exp_avg_sq, &state.steps, &state.master}) {
+    if (!table->defined()) continue;
+    const auto bytes = static_cast<std::int64_t>(table->stride(0) * table->element_size());
+    ops::prefetch(static_cast<const char*>(table->const_data_ptr()) + slot * bytes, bytes);
+  }
+}
+
 float* row_of(const at::Tensor& table, std::int64_t slot) {
   return table.defined() ? table.mutable_data_ptr<float>() + slot * table.size(1) : nullptr;
 }
@@ -64,21 +75,24 @@ void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gr
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
-    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
-      const std::int64_t slot = slots[u];
-      const int t = ++steps[slot];
-      const kernels::AdamWStep step{
-          .beta1 = static_cast<float>(p.beta1),
-          .beta2 = static_cast<float>(p.beta2),
-          .eps = static_cast<float>(p.eps),
-          .decay = static_cast<float>(1 - p.lr * p.weight_decay),
-          .step_size = static_cast<float>(p.lr / (1 - std::pow(p.beta1, t))),
-          .v_correction = static_cast<float>(1 / (1 - std::pow(p.beta2, t))),
-          .gradient_scale = static_cast<float>(p.gradient_scale),
-          .rounding_key = rounding_key(p.rounding_seed, slot)};
-      kernel.adamw(rows + slot * W, row_of(state.master, slot), row_of(state.exp_avg, slot),
-                   row_of(state.exp_avg_sq, slot), row_gradient, W, step);
-    });
+    ops::for_each_row(
+        gradient, W,
+        [&](std::int64_t u, const float* row_gradient) {
+          const std::int64_t slot = slots[u];
+          const int t = ++steps[slot];
+          const kernels::AdamWStep step{
+              .beta1 = static_cast<float>(p.beta1),
+              .beta2 = static_cast<float>(p.beta2),
+              .eps = static_cast<float>(p.eps),
+              .decay = static_cast<float>(1 - p.lr * p.weight_decay),
+              .step_size = static_cast<float>(p.lr / (1 - std::pow(p.beta1, t))),
+              .v_correction = static_cast<float>(1 / (1 - std::pow(p.beta2, t))),
+              .gradient_scale = static_cast<float>(p.gradient_scale),
+              .rounding_key = rounding_key(p.rounding_seed, slot)};
+          kernel.adamw(rows + slot * W, row_of(state.master, slot), row_of(state.exp_avg, slot),
+                       row_of(state.exp_avg_sq, slot), row_gradient, W, step);
+        },
+        [&](std::int64_t u) { prefetch_row(rows, state, slots[u], W); });
   });
 }
 
@@ -89,14 +103,17 @@ void update_sgd(at::Tensor& values, RowState& state, const GroupedGradient& grad
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
-    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
-      const std::int64_t slot = slots[u];
-      const kernels::SgdStep step{.decay = static_cast<float>(1 - p.lr * p.weight_decay),
-                                  .lr = static_cast<float>(p.lr),
-                                  .gradient_scale = static_cast<float>(p.gradient_scale),
-                                  .rounding_key = rounding_key(p.rounding_seed, slot)};
-      kernel.sgd(rows + slot * W, row_of(state.master, slot), row_gradient, W, step);
-    });
+    ops::for_each_row(
+        gradient, W,
+        [&](std::int64_t u, const float* row_gradient) {
+          const std::int64_t slot = slots[u];
+          const kernels::SgdStep step{.decay = static_cast<float>(1 - p.lr * p.weight_decay),
+                                      .lr = static_cast<float>(p.lr),
+                                      .gradient_scale = static_cast<float>(p.gradient_scale),
+                                      .rounding_key = rounding_key(p.rounding_seed, slot)};
+          kernel.sgd(rows + slot * W, row_of(state.master, slot), row_gradient, W, step);
+        },
+        [&](std::int64_t u) { prefetch_row(rows, state, slots[u], W); });
   });
 }
 

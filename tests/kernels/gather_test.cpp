@@ -28,9 +28,10 @@ void expect_gather_is_the_plain_sum(const Kernels& kernel) {
       const std::vector<float> weights = normal(count, 2), before = normal(width, 3);
       const std::vector<std::int64_t> ids = some_ids(count);
       std::vector<float> out(static_cast<std::size_t>(width)), added = before;
-      kernel.rows<Row>().gather(values.data(), stride, ids.data(), weights.data(), count, width,
+      const RowSpan span{stride, width, 0, width};
+      kernel.rows<Row>().gather(values.data(), span, ids.data(), weights.data(), count, 0,
                                 out.data());
-      kernel.rows<Row>().gather_add(values.data(), stride, ids.data(), weights.data(), count, width,
+      kernel.rows<Row>().gather_add(values.data(), span, ids.data(), weights.data(), count, 0,
                                     added.data());
       for (std::int64_t c = 0; c < width; ++c) {
         double sum = 0, size = 0;
@@ -59,12 +60,13 @@ TEST_P(Gather, IsThePlainSumAroundTheVectorWidth) {
 template <class Row>
 void expect_dots_are_plain(const Kernels& kernel) {
   for (std::int64_t width : kWidths) {
-    for (std::int64_t count : {0, 1, 20}) {
+    for (std::int64_t count : {0, 1, 20, 23}) {
       const auto values = rows<Row>(kRows * width, 4);
       const std::vector<float> x = normal(width, 5);
       const std::vector<std::int64_t> ids = some_ids(count);
       std::vector<float> out(static_cast<std::size_t>(count), 99);
-      kernel.rows<Row>().dots(values.data(), width, ids.data(), count, width, x.data(), out.data());
+      kernel.rows<Row>().dots(values.data(), {width, width, 0, width}, ids.data(), count, 0,
+                              x.data(), out.data());
       for (std::size_t i = 0; i < ids.size(); ++i) {
         double sum = 0, size = 0;
         for (std::int64_t c = 0; c < width; ++c) {
@@ -89,10 +91,38 @@ TEST_P(Gather, AColumnHasTheSameBitsInARowOfAnyWidth) {
   const std::vector<float> weights = normal(count, 2), values = normal(kRows * 300, 1);
   const std::vector<std::int64_t> ids = some_ids(count);
   std::vector<float> whole(300), part(17);
-  kernel().f32.gather(values.data(), 300, ids.data(), weights.data(), count, 300, whole.data());
-  kernel().f32.gather(values.data() + 131, 300, ids.data(), weights.data(), count, 17, part.data());
+  kernel().f32.gather(values.data(), {300, 300, 0, 300}, ids.data(), weights.data(), count, 0,
+                      whole.data());
+  kernel().f32.gather(values.data(), {300, 300, 131, 17}, ids.data(), weights.data(), count, 0,
+                      part.data());
   for (std::size_t c = 0; c < part.size(); ++c) {
     EXPECT_EQ(std::bit_cast<std::uint32_t>(part[c]), std::bit_cast<std::uint32_t>(whole[131 + c]));
+  }
+}
+
+TEST_P(Gather, RowsThatFollowChangeNothing) {
+  const std::vector<float> weights = normal(100, 2), values = normal(kRows * 100, 1);
+  const std::vector<std::int64_t> ids = some_ids(100);
+  const RowSpan span{100, 100, 0, 100};
+  std::vector<float> alone(100), with(100), dots_alone(30), dots_with(30);
+  kernel().f32.gather(values.data(), span, ids.data(), weights.data(), 30, 0, alone.data());
+  kernel().f32.gather(values.data(), span, ids.data(), weights.data(), 30, 70, with.data());
+  EXPECT_EQ(alone, with);
+  kernel().f32.dots(values.data(), span, ids.data(), 30, 0, values.data(), dots_alone.data());
+  kernel().f32.dots(values.data(), span, ids.data(), 30, 70, values.data(), dots_with.data());
+  EXPECT_EQ(dots_alone, dots_with);
+}
+
+TEST_P(Gather, ADotDependsOnItsRowAlone) {
+  const std::vector<float> values = normal(kRows * 100, 1), x = normal(100, 3);
+  const std::vector<std::int64_t> ids = some_ids(23);
+  const RowSpan span{100, 100, 0, 100};
+  std::vector<float> together(23);
+  kernel().f32.dots(values.data(), span, ids.data(), 23, 0, x.data(), together.data());
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    float alone = 0;
+    kernel().f32.dots(values.data(), span, ids.data() + i, 1, 0, x.data(), &alone);
+    EXPECT_EQ(alone, together[i]) << i;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -142,8 +143,9 @@ void expect_combine(const Kernels& kernel, const std::vector<float>& r, const st
   Cells got{std::vector<float>(static_cast<std::size_t>(k)),
             std::vector<std::int64_t>(static_cast<std::size_t>(k))};
   std::vector<Line> scratch(combine_scratch_bytes(k) / 64 + 1);
+  const std::vector<std::uint32_t> plan = combine_plan(k);
   kernel.combine(rows.best.data(), rows.index.data(), columns.best.data(), columns.index.data(), k,
-                 got.scores.data(), got.slots.data(), scratch.data());
+                 plan.data(), got.scores.data(), got.slots.data(), scratch.data());
   const Cells wanted = plain_combine(in_order(r), in_order(c), k);
   ASSERT_EQ(got.slots, wanted.slots) << what << " n " << r.size() << " k " << k;
   for (std::size_t i = 0; i < got.scores.size(); ++i) {
@@ -183,6 +185,50 @@ TEST_P(Lookup, CombineOrdersNanAndInfinity) {
     expect_combine(kernel(), high, plain, k, "inf in rows");
     expect_combine(kernel(), std::vector<float>(5, -kInfinity), plain, k, "rows all -inf");
   }
+}
+
+TEST_P(Lookup, CombineHoldsWhereTheSumsAreTooManyToBeRanked) {
+  for (std::int64_t n : {100, 150, 300}) {
+    const std::vector<float> r = normal(n, 1), c = normal(n, 2);
+    const std::vector<float> equal(static_cast<std::size_t>(n), 0.25F);
+    for (std::int64_t k : {64, 65, 100, 128, 129, 300}) {
+      if (k > n) continue;
+      expect_combine(kernel(), r, c, k, "random");
+      expect_combine(kernel(), equal, r, k, "equal rows");
+    }
+  }
+}
+
+TEST_P(Lookup, SoftmaxIsThatOfFloat64) {
+  for (std::int64_t k : {1, 3, 4, 8, 15, 32, 33, 100}) {
+    std::vector<float> scores = normal(k, 5), got(static_cast<std::size_t>(k));
+    for (float& x : scores) x *= 10;
+    std::sort(scores.begin(), scores.end(), std::greater<>());
+    kernel().softmax(scores.data(), k, got.data());
+    double total = 0;
+    for (float x : scores) total += std::exp(static_cast<double>(x) - scores[0]);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const double below = static_cast<double>(scores[0]) - scores[i];
+      const double wanted = std::exp(-below) / total;
+      // The difference is rounded to float32, and its error is one of exp's in proportion.
+      ASSERT_NEAR(got[i], wanted, (1e-6 + 6e-8 * below) * wanted) << "k " << k;
+    }
+    kernel().softmax(scores.data(), k, scores.data());
+    EXPECT_EQ(scores, got) << "in place";
+  }
+}
+
+TEST_P(Lookup, SoftmaxShowsNanAndInfinityAndForgetsTheWorst) {
+  std::vector<float> got(9);
+  for (float first : {kNan, kInfinity}) {
+    const std::vector<float> scores{first, 5, 4, 3, 2, 1, 0, -1, -kInfinity};
+    kernel().softmax(scores.data(), 9, got.data());
+    for (float x : got) EXPECT_TRUE(std::isnan(x)) << first;
+  }
+  const std::vector<float> scores{3, 2, -1000, -2000, -kInfinity};
+  kernel().softmax(scores.data(), 5, got.data());
+  EXPECT_NEAR(got[0] + got[1], 1, 1e-6);
+  for (std::size_t i : {2U, 3U, 4U}) EXPECT_LT(got[i], 1e-37F);
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, Lookup,

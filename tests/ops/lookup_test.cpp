@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <limits>
+
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/op_testing.h"
@@ -170,6 +173,72 @@ TEST(Slots, ShellNumberingSurvivesGrowth) {
   }
   EXPECT_EQ(slot_of(0, 1), 1);  // m*m + m + i - j
   EXPECT_EQ(slot_of(1, 0), 3);
+}
+
+TEST(LookupSoftmax, IsSoftmaxOfTheLookupForwardAndBackward) {
+  for (const auto& [T, H, d, n, k] : kShapes) {
+    at::Tensor query = normal({T, H, d}, 3).requires_grad_();
+    at::Tensor keys = normal({H, 2, n, d / 2}, 4).requires_grad_();
+    at::Tensor query2 = query.detach().clone().requires_grad_();
+    at::Tensor keys2 = keys.detach().clone().requires_grad_();
+    const at::Tensor grad = normal({T, H, k}, 5);
+    const auto [slots, weights] = lookup_softmax(query, keys, k);
+    const auto [slots2, scores2] = lookup(query2, keys2, k);
+    const at::Tensor weights2 = torch::softmax(scores2, -1);
+    EXPECT_TRUE(torch::equal(slots, slots2));
+    expect_near(weights, weights2, 1e-5);  // scores of up to 100 cost exp as many roundings
+    weights.backward(grad);
+    weights2.backward(grad);
+    expect_near(query.grad(), query2.grad(), testing::sum_tolerance(k, 200));
+    expect_near(keys.grad(), keys2.grad(), testing::sum_tolerance(T * k, 200));
+  }
+}
+
+// Whether two lists of slots are those of the same best k where scores that differ by rounding
+// alone may change places.
+void expect_same_choice(const at::Tensor& slots, const at::Tensor& weights,
+                        const at::Tensor& wanted_slots, const at::Tensor& wanted) {
+  expect_near(weights, wanted, 2e-5);
+  const at::Tensor differs = slots != wanted_slots;
+  if (!differs.any().item<bool>()) return;
+  const at::Tensor gap = (weights - wanted).abs().masked_select(differs);
+  EXPECT_LE(gap.max().item<double>(), 2e-5);
+  EXPECT_LE(differs.sum().item<std::int64_t>(), slots.numel() / 50 + 1);
+}
+
+TEST(PackedKeys, FindTheSameSlotsAsTheLookup) {
+  for (const auto& [T, H, d, n, k] : kShapes) {
+    const at::Tensor query = normal({T, H, d}, 1) / std::sqrt(static_cast<double>(d));
+    const at::Tensor keys = normal({H, 2, n, d / 2}, 2);
+    const auto [slots, weights] = lookup_softmax(query, pack_keys(keys), k);
+    const auto [wanted_slots, wanted] = lookup_softmax(query, keys, k);
+    expect_same_choice(slots, weights, wanted_slots, wanted);
+  }
+}
+
+TEST(PackedKeys, AreExactWhereTheirEightBitsSeeNothing) {
+  // One huge entry a key, where the query is zero, leaves nothing of the others in eight bits.
+  const std::int64_t n = 300, half = 32;
+  at::Tensor keys = normal({2, 2, n, half}, 2);
+  keys.select(3, 0).fill_(1e4);
+  at::Tensor query = normal({5, 2, 2 * half}, 1);
+  query.view({5, 2, 2, half}).select(3, 0).zero_();
+  const auto [slots, weights] = lookup_softmax(query, pack_keys(keys), 16);
+  const auto [wanted_slots, wanted] = lookup_softmax(query, keys, 16);
+  expect_same_choice(slots, weights, wanted_slots, wanted);
+}
+
+TEST(PackedKeys, EqualKeysAreFoundInTheirOrderAndNanIsShown) {
+  const at::Tensor keys = torch::ones({1, 2, 50, 8});
+  at::Tensor query = torch::ones({1, 1, 16});
+  const PackedKeys packed = pack_keys(keys);
+  EXPECT_TRUE(torch::equal(std::get<0>(lookup_softmax(query, packed, 20)),
+                           std::get<0>(lookup_softmax(query, keys, 20))));
+  query[0][0][3] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::get<1>(lookup_softmax(query, packed, 20)).isnan().all().item<bool>());
+  EXPECT_THROW(pack_keys(keys / 0), c10::ValueError);
+  EXPECT_THROW(lookup_softmax(query, packed, 51), c10::ValueError);
+  EXPECT_EQ(std::get<0>(lookup_softmax(torch::ones({0, 1, 16}), packed, 20)).size(0), 0);
 }
 
 }  // namespace

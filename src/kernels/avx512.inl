@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vec of AVX-512 F, BW, VL and DQ, and what is written over it. Included by one file for each set
+// of flags; everything is local to that file, so no other code can be linked to it by accident.
+
+constexpr std::int64_t kWidth = 16;
+using Vec = __m512;
+
+#include "vec_bits.inl"
+
+__mmask16 lanes_below(std::int64_t n) { return static_cast<__mmask16>((1U << n) - 1U); }
+
+Vec zero() { return _mm512_setzero_ps(); }
+Vec broadcast(float x) { return _mm512_set1_ps(x); }
+Vec load(const float* p) { return _mm512_loadu_ps(p); }
+Vec load(const float* p, std::int64_t n) { return _mm512_maskz_loadu_ps(lanes_below(n), p); }
+Vec widen(__m256i half) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+Vec load(const BFloat16* p) {
+  return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+Vec load(const BFloat16* p, std::int64_t n) {
+  return widen(_mm256_maskz_loadu_epi16(lanes_below(n), p));
+}
+Vec load(const Int8* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+}
+Vec load(const Int8* p, std::int64_t n) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes_below(n), p)));
+}
+void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
+void store(float* p, Vec v, std::int64_t n) { _mm512_mask_storeu_ps(p, lanes_below(n), v); }
+void store_upper(BFloat16* p, __m512i bits, std::int64_t n) {  // the upper half of each lane
+  _mm512_mask_cvtepi32_storeu_epi16(p, lanes_below(n), _mm512_srli_epi32(bits, 16));
+}
+__m512i set1(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+__m512i rounded_to_nearest(__m512i bits) {
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), set1(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(set1(0x7fffU), odd));
+  const __mmask16 is_nan =
+      _mm512_cmpgt_epi32_mask(_mm512_and_si512(bits, set1(0x7fffffffU)), set1(kExponent));
+  return _mm512_mask_or_epi32(rounded, is_nan, bits, set1(kQuiet));
+}
+void store_nearest(BFloat16* p, Vec v, std::int64_t n) {
+  store_upper(p, rounded_to_nearest(_mm512_castps_si512(v)), n);
+}
+__m512i hash(__m512i x) {
+  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+  x = _mm512_mullo_epi32(x, set1(0x85ebca6bU));
+  x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 13));
+  x = _mm512_mullo_epi32(x, set1(0xc2b2ae35U));
+  return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
+}
+void store_stochastic(BFloat16* p, Vec v, std::int64_t n, std::uint32_t key) {
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i columns = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i noise = _mm512_and_si512(hash(_mm512_add_epi32(set1(key), columns)), set1(0xffffU));
+  const __mmask16 is_special =
+      _mm512_cmpeq_epi32_mask(_mm512_and_si512(bits, set1(kExponent)), set1(kExponent));
+  store_upper(
+      p, _mm512_mask_mov_epi32(_mm512_add_epi32(bits, noise), is_special, rounded_to_nearest(bits)),
+      n);
+}
+Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
+Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // b where one is NaN
+// a * 2^n, where t = n + 1.5 * 2^23: n stands in the low bits of t.
+Vec times_power(Vec a, Vec t) {
+  return _mm512_castsi512_ps(
+      _mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
+}
+float sum(Vec a) { return _mm512_reduce_add_ps(a); }
+// A bit a lane that is not below `bound`; NaN is not.
+std::uint32_t not_less(Vec a, float bound) {
+  return _mm512_cmp_ps_mask(a, broadcast(bound), _CMP_NLT_UQ);
+}
+
+// The sum of products of 8-bit numbers that screen.inl takes: 64 columns at a time.
+struct Screen {
+  static constexpr std::int64_t kColumns = 64;
+  __m512i sum = _mm512_setzero_si512();
+#if defined(__AVX512VNNI__)
+  // Rows become unsigned, as the instruction wants them, by adding 128 to each number: 128 times
+  // the sum of the query is taken off again.
+  struct Query {
+    __m512i numbers, minus;
+  };
+  static __m512i offset() { return _mm512_set1_epi8(static_cast<char>(0x80)); }
+  static Query query(const std::int8_t* p) {
+    const __m512i numbers = _mm512_loadu_si512(p), none = _mm512_setzero_si512();
+    return {numbers, _mm512_sub_epi32(none, _mm512_dpbusd_epi32(none, offset(), numbers))};
+  }
+  void add(const Query& query, const Int8* row, std::int64_t n) {
+    const __mmask64 lanes = n < 64 ? (__mmask64{1} << n) - 1 : ~__mmask64{0};
+    const __m512i numbers = _mm512_xor_si512(_mm512_maskz_loadu_epi8(lanes, row), offset());
+    sum = _mm512_dpbusd_epi32(_mm512_add_epi32(sum, query.minus), numbers, query.numbers);
+  }
+#else
+  struct Query {
+    __m512i low, high;
+  };
+  static __m512i widen8(__m256i bytes) { return _mm512_cvtepi8_epi16(bytes); }
+  static Query query(const std::int8_t* p) {
+    const auto* half = reinterpret_cast<const __m256i*>(p);
+    return {widen8(_mm256_loadu_si256(half)), widen8(_mm256_loadu_si256(half + 1))};
+  }
+  void add(const Query& query, const Int8* row, std::int64_t n) {
+    const __mmask64 lanes = n < 64 ? (__mmask64{1} << n) - 1 : ~__mmask64{0};
+    const __m512i bytes = _mm512_maskz_loadu_epi8(lanes, row);
+    sum =
+        _mm512_add_epi32(sum, _mm512_madd_epi16(query.low, widen8(_mm512_castsi512_si256(bytes))));
+    sum = _mm512_add_epi32(
+        sum, _mm512_madd_epi16(query.high, widen8(_mm512_extracti64x4_epi64(bytes, 1))));
+  }
+#endif
+  std::int32_t total() const { return _mm512_reduce_add_epi32(sum); }
+};
+
+// Whole numbers: those of rank.inl, in the order of the scores they stand for.
+using Ints = __m512i;
+Ints ordered(Vec scores) {
+  const __m512i bits = _mm512_castps_si512(_mm512_add_ps(scores, zero()));  // no negative zero
+  const __m512i key =
+      _mm512_xor_si512(bits, _mm512_and_si512(_mm512_srai_epi32(bits, 31), set1(0x7fffffffU)));
+  const __mmask16 is_nan =
+      _mm512_cmpgt_epi32_mask(_mm512_and_si512(bits, set1(0x7fffffffU)), set1(kExponent));
+  return _mm512_mask_mov_epi32(key, is_nan, set1(0x7fffffffU));
+}
+Ints load_ints(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+void store_ints(std::int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
+Ints broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
+Ints count_if_greater(Ints count, Ints a, Ints b) {  // count + (a > b ? 1 : 0)
+  return _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(a, b), count, set1(1));
+}
+std::int32_t sum_ints(Ints a) { return _mm512_reduce_add_epi32(a); }
+Ints count_if_reached(Ints count, Vec a, Vec bound) {  // count + (a >= bound ? 1 : 0)
+  return _mm512_mask_add_epi32(count, _mm512_cmp_ps_mask(a, bound, _CMP_GE_OQ), count, set1(1));
+}
+
+// Appends the chosen lanes and their index, first + lane; writes whole vectors.
+std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* values,
+                    std::int32_t* index) {
+  const auto mask = static_cast<__mmask16>(lanes);
+  const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  store(values, _mm512_maskz_compress_ps(mask, v));
+  store_ints(index,
+             _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(places, broadcast_int(first))));
+  return __builtin_popcount(lanes);
+}
+
+// Eight floats, and eight words.
+using Oct = __m256;
+using OctBits = __m256i;
+Oct oct_zero() { return _mm256_setzero_ps(); }
+Oct oct_broadcast(float x) { return _mm256_set1_ps(x); }
+Oct oct_load(const float* p) { return _mm256_loadu_ps(p); }
+void oct_store(float* p, Oct v) { _mm256_storeu_ps(p, v); }
+Oct oct_add(Oct a, Oct b) { return _mm256_add_ps(a, b); }
+Oct oct_mul(Oct a, Oct b) { return _mm256_mul_ps(a, b); }
+Oct oct_fma(Oct a, Oct b, Oct c) { return _mm256_fmadd_ps(a, b, c); }
+float oct_sum(Oct a) { return sum(_mm512_zextps256_ps512(a)); }
+Oct oct_load_bfloat16(const Int4* p) {
+  const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+OctBits oct_load_bits(const Int4* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+OctBits oct_and(OctBits a, std::uint32_t mask) {
+  return _mm256_and_si256(a, _mm256_set1_epi32(static_cast<int>(mask)));
+}
+OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
+Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
+
+#include "select.inl"
+
+#include "rank.inl"
+
+#include "gather.inl"
+#include "int4.inl"
+#include "lookup.inl"
+#include "screen.inl"
+#include "update.inl"
+
+#include "table.inl"

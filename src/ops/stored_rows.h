@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "memlayers/config.h"
+
+namespace memlayers::ops {
+
+// A table of rows as it is stored: numbers [S, width], or bytes [S, quantized_row_bytes(type,
+// width)] that hold `width` numbers a row each.
+struct StoredRows {
+  at::Tensor data;
+  RowType type;
+  std::int64_t width;
+};
+
+// The rows of a tensor of float32 or bfloat16, contiguous.
+inline StoredRows stored_rows(const at::Tensor& values) {
+  return {values.contiguous(),
+          values.scalar_type() == at::kFloat ? RowType::kFloat32 : RowType::kBFloat16,
+          values.size(1)};
+}
+
+inline RowType type_of_bits(std::int64_t bits) {
+  return bits == 8 ? RowType::kInt8 : RowType::kInt4;
+}
+inline std::int64_t bits_of_type(RowType type) { return type == RowType::kInt8 ? 8 : 4; }
+
+}  // namespace memlayers::ops

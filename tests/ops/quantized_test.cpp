@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <limits>
+
+#include "memlayers/ops.h"
+#include "ops/backend.h"
+#include "ops/op_testing.h"
+
+namespace memlayers {
+namespace {
+
+using testing::expect_near;
+using testing::normal;
+using testing::random_slots;
+
+constexpr RowType kTypes[] = {RowType::kInt8, RowType::kInt4};
+
+TEST(QuantizedRows, ReadAsTheirAtenTwinReadsThem) {
+  for (RowType type : kTypes) {
+    for (std::int64_t W : {1, 16, 33, 64, 100, 256, 300}) {
+      const at::Tensor rows = quantize_rows(normal({30, W}, 1), type);
+      EXPECT_EQ(rows.size(1), quantized_row_bytes(type, W));
+      EXPECT_TRUE(
+          torch::equal(dequantize_rows(rows, type, W), reference::dequantize_rows(rows, type, W)));
+    }
+  }
+}
+
+TEST(QuantizedRows, AreTheSameFromBfloat16AndForAnyNumberOfThreads) {
+  for (RowType type : kTypes) {
+    const at::Tensor values = normal({3000, 40}, 1).to(torch::kBFloat16);
+    EXPECT_TRUE(
+        torch::equal(quantize_rows(values, type), quantize_rows(values.to(torch::kFloat), type)));
+    testing::expect_same_bits_for_any_threads([&] { return quantize_rows(values, type); });
+  }
+}
+
+TEST(QuantizedRows, AreGatheredAsTheRowsTheyRead) {
+  for (RowType type : kTypes) {
+    for (std::int64_t W : {7, 64, 100, 256}) {
+      for (std::int64_t J : {0, 5, 37}) {
+        const at::Tensor rows = quantize_rows(normal({50, W}, 1), type);
+        const at::Tensor values = dequantize_rows(rows, type, W);
+        const at::Tensor slots = random_slots({9, J}, 50, 3), grad = normal({9, W}, 4);
+        at::Tensor weights = normal({9, J}, 2).requires_grad_();
+        at::Tensor weights2 = weights.detach().clone().requires_grad_();
+        const at::Tensor out = gather_quantized(rows, type, W, slots, weights);
+        const at::Tensor wanted = reference::gather(values, slots, weights2);
+        expect_near(out, wanted, testing::sum_tolerance(J, 60));
+        out.backward(grad);
+        wanted.backward(grad);
+        expect_near(weights.grad(), weights2.grad(), testing::sum_tolerance(W, 60));
+      }
+    }
+  }
+}
+
+TEST(QuantizedRows, AreReadByPeerAsTheRowsTheyRead) {
+  constexpr std::int64_t D = 64, W = 160;
+  for (RowType type : kTypes) {
+    const at::Tensor rows = quantize_rows(normal({50, W}, 1), type);
+    const at::Tensor values = dequantize_rows(rows, type, W);
+    const at::Tensor slots = random_slots({9, 21}, 50, 3), grad = normal({9, W - D}, 4);
+    at::Tensor x = (normal({9, D}, 5) / 8).requires_grad_();
+    at::Tensor weights = normal({9, 21}, 2).requires_grad_();
+    at::Tensor x2 = x.detach().clone().requires_grad_();
+    at::Tensor weights2 = weights.detach().clone().requires_grad_();
+    const at::Tensor out = peer_gather_quantized(rows, type, W, x, slots, weights);
+    const at::Tensor wanted = reference::peer_gather(values, x2, slots, weights2);
+    expect_near(out, wanted, testing::sum_tolerance(W, 100));
+    out.backward(grad);
+    wanted.backward(grad);
+    expect_near(x.grad(), x2.grad(), testing::sum_tolerance(W, 400));
+    expect_near(weights.grad(), weights2.grad(), testing::sum_tolerance(W, 400));
+  }
+}
+
+TEST(QuantizedRows, OnOtherDevicesAreTheSameFormula) {
+  const at::Tensor slots = random_slots({6, 9}, 20, 3), weights = normal({6, 9}, 2);
+  const at::Tensor x = normal({6, 64}, 5) / 8, grad = normal({6, 36}, 4),
+                   wide = normal({6, 100}, 6);
+  for (RowType type : kTypes) {
+    const std::int64_t bits = type == RowType::kInt8 ? 8 : 4;
+    const at::Tensor rows = quantize_rows(normal({20, 100}, 1), type);
+    expect_near(ops::composite::gather_quantized(rows, slots, weights, bits, 100),
+                ops::cpu::gather_quantized(rows, slots, weights, bits, 100), 1e-4);
+    expect_near(ops::composite::gather_quantized_backward_weights(wide, rows, slots, bits, 100),
+                ops::cpu::gather_quantized_backward_weights(wide, rows, slots, bits, 100), 1e-4);
+    expect_near(ops::composite::peer_gather_quantized(rows, x, slots, weights, bits, 100),
+                ops::cpu::peer_gather_quantized(rows, x, slots, weights, bits, 100), 1e-4);
+    const auto [gx, gw] =
+        ops::composite::peer_gather_quantized_backward(grad, rows, x, slots, weights, bits, 100);
+    const auto [gx2, gw2] =
+        ops::cpu::peer_gather_quantized_backward(grad, rows, x, slots, weights, bits, 100);
+    expect_near(gx, gx2, 1e-3);
+    expect_near(gw, gw2, 1e-3);
+  }
+}
+
+TEST(QuantizedRows, RefuseWhatDoesNotFit) {
+  const at::Tensor rows = quantize_rows(normal({10, 70}, 1), RowType::kInt4);
+  const at::Tensor slots = torch::zeros({2, 3}, torch::kLong), weights = normal({2, 3}, 2);
+  EXPECT_THROW(quantize_rows(normal({10, 70}, 1), RowType::kBFloat16), c10::ValueError);
+  EXPECT_THROW(
+      quantize_rows(torch::full({2, 3}, std::numeric_limits<float>::quiet_NaN()), RowType::kInt8),
+      c10::ValueError);
+  EXPECT_THROW(quantize_rows(normal({4}, 1), RowType::kInt8), c10::ValueError);
+  EXPECT_THROW(gather_quantized(rows, RowType::kInt8, 70, slots, weights), c10::ValueError);
+  EXPECT_THROW(gather_quantized(rows, RowType::kInt4, 300, slots, weights), c10::ValueError);
+  EXPECT_THROW(gather_quantized(rows.to(torch::kInt), RowType::kInt4, 70, slots, weights),
+               c10::TypeError);
+  EXPECT_THROW(gather_quantized(rows, RowType::kInt4, 70, slots + 10, weights), c10::IndexError);
+  EXPECT_THROW(peer_gather_quantized(rows, RowType::kInt4, 70, normal({2, 60}, 3), slots, weights),
+               c10::ValueError)
+      << "U must end with a block";
+}
+
+}  // namespace
+}  // namespace memlayers
