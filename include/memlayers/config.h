@@ -96,7 +96,14 @@ struct ModelConfig {
 // best. 24 layers: 5, 11, 17 (counted from 0).
 std::vector<std::int64_t> default_memory_layers(std::int64_t decoder_layers);
 
-enum class PoolOptimizer { kAdamW, kSgd };
+// What the rows that were read in a step get; docs/training.md says which one when.
+enum class PoolOptimizer {
+  kAdamW,           // lazy: rows that were not read stay as they are; t is a row's own count
+  kSgd,             // no state
+  kRowwiseAdamW,    // lazy, one second moment a row; value_beta1 = 0: no first moment either
+  kRowwiseAdagrad,  // one sum of mean squares a row
+  kDenseAdamW,      // AdamW over the whole pool: rows that were not read move on by their momentum
+};
 enum class Schedule { kConstant, kCosine, kLinear };
 enum class DataFormat {
   kAuto,   // by file name: .jsonl / .json is JSONL, else text

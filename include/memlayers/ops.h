@@ -106,12 +106,14 @@ GroupedGradient group(std::vector<FactoredGradient> parts, std::int64_t num_slot
 // Euclidean norm of the whole gradient, summed in float64 in slot order; never materialised.
 double norm(const GroupedGradient& gradient, std::int64_t width);
 
-// What the row optimizer keeps, only for the rows: tensors of as many rows as the pool.
+// What a row optimizer keeps, only for the rows: tables of as many rows as the pool. What an
+// optimizer does not use is undefined.
 struct RowState {
-  at::Tensor exp_avg;     // [S, W] float32
-  at::Tensor exp_avg_sq;  // [S, W] float32
-  at::Tensor steps;       // [S] int32: how often the row was updated
-  at::Tensor master;      // [S, W] float32, or undefined
+  at::Tensor exp_avg;     // [S, W] float32: running mean of the gradient
+  at::Tensor exp_avg_sq;  // [S, W] float32: of its square; [S]: one number a row (row-wise)
+  at::Tensor steps;       // [S] int32: how often the row was updated; dense AdamW: the step that
+                          // the row is current to, 0 for a row that never had a gradient
+  at::Tensor master;      // [S, W] float32: what a bfloat16 row is rounded from
 };
 
 struct RowAdamWParameters {
@@ -125,6 +127,16 @@ struct RowAdamWParameters {
 // count of updates. Rows that are not touched keep their bits, values and state.
 void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                   const RowAdamWParameters& parameters);
+// The same with one second moment a row: v = beta2 v + (1 - beta2) mean over the row of g^2, state
+// exp_avg, exp_avg_sq [S] and steps. With beta1 = 0 there is no exp_avg, and the state is eight
+// bytes a row: v, and the count that its bias correction needs.
+void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
+                          const RowAdamWParameters& parameters);
+// Row-wise Adagrad [Adagrad11], as FBGEMM's EXACT_ROWWISE_ADAGRAD, with decoupled weight decay: v
+// += mean over the row of g^2; row = (1 - lr * weight_decay) * row - lr / (sqrt(v) + eps) * g.
+// State: exp_avg_sq [S]; betas are not used.
+void update_rowwise_adagrad(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
+                            const RowAdamWParameters& parameters);
 // The touched rows become (1 - lr * weight_decay) * values - lr * gradient_scale * gradient.
 void update_sgd(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                 const RowAdamWParameters& parameters);

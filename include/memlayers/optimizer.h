@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,9 +13,16 @@
 
 namespace memlayers {
 
-// The pool's optimizer: AdamW (or SGD) on the rows that were read since the last step, and on no
-// other
-// ("lazy"). Consumes the pool's recorded gradient; state exists for the rows only.
+// The pool's optimizer: one of PoolOptimizer, on the rows that were read since the last step.
+// Consumes the pool's recorded gradient; state exists for the rows only.
+//
+// All kinds but kDenseAdamW are lazy: a row that was not read keeps its bits. kDenseAdamW gives
+// what torch.optim.AdamW over the whole pool gives, up to the bound in docs/math.md, at the cost of
+// the touched rows: the others lag, and catch up with all that they have missed when they are next
+// touched, read by gather() or peer_gather(), or saved (a saved copy catches up, the pool itself
+// does not, so that saving changes no bit of what follows). Whoever reads pool->values itself calls
+// pool->catch_up() first. A pool has one such optimizer at a time; destroying it brings all rows up
+// to date.
 //
 //   RowAdamW optimizer(model->pool(), {.lr = 1e-3});
 //   loss.backward();
@@ -28,21 +36,33 @@ class RowAdamW {
     bool master_rows = false;  // keep a float32 copy of bfloat16 rows; else round stochastically
     std::uint64_t seed = 0;    // of stochastic rounding
   };
+  // Throws ValueError for kDenseAdamW with beta1 > 0.995 sqrt(beta2), eps < 1e-30 or a pool that is
+  // not on the CPU.
   RowAdamW(MemoryPool pool, const Options& options);
+  ~RowAdamW();
+  RowAdamW(const RowAdamW&) = delete;
+  RowAdamW& operator=(const RowAdamW&) = delete;
 
   struct StepResult {
     double gradient_norm = 0;  // before clipping, after `gradient_scale`
     std::int64_t touched_rows = 0;
   };
   // Applies and clears the pool's gradient, scaled by `gradient_scale` and clipped to norm `clip`.
-  // A gradient that is not finite changes nothing; the norm says so.
+  // A gradient that is not finite changes nothing, and the step does not count; the norm says so.
+  // An empty one is a step like any other: to a lazy optimizer nothing, to kDenseAdamW zeros.
+  // kDenseAdamW: throws ValueError unless lr * weight_decay < 1.
   StepResult step(double lr, double gradient_scale = 1, std::optional<double> clip = {});
   // Norm of the pool's gradient now, without applying it.
   double gradient_norm(double gradient_scale = 1);
 
   RowState& state() { return state_; }  // updated in place; replace what it holds to restore a run
   std::int64_t steps() const { return steps_; }
-  void set_steps(std::int64_t steps) { steps_ = steps; }
+  // kDenseAdamW: [n, 2] float64, learning rate and weight decay of the last n steps, those that
+  // rows may still have to catch up with. With state(), the pool's rows and steps(), all that the
+  // next steps depend on, bit for bit.
+  at::Tensor missed_steps() const;
+  // Restores a run; missed_steps only where it was kDenseAdamW's, else all rows count as current.
+  void set_steps(std::int64_t steps, const at::Tensor& missed_steps = {});
   const Options& options() const { return options_; }
 
  private:
@@ -50,6 +70,8 @@ class RowAdamW {
   Options options_;
   RowState state_;
   std::int64_t steps_ = 0;
+  class Lag;
+  std::shared_ptr<Lag> lag_;  // of kDenseAdamW
 };
 
 // AdamW [AdamW19] for everything but the pool: all tensors in one fused call. Weight decay is on

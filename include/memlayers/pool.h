@@ -3,9 +3,11 @@
 
 #include <torch/torch.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,6 +58,24 @@ class MemoryPoolImpl : public torch::nn::Module {
   void set_usage(const at::Tensor& usage);  // [slots] int64
   void reset_usage();
 
+  // An optimizer may let rows lag behind (PoolOptimizer::kDenseAdamW): whoever owes them steps is
+  // asked before they are read. gather() and peer_gather() do so, in training or not, and may then
+  // be called from several threads at once, if the optimizer is not.
+  class Lag {
+   public:
+    virtual ~Lag() = default;
+    // Brings these rows of `values` up to date; int64, each inside the pool, in any number.
+    virtual void catch_up(const at::Tensor& slots) = 0;
+    virtual void catch_up_all() = 0;
+    // Copies rows from `first` on as they would then be; changes nothing.
+    virtual void read(std::int64_t first, std::span<std::byte> out) = 0;
+  };
+  const std::shared_ptr<Lag>& lag() const { return lag_; }  // null: no row lags
+  // One at a time: rows catch up with what the one before owes them.
+  void set_lag(std::shared_ptr<Lag> lag);
+  // Brings all rows up to date: before reading `values` itself while such an optimizer lives.
+  void catch_up();
+
  private:
   struct Record;
   class Gather;
@@ -65,6 +85,7 @@ class MemoryPoolImpl : public torch::nn::Module {
   PoolOptions options_;
   at::Tensor usage_;
   std::shared_ptr<Record> record_;
+  std::shared_ptr<Lag> lag_;
 };
 TORCH_MODULE(MemoryPool);
 

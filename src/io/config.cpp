@@ -64,6 +64,26 @@ void check_rope(const RopeConfig& rope) {
   check_size("[model] rope_original_context", rope.original_context, 1);
 }
 
+// What src/ops/missed_steps.h needs.
+void check_dense_adamw(const TrainStepConfig& train) {
+  constexpr const char* kWhere = " for value_optimizer \"dense_adamw\", got ";
+  const double most = 0.995 * std::sqrt(train.value_beta2);
+  if (train.value_beta1 > most) {
+    throw Error("[train] value_beta1: expected at most 0.995 sqrt(value_beta2) = " + text_of(most) +
+                kWhere + text_of(train.value_beta1));
+  }
+  if (train.value_beta2 == 0) {
+    throw Error(std::string("[train] value_beta2: expected a number above 0") + kWhere + "0");
+  }
+  if (train.value_lr * train.value_weight_decay >= 1) {
+    throw Error("[train] value_weight_decay: expected below 1 / value_lr = " +
+                text_of(1 / train.value_lr) + kWhere + text_of(train.value_weight_decay));
+  }
+  if (train.eps < 1e-30) {
+    throw Error(std::string("[train] eps: expected at least 1e-30") + kWhere + text_of(train.eps));
+  }
+}
+
 }  // namespace
 
 void MemoryConfig::validate_layer(std::int64_t dim) const {
@@ -190,6 +210,7 @@ void TrainConfig::validate() const {
   check_min("[train] sample_every", train.sample_every, 0);
   check_min("[train] keep", train.keep, 1);
   check_min("[train] max_bad_steps", train.max_bad_steps, 1);
+  if (train.value_optimizer == PoolOptimizer::kDenseAdamW) check_dense_adamw(train);
   if (train.master_rows && !(model.memory && model.memory->row_dtype == RowType::kBFloat16)) {
     throw Error(
         "[train] master_rows: expected false unless [memory] row_dtype is \"bfloat16\", got true");

@@ -245,7 +245,8 @@ void add_train_keys(std::vector<ConfigKey>& keys) {
   keys.push_back(key(s, "warmup", "steps of linear warm-up", TRAIN(warmup)));
   keys.push_back(key(s, "weight_decay", "of dense matrices; norms, biases and sub-keys have none",
                      TRAIN(weight_decay)));
-  keys.push_back(key(s, "value_weight_decay", "of pool rows, when they are touched",
+  keys.push_back(key(s, "value_weight_decay",
+                     "of pool rows, when they are touched (dense_adamw: always)",
                      TRAIN(value_weight_decay)));
   keys.push_back(key(s, "beta1", "AdamW, dense: decay of the mean", TRAIN(beta1)));
   keys.push_back(key(s, "beta2", "AdamW, dense: decay of the mean square", TRAIN(beta2)));
@@ -257,8 +258,16 @@ void add_train_keys(std::vector<ConfigKey>& keys) {
   keys.push_back(key(s, "value_clip", "largest norm of the pool's gradient (absent or 0: off)",
                      TRAIN(value_clip)));
   keys.push_back(choice<PoolOptimizer>(
-      s, "value_optimizer", "optimizer of the pool's rows",
-      {{"adamw", PoolOptimizer::kAdamW}, {"sgd", PoolOptimizer::kSgd}}, TRAIN(value_optimizer)));
+      s, "value_optimizer",
+      "optimizer of the pool's rows; state a row of width W: adamw 8 W + 4 bytes, rowwise_adamw "
+      "4 W + 8 (value_beta1 = 0: 8), rowwise_adagrad 4, sgd 0; dense_adamw, 8 W + 4, is AdamW over "
+      "the whole pool, where rows that are not read move on by their momentum",
+      {{"adamw", PoolOptimizer::kAdamW},
+       {"sgd", PoolOptimizer::kSgd},
+       {"rowwise_adamw", PoolOptimizer::kRowwiseAdamW},
+       {"rowwise_adagrad", PoolOptimizer::kRowwiseAdagrad},
+       {"dense_adamw", PoolOptimizer::kDenseAdamW}},
+      TRAIN(value_optimizer)));
   keys.push_back(key(s, "master_rows",
                      "bfloat16 rows: keep a float32 master instead of rounding "
                      "stochastically",

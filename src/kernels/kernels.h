@@ -35,6 +35,31 @@ struct SgdStep {
   std::uint32_t rounding_key;
 };
 
+// One step of a row whose adaptive factor is one number for all columns, which the caller has put
+// into step_size.
+//   m = beta1 m + (1 - beta1) * gradient_scale * gradient;  row = decay * row - step_size * m
+struct MomentumStep {
+  float beta1, decay, step_size, gradient_scale;
+  std::uint32_t rounding_key;
+};
+
+// All AdamW steps that a row has missed, in which its gradient was zero, at once; where the numbers
+// come from, and what they leave out: src/ops/missed_steps.h.
+//   d_j = 1 / (1 + sqrt(v) * groups[j].inverse_eps)
+//   row = decay * (row - m * sum over groups j and k < kTerms of groups[j].c[k] * d_j^(k + 1))
+//   m = m_decay * m;  v = v_decay * v
+struct CatchUpStep {
+  static constexpr int kTerms = 8;
+  struct Group {
+    float inverse_eps;
+    float c[kTerms];
+  };
+  const Group* groups;
+  std::int64_t num_groups;
+  float decay, m_decay, v_decay;
+  std::uint32_t rounding_key;
+};
+
 // bfloat16 rows without a master copy are rounded stochastically: with h = hash32(rounding_key +
 // column), the upper half of (bits of x) + (h & 0xffff) is kept (NaN and infinity stay what they
 // are), so that the expectation of the rounded value is x. hash32 is the finalizer of MurmurHash3.
@@ -87,6 +112,10 @@ struct RowKernels : ReadKernels<Row> {
                 std::int64_t width, const AdamWStep& step) noexcept;
   void (*sgd)(Row* row, float* master, const float* gradient, std::int64_t width,
               const SgdStep& step) noexcept;
+  void (*momentum)(Row* row, float* master, float* m, const float* gradient, std::int64_t width,
+                   const MomentumStep& step) noexcept;
+  void (*catch_up)(Row* row, float* master, float* m, float* v, std::int64_t width,
+                   const CatchUpStep& step) noexcept;
 };
 
 constexpr std::int64_t kScreenColumns = 64;

@@ -56,3 +56,39 @@ void sgd(Row* row, float* master, const float* gradient, std::int64_t width,
     write(row, master, c, n, x, step.rounding_key);
   });
 }
+
+template <class Row>
+void momentum(Row* row, float* master, float* m, const float* gradient, std::int64_t width,
+              const MomentumStep& step) noexcept {
+  const Vec beta1 = broadcast(step.beta1), decay = broadcast(step.decay);
+  const Vec rest1 = broadcast((1 - step.beta1) * step.gradient_scale);
+  const Vec size = broadcast(step.step_size);
+  for_columns(width, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+    const Vec new_m = fma(beta1, load(m + c, n), mul(rest1, load(gradient + c, n)));
+    store(m + c, new_m, n);
+    const Vec old = master != nullptr ? load(master + c, n) : load(row + c, n);
+    write(row, master, c, n, sub(mul(decay, old), mul(size, new_m)), step.rounding_key);
+  });
+}
+
+template <class Row>
+void catch_up(Row* row, float* master, float* m, float* v, std::int64_t width,
+              const CatchUpStep& step) noexcept {
+  const Vec decay = broadcast(step.decay), one = broadcast(1);
+  const Vec m_decay = broadcast(step.m_decay), v_decay = broadcast(step.v_decay);
+  for_columns(width, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+    const Vec old_m = load(m + c, n), old_v = load(v + c, n), root = sqrt(old_v);
+    Vec moved = zero();
+    for (std::int64_t j = 0; j < step.num_groups; ++j) {
+      const CatchUpStep::Group& group = step.groups[j];
+      const Vec d = div(one, fma(root, broadcast(group.inverse_eps), one));
+      Vec sum = broadcast(group.c[CatchUpStep::kTerms - 1]);
+      for (int k = CatchUpStep::kTerms - 2; k >= 0; --k) sum = fma(sum, d, broadcast(group.c[k]));
+      moved = fma(sum, d, moved);
+    }
+    store(m + c, mul(m_decay, old_m), n);
+    store(v + c, mul(v_decay, old_v), n);
+    const Vec old = master != nullptr ? load(master + c, n) : load(row + c, n);
+    write(row, master, c, n, mul(decay, sub(old, mul(old_m, moved))), step.rounding_key);
+  });
+}

@@ -151,10 +151,20 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
                   " by the model's configuration, got " + c10::toString(values.scalar_type()));
     }
     io::make_folders(fs, folder);
-    pool::write_chunks(
-        fs, folder, "chunk",
-        {bytes_of(values).data(), memory->slots(), memory->width(), memory->options().row_dtype},
-        memory->id, 0);
+    if (const auto lag = memory->lag(); lag != nullptr) {
+      // A copy catches up: that a model is saved makes no difference to the bits of its training.
+      pool::write_chunks(
+          fs, folder, "chunk",
+          pool::RowsSource{
+              [&](std::int64_t first, std::span<std::byte> out) { lag->read(first, out); },
+              memory->slots(), memory->width(), memory->options().row_dtype},
+          memory->id, 0);
+    } else {
+      pool::write_chunks(fs, folder, "chunk",
+                         pool::RowsView{bytes_of(values).data(), memory->slots(), memory->width(),
+                                        memory->options().row_dtype},
+                         memory->id, 0);
+    }
   }
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
 }

@@ -156,6 +156,7 @@ MemoryPoolImpl::MemoryPoolImpl(const PoolOptions& options)
 
 at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& weights) {
   ops::check_gather("MemoryPool::gather", values, slots, weights);
+  if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
   return Gather::apply(values, slots, weights, record_);
 }
@@ -163,6 +164,7 @@ at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& wei
 at::Tensor MemoryPoolImpl::peer_gather(const at::Tensor& x, const at::Tensor& slots,
                                        const at::Tensor& weights) {
   ops::check_peer_gather("MemoryPool::peer_gather", values, x, slots, weights);
+  if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
   return PeerGather::apply(values, x, slots, weights, record_);
 }
@@ -199,6 +201,15 @@ void MemoryPoolImpl::set_usage(const at::Tensor& usage) {
                     "MemoryPool::set_usage: expected [", slots(), "], got ", usage.sizes());
   ops::check_type("MemoryPool::set_usage", "usage", usage, {torch::kLong});
   usage_ = usage.to(torch::kCPU).contiguous().clone();
+}
+
+void MemoryPoolImpl::set_lag(std::shared_ptr<Lag> lag) {
+  const std::shared_ptr<Lag> before = std::exchange(lag_, std::move(lag));
+  if (before != nullptr) before->catch_up_all();
+}
+
+void MemoryPoolImpl::catch_up() {
+  if (lag_ != nullptr) lag_->catch_up_all();
 }
 
 void MemoryPoolImpl::reset_usage() { usage_ = torch::zeros({slots()}, torch::kLong); }

@@ -96,6 +96,58 @@ struct Digest {
   XXH3_state_t* state;
 };
 
+// One chunk file for each range of rows; rows_of(first, count) gives its rows, contiguous, valid
+// until the next call.
+template <class Rows>
+void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_view stem,
+                     const PoolInfo& info, const Rows& rows_of) {
+  const std::int64_t row_bytes = info.width * element_size(info.type);
+  const std::int64_t stride = stride_bytes(info.width, info.type);
+  const std::int64_t rows_a_chunk = std::max<std::int64_t>(1, kChunkBytes / stride);
+  std::vector<std::byte> padded;
+  for (std::int64_t first = 0, i = 0; first < info.rows; first += rows_a_chunk, ++i) {
+    const std::int64_t count = std::min(rows_a_chunk, info.rows - first);
+    std::span<const std::byte> data = rows_of(first, count);
+    if (stride != row_bytes) {
+      padded.assign(static_cast<std::size_t>(count * stride), std::byte{0});
+      for (std::int64_t row = 0; row < count; ++row) {
+        std::memcpy(padded.data() + row * stride, data.data() + row * row_bytes,
+                    static_cast<std::size_t>(row_bytes));
+      }
+      data = padded;
+    }
+    std::vector<std::uint64_t> checksums;
+    for (std::size_t at = 0; at < data.size(); at += kBlockBytes) {
+      checksums.push_back(
+          io::xxh3(data.subspan(at, std::min<std::size_t>(kBlockBytes, data.size() - at))));
+    }
+    std::map<std::string, std::string> metadata{{"format", "memlayers-chunk"},
+                                                {"version", "1"},
+                                                {"features", "0"},
+                                                {"byte_order", "little"},
+                                                {"pool", info.id},
+                                                {"generation", std::to_string(info.generation)},
+                                                {"first_row", std::to_string(first)},
+                                                {"rows", std::to_string(count)},
+                                                {"total_rows", std::to_string(info.rows)},
+                                                {"width", std::to_string(info.width)},
+                                                {"dtype", type_name(info.type)},
+                                                {"digest", digest_of(checksums)}};
+    const std::string header = header_text(metadata);
+    metadata["header_xxh3"] = io::xxh3_hex(std::as_bytes(std::span(header)));
+    const std::string name = std::string(stem) + "-" + std::to_string(i) + "-" +
+                             std::to_string(info.generation) + ".safetensors";
+    io::write_safetensors(
+        fs, io::join(folder, name),
+        {{"rows", element_type(info.type), {count, stride / element_size(info.type)}, data},
+         {"xxh3",
+          io::ElementType::kU64,
+          {static_cast<std::int64_t>(checksums.size())},
+          std::as_bytes(std::span(checksums))}},
+        metadata, kPage);
+  }
+}
+
 }  // namespace
 
 std::string new_pool_id() {
@@ -115,51 +167,23 @@ std::string new_pool_id() {
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsView& rows, const std::string& pool_id, std::uint64_t generation) {
   const std::int64_t row_bytes = rows.width * element_size(rows.type);
-  const std::int64_t stride = stride_bytes(rows.width, rows.type);
-  const std::int64_t rows_a_chunk = std::max<std::int64_t>(1, kChunkBytes / stride);
-  std::vector<std::byte> padded;
-  for (std::int64_t first = 0, i = 0; first < rows.rows; first += rows_a_chunk, ++i) {
-    const std::int64_t count = std::min(rows_a_chunk, rows.rows - first);
-    const auto chunk_bytes = static_cast<std::size_t>(count * stride);
-    std::span<const std::byte> data{rows.data + first * row_bytes, chunk_bytes};
-    if (stride != row_bytes) {
-      padded.assign(chunk_bytes, std::byte{0});
-      for (std::int64_t row = 0; row < count; ++row) {
-        std::memcpy(padded.data() + row * stride, rows.data + (first + row) * row_bytes,
-                    static_cast<std::size_t>(row_bytes));
-      }
-      data = padded;
-    }
-    std::vector<std::uint64_t> checksums;
-    for (std::size_t at = 0; at < chunk_bytes; at += kBlockBytes) {
-      checksums.push_back(
-          io::xxh3(data.subspan(at, std::min<std::size_t>(kBlockBytes, chunk_bytes - at))));
-    }
-    std::map<std::string, std::string> metadata{{"format", "memlayers-chunk"},
-                                                {"version", "1"},
-                                                {"features", "0"},
-                                                {"byte_order", "little"},
-                                                {"pool", pool_id},
-                                                {"generation", std::to_string(generation)},
-                                                {"first_row", std::to_string(first)},
-                                                {"rows", std::to_string(count)},
-                                                {"total_rows", std::to_string(rows.rows)},
-                                                {"width", std::to_string(rows.width)},
-                                                {"dtype", type_name(rows.type)},
-                                                {"digest", digest_of(checksums)}};
-    const std::string header = header_text(metadata);
-    metadata["header_xxh3"] = io::xxh3_hex(std::as_bytes(std::span(header)));
-    const std::string name = std::string(stem) + "-" + std::to_string(i) + "-" +
-                             std::to_string(generation) + ".safetensors";
-    io::write_safetensors(
-        fs, io::join(folder, name),
-        {{"rows", element_type(rows.type), {count, stride / element_size(rows.type)}, data},
-         {"xxh3",
-          io::ElementType::kU64,
-          {static_cast<std::int64_t>(checksums.size())},
-          std::as_bytes(std::span(checksums))}},
-        metadata, kPage);
-  }
+  write_chunks_of(fs, folder, stem, {pool_id, rows.rows, rows.width, rows.type, generation},
+                  [&](std::int64_t first, std::int64_t count) {
+                    return std::span(rows.data + first * row_bytes,
+                                     static_cast<std::size_t>(count * row_bytes));
+                  });
+}
+
+void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
+                  const RowsSource& source, const std::string& pool_id, std::uint64_t generation) {
+  const std::int64_t row_bytes = source.width * element_size(source.type);
+  std::vector<std::byte> buffer;
+  write_chunks_of(fs, folder, stem, {pool_id, source.rows, source.width, source.type, generation},
+                  [&](std::int64_t first, std::int64_t count) {
+                    buffer.resize(static_cast<std::size_t>(count * row_bytes));
+                    source.read(first, buffer);
+                    return std::span<const std::byte>(buffer);
+                  });
 }
 
 ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,

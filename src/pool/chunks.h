@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,6 +34,16 @@ std::string new_pool_id();  // a random UUID
 // Writes <folder>/<stem>-<i>-<generation>.safetensors, at most 64 MiB of rows each, and syncs them.
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsView& rows, const std::string& pool_id, std::uint64_t generation);
+
+// The same for rows that are not in memory as they are to be written: read(first, out) copies rows
+// from `first` on, as many as fit into out, which holds a chunk at most.
+struct RowsSource {
+  std::function<void(std::int64_t first, std::span<std::byte> out)> read;
+  std::int64_t rows, width;
+  RowType type;
+};
+void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
+                  const RowsSource& source, const std::string& pool_id, std::uint64_t generation);
 
 // The chunks of one table. Everything but the rows' own checksums is checked by open(); a missing,
 // doubled, cut or swapped chunk is an Error that names it.

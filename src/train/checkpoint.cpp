@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "io/config_keys.h"
 #include "io/folder.h"
 #include "io/safetensors.h"
 #include "memlayers/error.h"
@@ -27,6 +29,10 @@ io::ElementType element_type(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
       return io::ElementType::kF32;
+    case at::kDouble:
+      return io::ElementType::kF64;
+    case at::kBFloat16:
+      return io::ElementType::kBF16;
     case at::kInt:
       return io::ElementType::kI32;
     case at::kLong:
@@ -40,7 +46,8 @@ io::ElementType element_type(const at::Tensor& tensor) {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-void write_tensors(io::FileSystem& files, const std::string& path, const NamedTensors& tensors) {
+void write_tensors(io::FileSystem& files, const std::string& path, const NamedTensors& tensors,
+                   const std::map<std::string, std::string>& metadata = {}) {
   std::vector<io::TensorToWrite> parts;
   for (const auto& [name, tensor] : tensors) {
     TORCH_CHECK_VALUE(tensor.is_contiguous(), "checkpoint: expected ", name, " to be contiguous");
@@ -50,7 +57,7 @@ void write_tensors(io::FileSystem& files, const std::string& path, const NamedTe
                      .bytes = {static_cast<const std::byte*>(tensor.const_data_ptr()),
                                static_cast<std::size_t>(tensor.nbytes())}});
   }
-  io::write_safetensors(files, path, parts);
+  io::write_safetensors(files, path, parts, metadata);
 }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {
@@ -62,14 +69,13 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
 }
 
 // Fills the tensors with what the file holds under their names.
-void read_tensors(io::FileSystem& files, const std::string& path, const NamedTensors& tensors) {
-  const io::SafetensorsFile file = io::SafetensorsFile::open(files, path);
+void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors) {
   for (const auto& [name, tensor] : tensors) {
     const io::TensorView& view = file.at(name);
     if (view.type != element_type(tensor) || view.shape != tensor.sizes().vec()) {
-      throw Error(path + ": tensor " + name + " is " + std::string(io::element_name(view.type)) +
-                  " " + shape_text(view.shape) + ", expected " +
-                  std::string(io::element_name(element_type(tensor))) + " " +
+      throw Error(file.path() + ": tensor " + name + " is " +
+                  std::string(io::element_name(view.type)) + " " + shape_text(view.shape) +
+                  ", expected " + std::string(io::element_name(element_type(tensor))) + " " +
                   shape_text(tensor.sizes().vec()) + ": a checkpoint of another shape");
     }
     if (tensor.nbytes() > 0) {
@@ -78,15 +84,75 @@ void read_tensors(io::FileSystem& files, const std::string& path, const NamedTen
   }
 }
 
-NamedTensors row_tensors(RowAdamW& rows, const at::Tensor& usage) {
+// The name of a run's row optimizer in its configuration, kept in the file: the states of two
+// optimizers may have the same shapes.
+std::string optimizer_name(PoolOptimizer kind) {
+  TrainConfig config;
+  config.train.value_optimizer = kind;
+  for (const io::ConfigKey& key : io::config_keys()) {
+    if (key.name == "value_optimizer") return std::get<std::string>(key.get(config));
+  }
+  return "";
+}
+
+constexpr const char* kOptimizer = "optimizer";       // metadata
+constexpr const char* kMissedSteps = "missed_steps";  // tensor of the dense AdamW's alone
+
+bool lags(const RowAdamW& rows) { return rows.options().kind == PoolOptimizer::kDenseAdamW; }
+
+// All but what has another shape in every checkpoint.
+NamedTensors row_tensors(RowAdamW& rows, const MemoryPool& pool, const at::Tensor& usage) {
   NamedTensors tensors;
   const RowState& state = rows.state();
   if (state.exp_avg.defined()) tensors.emplace_back("exp_avg", state.exp_avg);
   if (state.exp_avg_sq.defined()) tensors.emplace_back("exp_avg_sq", state.exp_avg_sq);
   if (state.steps.defined()) tensors.emplace_back("steps", state.steps);
   if (state.master.defined()) tensors.emplace_back("master", state.master);
+  // The pool's files hold rows that have caught up; the run goes on from where they lag. A row with
+  // a master copy is that copy, rounded.
+  if (lags(rows) && !state.master.defined()) tensors.emplace_back("rows", pool->values.detach());
   tensors.emplace_back("usage", usage);
   return tensors;
+}
+
+at::Tensor read_missed_steps(const io::SafetensorsFile& file, std::int64_t row_steps) {
+  const io::TensorView& view = file.at(kMissedSteps);
+  if (view.type != io::ElementType::kF64 || view.shape.size() != 2 || view.shape[1] != 2 ||
+      view.shape[0] > row_steps) {
+    throw Error(file.path() + ": tensor " + kMissedSteps + " is " +
+                std::string(io::element_name(view.type)) + " " + shape_text(view.shape) +
+                ", expected F64 [n, 2] with n at most " + std::to_string(row_steps));
+  }
+  at::Tensor steps = at::empty(view.shape, at::kDouble);
+  if (!view.bytes.empty()) {
+    std::memcpy(steps.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  }
+  if (!(steps.prod(1) < 1).all().item<bool>()) {
+    throw Error(file.path() + ": tensor " + kMissedSteps +
+                ": expected learning rates and weight decays with products below 1");
+  }
+  return steps;
+}
+
+void load_rows(io::FileSystem& files, const std::string& path, RowAdamW& rows, MemoryPool& pool,
+               std::int64_t row_steps) {
+  const io::SafetensorsFile file = io::SafetensorsFile::open(files, path);
+  const std::string wanted = optimizer_name(rows.options().kind);
+  const auto found = file.metadata().find(kOptimizer);
+  if (found != file.metadata().end() && found->second != wanted) {
+    throw Error(path + ": state of the optimizer \"" + found->second + "\", expected \"" + wanted +
+                "\" (train.value_optimizer): a run resumes with the optimizer it began with");
+  }
+  const at::Tensor usage = at::empty_like(pool->usage());
+  read_tensors(file, row_tensors(rows, pool, usage));
+  pool->set_usage(usage);
+  if (!lags(rows)) {
+    rows.set_steps(row_steps);
+    return;
+  }
+  const at::NoGradGuard no_grad;
+  if (rows.state().master.defined()) pool->values.copy_(rows.state().master);
+  rows.set_steps(row_steps, read_missed_steps(file, row_steps));
 }
 
 Json optional_json(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
@@ -130,8 +196,11 @@ void save_checkpoint(io::FileSystem& files, const std::string& path, const Train
   dense.emplace_back("rng", at::detail::getDefaultCPUGenerator().get_state());
   write_tensors(files, folder.file(kDenseFile), dense);
   if (parts.rows != nullptr) {
-    write_tensors(files, folder.file(kRowsFile),
-                  row_tensors(*parts.rows, parts.model->pool()->usage()));
+    const MemoryPool pool = parts.model->pool();
+    NamedTensors rows = row_tensors(*parts.rows, pool, pool->usage());
+    if (lags(*parts.rows)) rows.emplace_back(kMissedSteps, parts.rows->missed_steps());
+    write_tensors(files, folder.file(kRowsFile), rows,
+                  {{kOptimizer, optimizer_name(parts.rows->options().kind)}});
   }
   folder.write_text("training.toml", to_toml(config));
   folder.write_text(kStateFile, state_json(state));
@@ -174,12 +243,12 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   const at::Tensor random_state = at::empty_like(generator.get_state());
   NamedTensors dense = parts.dense->state();
   dense.emplace_back("rng", random_state);
-  read_tensors(files, io::join(path, kDenseFile), dense);
+  read_tensors(io::SafetensorsFile::open(files, io::join(path, kDenseFile)), dense);
   generator.set_state(random_state);
   if (parts.rows != nullptr) {
-    const at::Tensor usage = at::empty_like(parts.model->pool()->usage());
-    read_tensors(files, io::join(path, kRowsFile), row_tensors(*parts.rows, usage));
-    parts.model->pool()->set_usage(usage);
+    MemoryPool pool = parts.model->pool();
+    load_rows(files, io::join(path, kRowsFile), *parts.rows, pool,
+              load_run_state(files, path).row_steps);
   }
 }
 

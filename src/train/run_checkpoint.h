@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a checkpoint holds beside the model folder: optimizer/dense.safetensors (state of DenseAdamW
-// by name, "rng"), optimizer/rows.safetensors (exp_avg, exp_avg_sq, steps, master of the pool rows,
-// and their usage), trainer.json (RunState), training.toml (the configuration), the tokenizer's
-// file.
+// by name, "rng"), optimizer/rows.safetensors (state of RowAdamW, and the rows' usage),
+// trainer.json (RunState), training.toml (the configuration), the tokenizer's file.
 #pragma once
 
 #include <cstdint>
@@ -48,8 +47,9 @@ void save_checkpoint(io::FileSystem& files, const std::string& path, const Train
 // Reads trainer.json. Throws Error where it is not one.
 RunState load_run_state(io::FileSystem& files, const std::string& path);
 
-// Restores optimizers, usage and torch's random generator (the model is loaded already). Throws
-// Error naming file and tensor where the checkpoint is of another shape.
+// Restores optimizers, usage and torch's random generator (the model is loaded already; rows that
+// lag are set back to where they lagged). Throws Error naming file and tensor where the checkpoint
+// is of another shape or another optimizer's.
 void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts);
 
 }  // namespace memlayers::train

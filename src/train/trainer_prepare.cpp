@@ -78,7 +78,6 @@ void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resu
   const std::string order = state.data;
   state = resume->state;
   saved = resume->folder;
-  if (rows != nullptr) rows->set_steps(state.row_steps);
   if (state.data != order) {
     notice("the data or how they are cut changed since " + resume->folder + " (" + state.data +
            "; now " + order + "): going on from the beginning of a pass");

@@ -153,6 +153,28 @@ TEST(TrainConfig, NamesTheFirstWrongField) {
         "true"}});
 }
 
+TEST(TrainConfig, NamesTheFieldThatDenseAdamWCannotTake) {
+  TrainConfig good;
+  good.data.train = {"a.txt"};
+  good.train.steps = 10;
+  good.train.value_optimizer = PoolOptimizer::kDenseAdamW;
+  using C = TrainConfig;
+  const std::string rest = " for value_optimizer \"dense_adamw\", got ";
+  expect_all_refused<C>(
+      good,
+      {{[](C& c) { c.train.value_beta2 = 0.81; },
+        "[train] value_beta1: expected at most 0.995 sqrt(value_beta2) = 0.8955" + rest + "0.9"},
+       {[](C& c) { c.train.value_beta1 = c.train.value_beta2 = 0; },
+        "[train] value_beta2: expected a number above 0" + rest + "0"},
+       {[](C& c) { c.train.value_weight_decay = 1000; },
+        "[train] value_weight_decay: expected below 1 / value_lr = 1000" + rest + "1000"},
+       {[](C& c) { c.train.eps = 1e-31; },
+        "[train] eps: expected at least 1e-30" + rest + "1e-31"}});
+  good.train.value_optimizer = PoolOptimizer::kAdamW;
+  good.train.value_beta2 = 0.81;
+  EXPECT_NO_THROW(good.validate());
+}
+
 TEST(DefaultMemoryLayers, AreAtMostThreeCentredWithWideStride) {
   EXPECT_THAT(default_memory_layers(0), IsEmpty());
   EXPECT_THAT(default_memory_layers(1), ElementsAre(0));

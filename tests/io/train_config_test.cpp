@@ -102,6 +102,21 @@ sample_prompts = ["What is \"it\"?", ""]
   EXPECT_THAT(config.train.sample_prompts, ElementsAre("What is \"it\"?", ""));
 }
 
+TEST(LoadTrainConfig, KnowsEveryOptimizerOfRowsByItsName) {
+  const std::pair<const char*, PoolOptimizer> names[] = {
+      {"adamw", PoolOptimizer::kAdamW},
+      {"sgd", PoolOptimizer::kSgd},
+      {"rowwise_adamw", PoolOptimizer::kRowwiseAdamW},
+      {"rowwise_adagrad", PoolOptimizer::kRowwiseAdagrad},
+      {"dense_adamw", PoolOptimizer::kDenseAdamW}};
+  for (const auto& [name, kind] : names) {
+    const std::string line = std::string("value_optimizer = \"") + name + "\"";
+    const TrainConfig config = load(kLeast + line + "\n");
+    EXPECT_EQ(config.train.value_optimizer, kind);
+    EXPECT_NE(to_toml(config).find(line), std::string::npos);
+  }
+}
+
 TEST(LoadTrainConfig, HasNoMemoryWithoutItsSection) {
   EXPECT_FALSE(load(kLeast).model.memory);
   const TrainConfig defaults = load(std::string(kLeast) + "[memory]\n");

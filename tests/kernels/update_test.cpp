@@ -167,6 +167,118 @@ TEST_P(Update, NanAndInfinityStayWhatTheyAre) {
   }
 }
 
+// Where a row's step goes: float32 as it is, bfloat16 with a master or rounded stochastically.
+// Calls step(row, master) for the three, starting from the same numbers, and expects the same
+// result.
+template <class Step>
+void expect_same_for_bfloat16(std::int64_t width, std::uint32_t key, const Step& step) {
+  std::vector<BFloat16> rounded = rows<BFloat16>(width, 1), with_master = rounded;
+  std::vector<float> exact;
+  for (BFloat16 x : rounded) exact.push_back(to_float(x));
+  std::vector<float> master = exact;
+  step(exact.data(), static_cast<float*>(nullptr));
+  step(with_master.data(), master.data());
+  step(rounded.data(), static_cast<float*>(nullptr));
+  EXPECT_EQ(master, exact) << "width " << width;
+  for (std::size_t c = 0; c < exact.size(); ++c) {
+    const auto bits = std::bit_cast<std::uint32_t>(exact[c]);
+    EXPECT_EQ(with_master[c].bits, (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
+    EXPECT_EQ(rounded[c].bits,
+              (bits + (hash32(key + static_cast<std::uint32_t>(c)) & 0xffffU)) >> 16);
+  }
+}
+
+constexpr MomentumStep kMomentum{
+    .beta1 = 0.9F, .decay = 0.99F, .step_size = 0.3F, .gradient_scale = 0.5F, .rounding_key = 99};
+
+TEST_P(Update, MomentumIsItsFormula) {
+  for (std::int64_t width : kWidths) {
+    std::vector<float> row = normal(width, 1), m = normal(width, 2);
+    const std::vector<float> before = row, old_m = m, gradient = normal(width, 4);
+    kernel().f32.momentum(row.data(), nullptr, m.data(), gradient.data(), width, kMomentum);
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      const double new_m = 0.9 * old_m[c] + 0.05 * gradient[c];
+      ASSERT_NEAR(m[c], new_m, 1e-6) << "width " << width;
+      ASSERT_NEAR(row[c], 0.99 * before[c] - 0.3 * new_m, 1e-6) << "width " << width;
+    }
+  }
+}
+
+TEST_P(Update, MomentumOfBfloat16RowsIsThatOfFloat32Rounded) {
+  for (std::int64_t width : kWidths) {
+    const std::vector<float> gradient = normal(width, 4);
+    expect_same_for_bfloat16(width, kMomentum.rounding_key, [&](auto* row, float* master) {
+      std::vector<float> m = normal(width, 2);
+      kernel().rows<std::remove_pointer_t<decltype(row)>>().momentum(
+          row, master, m.data(), gradient.data(), width, kMomentum);
+    });
+  }
+}
+
+std::vector<CatchUpStep::Group> some_groups() {
+  std::vector<CatchUpStep::Group> groups(3);
+  for (std::size_t j = 0; j < groups.size(); ++j) {
+    groups[j].inverse_eps = 1.0F / static_cast<float>(1 + j);
+    for (int k = 0; k < CatchUpStep::kTerms; ++k) {
+      groups[j].c[k] = 0.1F / static_cast<float>((k + 1) * (k % 2 == 0 ? 1 : -3));
+    }
+  }
+  return groups;
+}
+
+CatchUpStep catch_up_step(const std::vector<CatchUpStep::Group>& groups) {
+  return {.groups = groups.data(),
+          .num_groups = static_cast<std::int64_t>(groups.size()),
+          .decay = 0.97F,
+          .m_decay = 0.5F,
+          .v_decay = 0.8F,
+          .rounding_key = 31};
+}
+
+TEST_P(Update, CatchingUpIsItsFormula) {
+  const std::vector<CatchUpStep::Group> groups = some_groups();
+  for (std::int64_t width : kWidths) {
+    std::vector<float> row = normal(width, 1), m = normal(width, 2), v = squares(normal(width, 3));
+    if (width > 3) v[3] = 0;
+    const std::vector<float> before = row, old_m = m, old_v = v;
+    kernel().f32.catch_up(row.data(), nullptr, m.data(), v.data(), width, catch_up_step(groups));
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      double moved = 0;
+      for (const CatchUpStep::Group& group : groups) {
+        const double d = 1 / (1 + std::sqrt(double{old_v[c]}) * group.inverse_eps);
+        for (int k = 0; k < CatchUpStep::kTerms; ++k) moved += group.c[k] * std::pow(d, k + 1);
+      }
+      ASSERT_NEAR(row[c], 0.97 * (before[c] - old_m[c] * moved), 2e-6) << "width " << width;
+      ASSERT_NEAR(m[c], 0.5 * old_m[c], 1e-6);
+      ASSERT_NEAR(v[c], 0.8 * old_v[c], 1e-6);
+    }
+  }
+}
+
+TEST_P(Update, CatchingUpBfloat16RowsIsThatOfFloat32Rounded) {
+  const std::vector<CatchUpStep::Group> groups = some_groups();
+  for (std::int64_t width : kWidths) {
+    expect_same_for_bfloat16(width, 31, [&](auto* row, float* master) {
+      std::vector<float> m = normal(width, 2), v = squares(normal(width, 3));
+      kernel().rows<std::remove_pointer_t<decltype(row)>>().catch_up(
+          row, master, m.data(), v.data(), width, catch_up_step(groups));
+    });
+  }
+}
+
+TEST_P(Update, CatchingUpWithoutGroupsOnlyDecays) {
+  std::vector<float> row = normal(19, 1), m(19, 0.0F), v(19, 0.0F);
+  const std::vector<float> before = row;
+  kernel().f32.catch_up(row.data(), nullptr, m.data(), v.data(), 19,
+                        {.groups = nullptr,
+                         .num_groups = 0,
+                         .decay = 0.5F,
+                         .m_decay = 0,
+                         .v_decay = 0,
+                         .rounding_key = 0});
+  for (std::size_t c = 0; c < row.size(); ++c) EXPECT_EQ(row[c], 0.5F * before[c]);
+}
+
 INSTANTIATE_TEST_SUITE_P(EveryIsa, Update,
                          ::testing::ValuesIn(supported().begin(), supported().end()), isa_name);
 

@@ -130,6 +130,134 @@ TEST(UpdateSgd, SubtractsTheScaledGradient) {
   expect_near(values, wanted, 1e-5);
 }
 
+// Row-wise AdamW and Adagrad in plain ATen operations, in float64, on the rows that `touched`
+// marks.
+struct PlainRowwise {
+  PlainRowwise(const at::Tensor& start, RowAdamWParameters parameters)
+      : p(parameters),
+        values(start.to(torch::kDouble)),
+        m(torch::zeros_like(values)),
+        v(torch::zeros({kSlots, 1}, torch::kDouble)),
+        count(torch::zeros({kSlots, 1}, torch::kDouble)) {}
+
+  at::Tensor begin(const GroupedGradient& grouped) {
+    touched = torch::zeros({kSlots, 1}, torch::kBool).index_fill(0, grouped.slots, true);
+    return to_dense(grouped.parts, kSlots, kWidth).to(torch::kDouble) * p.gradient_scale;
+  }
+  void finish(const at::Tensor& change) {
+    values = torch::where(touched, (1 - p.lr * p.weight_decay) * values - change, values);
+  }
+  void adamw(const GroupedGradient& grouped) {
+    const at::Tensor g = begin(grouped);
+    count = count + touched;
+    m = torch::where(touched, p.beta1 * m + (1 - p.beta1) * g, m);
+    v = torch::where(touched, p.beta2 * v + (1 - p.beta2) * g.square().mean(1, true), v);
+    const at::Tensor corrected = v / (1 - torch::pow(p.beta2, count));
+    finish(p.lr * m / (1 - torch::pow(p.beta1, count)) / (corrected.sqrt() + p.eps));
+  }
+  void adagrad(const GroupedGradient& grouped) {
+    const at::Tensor g = begin(grouped);
+    v = v + g.square().mean(1, true);
+    finish(p.lr * g / (v.sqrt() + p.eps));
+  }
+
+  RowAdamWParameters p;
+  at::Tensor values, m, v, count, touched;
+};
+
+constexpr RowAdamWParameters kRowwise{.lr = 0.02,
+                                      .beta1 = 0.8,
+                                      .beta2 = 0.9,
+                                      .eps = 1e-3,
+                                      .weight_decay = 0.1,
+                                      .gradient_scale = 0.5};
+
+RowState rowwise_state(bool has_average, bool has_steps) {
+  RowState state;
+  if (has_average) state.exp_avg = torch::zeros({kSlots, kWidth});
+  state.exp_avg_sq = torch::zeros({kSlots});
+  if (has_steps) state.steps = torch::zeros({kSlots}, torch::kInt);
+  return state;
+}
+
+// Six steps that touch other rows each, and some rows never, whose bits stay.
+template <class Ours, class Plain>
+void expect_as_plain(RowAdamWParameters p, RowState state, const Ours& ours, const Plain& plain) {
+  at::Tensor values = normal({kSlots, kWidth}, 9);
+  const at::Tensor before = values.clone();
+  PlainRowwise wanted(values, p);
+  at::Tensor ever = torch::zeros({kSlots}, torch::kBool);
+  for (std::uint64_t step = 0; step < 6; ++step) {
+    const GroupedGradient g = grouped(10 * step);
+    ours(values, state, g, p);
+    (wanted.*plain)(g);
+    ever.index_fill_(0, g.slots, true);
+  }
+  // Six steps of one formula in float32 and in float64: some tens of epsilons of numbers below 4.
+  expect_near(values.to(torch::kDouble), wanted.values, 5e-6);
+  expect_near(state.exp_avg_sq.to(torch::kDouble).unsqueeze(1) * ever.unsqueeze(1), wanted.v, 1e-5);
+  const at::Tensor untouched = (~ever).nonzero().squeeze(1);
+  ASSERT_GT(untouched.numel(), 20);
+  EXPECT_TRUE(torch::equal(values.index_select(0, untouched), before.index_select(0, untouched)));
+  EXPECT_EQ(state.exp_avg_sq.index_select(0, untouched).abs().sum().item<float>(), 0);
+}
+
+TEST(UpdateRowwiseAdamW, EqualsItsPlainVersion) {
+  expect_as_plain(kRowwise, rowwise_state(true, true), update_rowwise_adamw, &PlainRowwise::adamw);
+}
+
+TEST(UpdateRowwiseAdamW, NeedsNoAverageWithoutMomentum) {
+  RowAdamWParameters p = kRowwise;
+  p.beta1 = 0;
+  expect_as_plain(p, rowwise_state(false, true), update_rowwise_adamw, &PlainRowwise::adamw);
+}
+
+TEST(UpdateRowwiseAdagrad, EqualsItsPlainVersion) {
+  expect_as_plain(kRowwise, rowwise_state(false, false), update_rowwise_adagrad,
+                  &PlainRowwise::adagrad);
+}
+
+TEST(UpdateRowwise, AppliesStepsToAMasterAndRoundsTheRow) {
+  for (const auto& update : {update_rowwise_adamw, update_rowwise_adagrad}) {
+    at::Tensor exact = normal({kSlots, kWidth}, 9).to(torch::kBFloat16).to(torch::kFloat);
+    at::Tensor rows = exact.to(torch::kBFloat16);
+    RowState exact_state = rowwise_state(true, true), state = rowwise_state(true, true);
+    state.master = exact.clone();
+    for (int step = 0; step < 5; ++step) {
+      update(exact, exact_state, grouped(1), kRowwise);
+      update(rows, state, grouped(1), kRowwise);
+    }
+    EXPECT_TRUE(torch::equal(state.master, exact));
+    EXPECT_TRUE(torch::equal(rows, exact.to(torch::kBFloat16)));
+  }
+}
+
+TEST(UpdateRowwise, GivesTheSameBitsForAnyNumberOfThreads) {
+  const std::vector<FactoredGradient> parts{
+      {random_slots({400, 16}, kSlots, 1), normal({400, 16}, 2), normal({400, kWidth}, 3), 0}};
+  for (const auto& update : {update_rowwise_adamw, update_rowwise_adagrad, update_sgd}) {
+    testing::expect_same_bits_for_any_threads([&] {
+      at::Tensor values = normal({kSlots, kWidth}, 9).to(torch::kBFloat16);
+      RowState state = rowwise_state(true, true);
+      update(values, state, group(parts, kSlots, kWidth), kRowwise);
+      return torch::cat(
+          {values.to(torch::kFloat), state.exp_avg_sq.unsqueeze(1).expand_as(values)});
+    });
+  }
+}
+
+TEST(UpdateRowwise, RefusesTablesThatDoNotFit) {
+  at::Tensor values = normal({kSlots, kWidth}, 9);
+  RowState state = rowwise_state(false, true);
+  EXPECT_THROW(update_rowwise_adamw(values, state, grouped(1), kRowwise), c10::ValueError);
+  state = rowwise_state(true, false);
+  EXPECT_THROW(update_rowwise_adamw(values, state, grouped(1), kRowwise), c10::ValueError);
+  state = make_state(false);
+  EXPECT_THROW(update_rowwise_adagrad(values, state, grouped(1), kRowwise), c10::ValueError);
+  state.exp_avg_sq = torch::zeros({kSlots}, torch::kDouble);
+  EXPECT_THROW(update_rowwise_adagrad(values, state, grouped(1), kRowwise), c10::TypeError);
+}
+
 TEST(UpdateAdamW, GivesTheSameBitsForAnyNumberOfThreads) {
   const std::vector<FactoredGradient> parts{
       {random_slots({400, 16}, kSlots, 1), normal({400, 16}, 2), normal({400, kWidth}, 3), 0}};

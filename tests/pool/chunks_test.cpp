@@ -304,6 +304,27 @@ TEST_F(LyingChunk, IsAnErrorThatNamesTheFile) {
   }
 }
 
+TEST(Chunks, OfRowsThatAreMadeAsTheyAreWrittenAreTheSameFiles) {
+  for (const Table& table : {Table(101, 7), Table(33, 1000, RowType::kBFloat16), two_chunks()}) {
+    const TempDir from_memory, made;
+    write(from_memory, table.view);
+    const std::size_t row_bytes = table.bytes.size() / static_cast<std::size_t>(table.view.rows);
+    const RowsSource source{[&](std::int64_t first, std::span<std::byte> out) {
+                              const auto at = static_cast<std::size_t>(first) * row_bytes;
+                              std::copy_n(table.bytes.begin() + static_cast<std::ptrdiff_t>(at),
+                                          out.size(), out.begin());
+                            },
+                            table.view.rows, table.view.width, table.view.type};
+    write_chunks(io::posix(), made.path(), "chunk", source, kId, 0);
+    const auto names = io::posix().list(made.path());
+    EXPECT_EQ(names, io::posix().list(from_memory.path()));
+    for (const std::string& name : names) {
+      EXPECT_EQ(io::read_text(io::posix(), made / name),
+                io::read_text(io::posix(), from_memory / name));
+    }
+  }
+}
+
 TEST(Chunks, OnAFullDiskLeaveNoHalfFile) {
   const Table table(10, 16);
   for (std::int64_t call = 1;; ++call) {

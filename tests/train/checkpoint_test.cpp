@@ -43,6 +43,7 @@ struct SmallRun {
     model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).square().sum().backward();
     dense->step(0.1);
     rows->step(0.1);
+    rows->step(0.1);  // without a gradient: dense AdamW's rows lag
     parts = {
         .model = model, .tokenizer = tiny_tokenizer(), .dense = dense.get(), .rows = rows.get()};
   }
@@ -89,6 +90,7 @@ TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
   const auto a = saved.dense->state(), b = loaded.dense->state();
   for (std::size_t i = 0; i < a.size(); ++i)
     EXPECT_TRUE(a[i].second.equal(b[i].second)) << a[i].first;
+  EXPECT_EQ(loaded.rows->steps(), 5);  // as some_state() says
   EXPECT_TRUE(saved.rows->state().exp_avg.equal(loaded.rows->state().exp_avg));
   EXPECT_TRUE(saved.rows->state().exp_avg_sq.equal(loaded.rows->state().exp_avg_sq));
   EXPECT_TRUE(saved.rows->state().steps.equal(loaded.rows->state().steps));
@@ -106,6 +108,52 @@ TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
   EXPECT_EQ(state.bad_in_a_row, 1);
   EXPECT_EQ(state.loss, 1.0 / 3);
   EXPECT_FALSE(state.eval_loss);
+}
+
+constexpr PoolOptimizer kKinds[] = {PoolOptimizer::kAdamW, PoolOptimizer::kSgd,
+                                    PoolOptimizer::kRowwiseAdamW, PoolOptimizer::kRowwiseAdagrad,
+                                    PoolOptimizer::kDenseAdamW};
+
+TEST(Checkpoint, BringsBackTheTablesOfEveryRowOptimizer) {
+  for (const PoolOptimizer kind : kKinds) {
+    const TempDir dir;
+    SmallRun saved(6, kind), loaded(6, kind);
+    save(io::posix(), dir.path(), saved, 2);
+    loaded.model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).sum().backward();
+    loaded.rows->step(0.1);
+    const RowState &a = saved.rows->state(), &b = loaded.rows->state();
+    for (at::Tensor RowState::* table :
+         {&RowState::exp_avg, &RowState::exp_avg_sq, &RowState::steps, &RowState::master}) {
+      ASSERT_EQ((a.*table).defined(), (b.*table).defined());
+      if ((a.*table).defined()) EXPECT_FALSE((a.*table).equal(b.*table));
+    }
+    loaded.model->pool()->values.detach().copy_(load_model(dir / "step-2")->pool()->values);
+    train::load_optimizers(io::posix(), dir / "step-2", loaded.parts);
+    EXPECT_EQ(loaded.rows->steps(), 2);
+    for (at::Tensor RowState::* table :
+         {&RowState::exp_avg, &RowState::exp_avg_sq, &RowState::steps, &RowState::master}) {
+      if ((a.*table).defined()) EXPECT_TRUE((a.*table).equal(b.*table));
+    }
+    EXPECT_TRUE(loaded.model->pool()->values.equal(saved.model->pool()->values));
+    EXPECT_TRUE(loaded.rows->missed_steps().equal(saved.rows->missed_steps()));
+    loaded.model->pool()->catch_up();
+    saved.model->pool()->catch_up();
+    EXPECT_TRUE(loaded.model->pool()->values.equal(saved.model->pool()->values));
+    EXPECT_TRUE(load_model(dir / "step-2")->pool()->values.equal(saved.model->pool()->values));
+  }
+}
+
+TEST(Checkpoint, OfAnotherRowOptimizerIsAnErrorThatNamesBoth) {
+  const TempDir dir;
+  SmallRun saved(6, PoolOptimizer::kDenseAdamW), other(6, PoolOptimizer::kAdamW);
+  save(io::posix(), dir.path(), saved, 2);
+  try {
+    train::load_optimizers(io::posix(), dir / "step-2", other.parts);
+    FAIL() << "expected an Error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("rows.safetensors: state of the optimizer "
+                                        "\"dense_adamw\", expected \"adamw\""));
+  }
 }
 
 TEST(Checkpoint, OfAnotherShapeIsAnErrorThatNamesTheTensor) {

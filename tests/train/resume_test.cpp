@@ -20,6 +20,8 @@ struct Kind {
   DenseType dense;
   bool master_rows;
   std::int64_t threads;
+  PoolOptimizer optimizer = PoolOptimizer::kAdamW;
+  double value_beta1 = 0.9;
 };
 
 class Resume : public ::testing::TestWithParam<Kind> {};
@@ -39,6 +41,9 @@ TEST_P(Resume, EqualsARunThatWasNeverStoppedBitForBit) {
     c.model.dtype = GetParam().dense;
     c.train.master_rows = GetParam().master_rows;
     c.train.threads = GetParam().threads;
+    c.train.value_optimizer = GetParam().optimizer;
+    c.train.value_beta1 = GetParam().value_beta1;
+    c.train.value_weight_decay = 0.1;
     c.train.accumulate = 2;
     c.train.schedule = Schedule::kCosine;
     c.train.value_clip = 0.5;
@@ -63,6 +68,9 @@ TEST_P(Resume, EqualsARunThatWasNeverStoppedBitForBit) {
 
   expect_same_bits(weights(whole.model()), weights(parts.model()));
   EXPECT_EQ(optimizer_bytes(dir / "whole/step-8"), optimizer_bytes(dir / "parts/step-8"));
+  EXPECT_TRUE(load_model(dir / "whole/step-8")
+                  ->pool()
+                  ->values.equal(load_model(dir / "parts/step-8")->pool()->values));
   const auto a = train::RunLog(io::posix(), dir / "whole", 8).metrics();
   const auto b = train::RunLog(io::posix(), dir / "parts", 8).metrics();
   ASSERT_EQ(a.size(), b.size());
@@ -116,13 +124,28 @@ TEST(ResumedRun, StartsAPassAnewWhereTheDataChanged) {
 
 INSTANTIATE_TEST_SUITE_P(
     RowsAndWeights, Resume,
-    ::testing::Values(Kind{"float32", RowType::kFloat32, DenseType::kFloat32, false, 1},
-                      Kind{"float32_two_threads", RowType::kFloat32, DenseType::kFloat32, false, 2},
-                      Kind{"bfloat16_rows_rounded_stochastically", RowType::kBFloat16,
-                           DenseType::kFloat32, false, 1},
-                      Kind{"bfloat16_rows_with_master", RowType::kBFloat16, DenseType::kFloat32,
-                           true, 1},
-                      Kind{"bfloat16_all", RowType::kBFloat16, DenseType::kBFloat16, false, 1}),
+    ::testing::Values(
+        Kind{"float32", RowType::kFloat32, DenseType::kFloat32, false, 1},
+        Kind{"float32_two_threads", RowType::kFloat32, DenseType::kFloat32, false, 2},
+        Kind{"bfloat16_rows_rounded_stochastically", RowType::kBFloat16, DenseType::kFloat32, false,
+             1},
+        Kind{"bfloat16_rows_with_master", RowType::kBFloat16, DenseType::kFloat32, true, 1},
+        Kind{"bfloat16_all", RowType::kBFloat16, DenseType::kBFloat16, false, 1},
+        Kind{"sgd", RowType::kFloat32, DenseType::kFloat32, false, 1, PoolOptimizer::kSgd},
+        Kind{"rowwise_adamw", RowType::kBFloat16, DenseType::kFloat32, false, 1,
+             PoolOptimizer::kRowwiseAdamW},
+        Kind{"rowwise_adamw_without_momentum", RowType::kFloat32, DenseType::kFloat32, false, 1,
+             PoolOptimizer::kRowwiseAdamW, 0},
+        Kind{"rowwise_adagrad", RowType::kBFloat16, DenseType::kFloat32, true, 1,
+             PoolOptimizer::kRowwiseAdagrad},
+        Kind{"dense_adamw", RowType::kFloat32, DenseType::kFloat32, false, 1,
+             PoolOptimizer::kDenseAdamW},
+        Kind{"dense_adamw_two_threads", RowType::kFloat32, DenseType::kFloat32, false, 2,
+             PoolOptimizer::kDenseAdamW},
+        Kind{"dense_adamw_rounded_stochastically", RowType::kBFloat16, DenseType::kFloat32, false,
+             1, PoolOptimizer::kDenseAdamW},
+        Kind{"dense_adamw_with_master", RowType::kBFloat16, DenseType::kFloat32, true, 1,
+             PoolOptimizer::kDenseAdamW}),
     [](const auto& of) { return std::string(of.param.name); });
 
 }  // namespace
