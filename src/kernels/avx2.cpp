@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::int64_t kWidth = 8;
 using Vec = __m256;
+using Words = std::uint64_t __attribute__((vector_size(32)));
+using Doubles = double __attribute__((vector_size(32)));
 
 #include "vec_bits.inl"
 
@@ -100,10 +102,17 @@ std::uint32_t not_less(Vec a, float bound) {
       _mm256_movemask_ps(_mm256_cmp_ps(a, broadcast(bound), _CMP_NLT_UQ)));
 }
 
+Words product(Words a, Words b) {  // of the lower halves
+  return __builtin_bit_cast(
+      Words, _mm256_mul_epu32(__builtin_bit_cast(__m256i, a), __builtin_bit_cast(__m256i, b)));
+}
+Doubles sqrt(Doubles a) { return _mm256_sqrt_pd(a); }
+
 #include "select.inl"
 
 #include "gather.inl"
 #include "lookup.inl"
+#include "normal.inl"
 #include "update.inl"
 
 #include "table.inl"

@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::int64_t kWidth = 16;
 using Vec = __m512;
+using Words = std::uint64_t __attribute__((vector_size(64)));
+using Doubles = double __attribute__((vector_size(64)));
 
 #include "vec_bits.inl"
 
@@ -74,10 +76,17 @@ std::uint32_t not_less(Vec a, float bound) {
   return _mm512_cmp_ps_mask(a, broadcast(bound), _CMP_NLT_UQ);
 }
 
+Words product(Words a, Words b) {  // of the lower halves
+  return __builtin_bit_cast(
+      Words, _mm512_mul_epu32(__builtin_bit_cast(__m512i, a), __builtin_bit_cast(__m512i, b)));
+}
+Doubles sqrt(Doubles a) { return _mm512_sqrt_pd(a); }
+
 #include "select.inl"
 
 #include "gather.inl"
 #include "lookup.inl"
+#include "normal.inl"
 #include "update.inl"
 
 #include "table.inl"

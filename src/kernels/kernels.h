@@ -65,6 +65,12 @@ struct RowKernels {
                 std::int64_t width, const AdamWStep& step) noexcept;
   void (*sgd)(Row* row, float* master, const float* gradient, std::int64_t width,
               const SgdStep& step) noexcept;
+  // Rows [first, last) of a new table, contiguous at `rows` (the place of row `first`): normal
+  // numbers of mean 0 and deviation `std`, from Philox4x32-10 [Philox11] with key `seed` and
+  // counter (row, column / 4), by Box-Muller [BoxMuller58] in float64, rounded to float and then,
+  // for bfloat16, to nearest even. The same bits on every instruction set.
+  void (*normal)(Row* rows, std::int64_t width, std::int64_t first, std::int64_t last, double std,
+                 std::uint64_t seed) noexcept;
 };
 
 struct Kernels {

@@ -12,6 +12,8 @@ constexpr std::int64_t kWidth = 4;
 using Vec = float __attribute__((vector_size(16)));
 using Bits = std::uint32_t __attribute__((vector_size(16)));
 using Halves = std::uint16_t __attribute__((vector_size(8)));
+using Words = std::uint64_t __attribute__((vector_size(16)));
+using Doubles = double __attribute__((vector_size(16)));
 
 #include "vec_bits.inl"
 
@@ -77,10 +79,16 @@ std::uint32_t not_less(Vec a, float bound) {
   return lanes;
 }
 
+Words product(Words a, Words b) {  // of the lower halves
+  return (a & 0xffffffffU) * (b & 0xffffffffU);
+}
+Doubles sqrt(Doubles a) { return Doubles{std::sqrt(a[0]), std::sqrt(a[1])}; }
+
 #include "select.inl"
 
 #include "gather.inl"
 #include "lookup.inl"
+#include "normal.inl"
 #include "update.inl"
 
 #include "table.inl"

@@ -3,7 +3,7 @@
 
 template <class Row>
 constexpr RowKernels<Row> row_kernels() {
-  return {gather<Row>, gather_add<Row>, dots<Row>, adamw<Row>, sgd<Row>};
+  return {gather<Row>, gather_add<Row>, dots<Row>, adamw<Row>, sgd<Row>, normal<Row>};
 }
 
 constexpr Kernels make_table(const char* isa) {
