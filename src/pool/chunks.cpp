@@ -12,6 +12,7 @@
 
 #include "io/folder.h"
 #include "memlayers/error.h"
+#include "pool/prefetch.h"
 
 namespace memlayers::pool {
 namespace {
@@ -121,7 +122,15 @@ void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_vie
   for (std::int64_t first = 0, i = 0; first < rows.rows; first += rows_a_chunk, ++i) {
     const std::int64_t count = std::min(rows_a_chunk, rows.rows - first);
     const auto chunk_bytes = static_cast<std::size_t>(count * stride);
-    std::span<const std::byte> data{rows.data + first * row_bytes, chunk_bytes};
+    const auto rows_of = [&](std::int64_t begin) {
+      const std::int64_t end = std::min(begin + rows_a_chunk, rows.rows);
+      return begin < end ? std::span{rows.data + begin * row_bytes,
+                                     static_cast<std::size_t>((end - begin) * row_bytes)}
+                         : std::span<const std::byte>();
+    };
+    if (first == 0) prefetch(rows_of(0));
+    prefetch(rows_of(first + rows_a_chunk));
+    std::span<const std::byte> data = rows_of(first);
     if (stride != row_bytes) {
       padded.assign(chunk_bytes, std::byte{0});
       for (std::int64_t row = 0; row < count; ++row) {
@@ -259,6 +268,19 @@ void ChunkedRows::check_block(const Chunk& chunk, std::size_t block) const {
   }
 }
 
+template <class F>
+void ChunkedRows::for_each_part(std::int64_t first, std::int64_t count, const F& f) const {
+  auto chunk = std::upper_bound(chunks_.begin(), chunks_.end(), first,
+                                [](std::int64_t row, const Chunk& c) { return row < c.first; });
+  --chunk;
+  for (std::int64_t done = 0; done < count; ++chunk) {
+    const std::int64_t begin = first + done - chunk->first;
+    const std::int64_t end = begin + std::min(count - done, chunk->rows - begin);
+    f(*chunk, begin, end);
+    done += end - begin;
+  }
+}
+
 void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
   const std::int64_t row_bytes = info_.width * element_size(info_.type);
   const auto count = static_cast<std::int64_t>(out.size()) / row_bytes;
@@ -268,28 +290,58 @@ void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
                 std::to_string(info_.rows) + "), got " + std::to_string(count) + " from row " +
                 std::to_string(first));
   }
-  auto chunk = std::upper_bound(chunks_.begin(), chunks_.end(), first,
-                                [](std::int64_t row, const Chunk& c) { return row < c.first; });
-  --chunk;
-  for (std::int64_t done = 0; done < count; ++chunk) {
-    const std::int64_t local = first + done - chunk->first;
-    const std::int64_t here = std::min(count - done, chunk->rows - local);
-    const std::int64_t begin = local * stride_, end = (local + here) * stride_;
-    for (std::int64_t block = begin / kBlockBytes; block * kBlockBytes < end; ++block) {
-      check_block(*chunk, static_cast<std::size_t>(block));
+  for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * stride_;
+    for (std::int64_t block = at / kBlockBytes; block * kBlockBytes < end * stride_; ++block) {
+      check_block(chunk, static_cast<std::size_t>(block));
     }
-    for (std::int64_t row = 0; row < here; ++row) {
-      std::memcpy(out.data() + (done + row) * row_bytes, chunk->data.data() + begin + row * stride_,
-                  static_cast<std::size_t>(row_bytes));
+    std::byte* to = out.data() + (chunk.first + begin - first) * row_bytes;
+    const std::byte* from = chunk.data.data() + at;
+    if (stride_ == row_bytes) {
+      std::memcpy(to, from, static_cast<std::size_t>((end - begin) * row_bytes));
+      return;
     }
-    done += here;
+    for (std::int64_t row = begin; row < end; ++row, to += row_bytes, from += stride_) {
+      std::memcpy(to, from, static_cast<std::size_t>(row_bytes));
+    }
+  });
+}
+
+void ChunkedRows::release(std::int64_t first, std::int64_t count) const {
+  for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+    chunk.file.release(chunk.data.subspan(static_cast<std::size_t>(begin * stride_),
+                                          static_cast<std::size_t>((end - begin) * stride_)));
+  });
+}
+
+bool all_finite(std::span<const std::byte> rows, RowType type) {
+  // The exponent of NaN and infinity is all ones. Without a branch a number, so that it vectorises.
+  bool is_finite = true;
+  const auto check = [&]<class Bits>(Bits exponent) {
+    const auto* bits = reinterpret_cast<const Bits*>(rows.data());
+    for (std::size_t i = 0; i < rows.size() / sizeof(Bits); ++i) {
+      is_finite &= (bits[i] & exponent) != exponent;
+    }
+  };
+  if (type == RowType::kFloat32) {
+    check(std::uint32_t{0x7f800000});
+  } else {
+    check(std::uint16_t{0x7f80});
   }
+  return is_finite;
 }
 
 std::string digest(const RowsView& rows) {
   Digest digest;
   digest.start(rows.rows, rows.width, rows.type);
-  digest.add(rows.data, static_cast<std::size_t>(rows.rows * rows.width * element_size(rows.type)));
+  std::span<const std::byte> rest{
+      rows.data, static_cast<std::size_t>(rows.rows * rows.width * element_size(rows.type))};
+  while (!rest.empty()) {
+    const auto part = rest.first(std::min<std::size_t>(kChunkBytes, rest.size()));
+    rest = rest.subspan(part.size());
+    prefetch(part);
+    digest.add(part.data(), part.size());
+  }
   return digest.finish();
 }
 
@@ -303,6 +355,7 @@ std::string digest(const ChunkedRows& rows) {
   for (std::int64_t first = 0; first < info.rows; first += at_once) {
     buffer.resize(static_cast<std::size_t>(std::min(at_once, info.rows - first) * row_bytes));
     rows.read(first, buffer);
+    rows.release(first, static_cast<std::int64_t>(buffer.size()) / row_bytes);
     digest.add(buffer.data(), buffer.size());
   }
   return digest.finish();

@@ -31,6 +31,7 @@ struct PoolInfo {
 std::string new_pool_id();  // a random UUID
 
 // Writes <folder>/<stem>-<i>-<generation>.safetensors, at most 64 MiB of rows each, and syncs them.
+// Needs memory for one chunk at most; rows in a mapped file are read ahead of their writing.
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsView& rows, const std::string& pool_id, std::uint64_t generation);
 
@@ -44,6 +45,9 @@ class ChunkedRows {
   // Copies rows [first, first + out.size() / row bytes), contiguous, after checking the blocks they
   // lie in. Callable from several threads. Throws Error naming file and offset of an altered block.
   void read(std::int64_t first, std::span<std::byte> out) const;
+  // Rows [first, first + count) were read and are not needed again soon: memory that their files
+  // take up in this process is given back.
+  void release(std::int64_t first, std::int64_t count) const;
 
  private:
   struct Chunk {
@@ -53,11 +57,17 @@ class ChunkedRows {
     std::vector<std::uint64_t> checksums;
   };
   void check_block(const Chunk& chunk, std::size_t block) const;
+  // f(chunk, begin, end) for the chunks' own rows that lie in [first, first + count).
+  template <class F>
+  void for_each_part(std::int64_t first, std::int64_t count, const F& f) const;
 
   PoolInfo info_;
   std::int64_t stride_ = 0;
   std::vector<Chunk> chunks_;
 };
+
+// Whether no number is NaN or infinite. `rows`: contiguous elements, aligned for them.
+bool all_finite(std::span<const std::byte> rows, RowType type);
 
 // XXH3-128 in hex of the logical content: rows as read, whatever their chunks.
 std::string digest(const RowsView& rows);
