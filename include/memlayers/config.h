@@ -132,6 +132,7 @@ struct TrainStepConfig {
   std::optional<double> value_clip = {};  // norm of the pool's gradient; absent: off
   PoolOptimizer value_optimizer = PoolOptimizer::kAdamW;
   bool master_rows = false;  // bfloat16 rows: float32 master instead of stochastic rounding
+  std::optional<std::string> pool_folder = {};  // of scratch files, in place of RAM; PoolOptions
   std::int64_t seed = 0;
   std::int64_t threads = 0;       // 0: all cores
   std::int64_t log_every = 10;    // steps

@@ -49,8 +49,10 @@ class LlamaImpl : public torch::nn::Module {
  public:
   // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from
   // torch's global generator; the pool's from `pool_seed`, or zero where that is absent (a pool
-  // about to be loaded). Throws Error where the configuration is impossible.
-  explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0);
+  // about to be loaded). `pool_folder`: PoolOptions::folder. Throws Error where the configuration
+  // is impossible.
+  explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0,
+                     const std::optional<std::string>& pool_folder = {});
 
   // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
   // those it holds, and it takes them in.
@@ -96,10 +98,11 @@ struct Flops {
 Flops count_flops(const ModelConfig& config, std::int64_t context);
 
 // A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/
-// into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well.
+// into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well. Both
+// hold the pool in memory once (with `pool_folder`, PoolOptions::folder, not even that).
 // Throws Error naming file and tensor for anything missing, of another shape or dtype, or not
 // finite.
 void save_model(const Llama& model, const std::string& path);
-Llama load_model(const std::string& path);
+Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder = {});
 
 }  // namespace memlayers

@@ -72,6 +72,7 @@ std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) 
     sub_keys = nn::rms_norm(sub_keys, key_norm.view({2, 1, d / 2}), kNormEps);
   }
   auto [slots, scores] = lookup(query, sub_keys, config_.knn);
+  pool_->prefetch(slots);
   return {slots, torch::softmax(scores, -1)};
 }
 

@@ -110,15 +110,20 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   at::Tensor& values = memory->values;
   const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / info.rows;
   auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
-  ops::parallel_ranges(info.rows, row_bytes, [&](std::int64_t begin, std::int64_t end) {
-    stored.read(begin,
-                {data + begin * row_bytes, static_cast<std::size_t>((end - begin) * row_bytes)});
-    // Per range, so that no mask of the pool's size is made.
-    const at::Tensor rows = values.detach().narrow(0, begin, end - begin);
-    if (!torch::isfinite(rows.sum(torch::kFloat)).item<bool>() &&
-        !torch::isfinite(rows).all().item<bool>()) {
-      throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
-                  std::to_string(begin) + " to " + std::to_string(end));
+  // In pieces, each of which leaves memory before the next: what is held is the pool.
+  const std::int64_t at_once = std::max<std::int64_t>(1, (4 << 20) / row_bytes);
+  const std::int64_t pieces = (info.rows + at_once - 1) / at_once;
+  ops::parallel_ranges(pieces, at_once * row_bytes, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t piece = first; piece < last; ++piece) {
+      const std::int64_t begin = piece * at_once, end = std::min(info.rows, begin + at_once);
+      const std::span<std::byte> rows{data + begin * row_bytes,
+                                      static_cast<std::size_t>((end - begin) * row_bytes)};
+      stored.read(begin, rows);
+      stored.release(begin, end - begin);
+      if (!pool::all_finite(rows, info.type)) {
+        throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
+                    std::to_string(begin) + " to " + std::to_string(end));
+      }
     }
   });
   memory->id = info.id;
@@ -159,10 +164,10 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
 }
 
-Llama load_model(const std::string& path) {
+Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder) {
   io::FileSystem& fs = io::posix();
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
-  Llama model(config, std::nullopt);
+  Llama model(config, std::nullopt, pool_folder);
   load_dense(model, fs, path);
   if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
   return model;

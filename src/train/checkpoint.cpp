@@ -72,8 +72,15 @@ void read_tensors(io::FileSystem& files, const std::string& path, const NamedTen
                   std::string(io::element_name(element_type(tensor))) + " " +
                   shape_text(tensor.sizes().vec()) + ": a checkpoint of another shape");
     }
-    if (tensor.nbytes() > 0) {
-      std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    // In pieces that leave memory one by one: the state may be larger than the pool.
+    constexpr std::size_t kPiece = 4 << 20;
+    auto* to = static_cast<std::byte*>(tensor.mutable_data_ptr());
+    for (auto rest = view.bytes; !rest.empty();) {
+      const auto piece = rest.first(std::min(kPiece, rest.size()));
+      std::memcpy(to, piece.data(), piece.size());
+      file.release(piece);
+      to += piece.size();
+      rest = rest.subspan(piece.size());
     }
   }
 }
@@ -177,9 +184,9 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   read_tensors(files, io::join(path, kDenseFile), dense);
   generator.set_state(random_state);
   if (parts.rows != nullptr) {
-    const at::Tensor usage = at::empty_like(parts.model->pool()->usage());
-    read_tensors(files, io::join(path, kRowsFile), row_tensors(*parts.rows, usage));
-    parts.model->pool()->set_usage(usage);
+    parts.model->pool()->reset_usage();  // a table of its own, to be read into
+    read_tensors(files, io::join(path, kRowsFile),
+                 row_tensors(*parts.rows, parts.model->pool()->usage()));
   }
 }
 

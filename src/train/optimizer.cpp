@@ -5,9 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 
-#include "pool/mapped_region.h"
+#include "nn/table.h"
 
 namespace memlayers {
 namespace {
@@ -17,15 +16,21 @@ double clip_factor(double norm, std::optional<double> clip) {
   return clip && norm > *clip ? *clip / norm : 1.0;
 }
 
-// Zeros in a mapping of their own: a row that is never touched costs no memory, which at::zeros,
-// writing them, does not give.
-at::Tensor lazy_zeros(at::IntArrayRef sizes, at::ScalarType type) {
-  const auto bytes =
-      static_cast<std::size_t>(c10::multiply_integers(sizes)) * c10::elementSize(type);
-  auto region = std::make_shared<pool::MappedRegion>(
-      pool::MappedRegion::anonymous(std::max<std::size_t>(bytes, 1)));
-  void* data = region->bytes().data();
-  return torch::from_blob(data, sizes, [region](void*) {}, torch::dtype(type));
+// The tables that an update of a row reads and writes.
+std::vector<at::Tensor> tables_of(const at::Tensor& values, const RowState& state) {
+  std::vector<at::Tensor> tables{values};
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) tables.push_back(table);
+  }
+  return tables;
+}
+
+// Of the touched rows [begin, end).
+GroupedGradient part_of(const GroupedGradient& gradient, std::int64_t begin, std::int64_t end) {
+  GroupedGradient part = gradient;
+  part.slots = gradient.slots.slice(0, begin, end);
+  part.begin = gradient.begin.slice(0, begin, end + 1);  // counts all entries still
+  return part;
 }
 
 }  // namespace
@@ -33,17 +38,18 @@ at::Tensor lazy_zeros(at::IntArrayRef sizes, at::ScalarType type) {
 RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
     : pool_(std::move(pool)), options_(options) {
   const at::Tensor& values = pool_->values;
+  const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
+    return values.is_cpu() ? nn::make_table(sizes, type, pool_->options().folder)
+                           : at::zeros(sizes, values.options().dtype(type));
+  };
   if (options_.kind == PoolOptimizer::kAdamW) {
-    const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
-      return values.device().is_cpu() ? lazy_zeros(sizes, type)
-                                      : at::zeros(sizes, values.options().dtype(type));
-    };
     state_.exp_avg = zeros(values.sizes(), at::kFloat);
     state_.exp_avg_sq = zeros(values.sizes(), at::kFloat);
     state_.steps = zeros({values.size(0)}, at::kInt);
   }
   if (options_.master_rows && values.scalar_type() != at::kFloat) {
-    state_.master = values.detach().to(at::kFloat);
+    state_.master = zeros(values.sizes(), at::kFloat);
+    state_.master.copy_(values.detach());
   }
 }
 
@@ -68,10 +74,19 @@ RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optio
       .rounding_seed = (options_.seed + 0x9e3779b97f4a7c15ULL) * 0xd1342543de82ef95ULL +
                        static_cast<std::uint64_t>(steps_)};
   at::Tensor values = pool_->values;
-  if (options_.kind == PoolOptimizer::kAdamW) {
-    update_adamw(values, state_, gradient, parameters);
+  const auto update = [&](const GroupedGradient& part) {
+    if (options_.kind == PoolOptimizer::kAdamW) {
+      update_adamw(values, state_, part, parameters);
+    } else {
+      update_sgd(values, state_, part, parameters);
+    }
+  };
+  if (!pool_->is_in_file()) {
+    update(gradient);
   } else {
-    update_sgd(values, state_, gradient, parameters);
+    nn::for_each_window(
+        tables_of(values, state_), nn::as_span(gradient.slots), 1,
+        [&](std::int64_t begin, std::int64_t end) { update(part_of(gradient, begin, end)); });
   }
   return result;
 }
