@@ -14,6 +14,20 @@ namespace memlayers {
 // Element type of the pool's rows. Rows of 8 bits (a scale a row) and 4 bits (a scale for 32
 // columns) are read, not trained: docs/formats.md.
 enum class RowType { kFloat32, kBFloat16, kInt8, kInt4 };
+// "float32", "bfloat16", "int8", "int4"
+constexpr const char* row_type_name(RowType type) {
+  switch (type) {
+    case RowType::kFloat32:
+      return "float32";
+    case RowType::kBFloat16:
+      return "bfloat16";
+    case RowType::kInt8:
+      return "int8";
+    case RowType::kInt4:
+      break;
+  }
+  return "int4";
+}
 constexpr bool is_quantized(RowType type) {
   return type == RowType::kInt8 || type == RowType::kInt4;
 }
@@ -144,6 +158,7 @@ struct TrainStepConfig {
   std::optional<double> value_clip = {};  // norm of the pool's gradient; absent: off
   PoolOptimizer value_optimizer = PoolOptimizer::kAdamW;
   bool master_rows = false;  // bfloat16 rows: float32 master instead of stochastic rounding
+  std::optional<std::string> pool_folder = {};  // of scratch files, in place of RAM; PoolOptions
   std::int64_t seed = 0;
   std::int64_t threads = 0;       // 0: all cores
   std::int64_t log_every = 10;    // steps

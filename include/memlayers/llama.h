@@ -49,8 +49,10 @@ class LlamaImpl : public torch::nn::Module {
  public:
   // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from
   // torch's global generator; the pool's from `pool_seed`, or zero where that is absent (a pool
-  // about to be loaded). Throws Error where the configuration is impossible.
-  explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0);
+  // about to be loaded). `pool_folder`: PoolOptions::folder. Throws Error where the configuration
+  // is impossible.
+  explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0,
+                     const std::optional<std::string>& pool_folder = {});
 
   // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
   // those it holds, and it takes them in.
@@ -64,6 +66,10 @@ class LlamaImpl : public torch::nn::Module {
   const ModelConfig& config() const { return config_; }
   MemoryPool pool() const { return pool_; }  // empty without memory layers
   std::vector<std::pair<std::int64_t, MemoryLayer>> memory_layers() const;  // layer number, layer
+
+  // Stores the pool's rows in 8 or 4 bits from now on, as MemoryPool::quantize(); config() says so.
+  // Throws ValueError without a pool.
+  void quantize_pool(RowType type);
 
   // Everything but the pool, under its Hugging Face name, in a fixed order. A tied lm_head is not
   // listed twice.
@@ -96,10 +102,11 @@ struct Flops {
 Flops count_flops(const ModelConfig& config, std::int64_t context);
 
 // A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/
-// into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well.
+// into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well. Both
+// hold the pool in memory once (with `pool_folder`, PoolOptions::folder, not even that).
 // Throws Error naming file and tensor for anything missing, of another shape or dtype, or not
 // finite.
 void save_model(const Llama& model, const std::string& path);
-Llama load_model(const std::string& path);
+Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder = {});
 
 }  // namespace memlayers

@@ -22,6 +22,10 @@ struct PoolOptions {
   RowType row_dtype = RowType::kFloat32;
   std::optional<double> init_std = {};  // of the normal values; absent: width^-0.5; 0: zeros
   std::uint64_t seed = 0;  // row s has the same bits whatever the pool's size and thread count
+  // A folder that must exist: the rows live in a scratch file there, and RAM holds those in use;
+  // the optimizer's state goes there too. The file has no name and ends with the pool, or with the
+  // process however that ends. Absent: all of it in RAM.
+  std::optional<std::string> folder = {};
 };
 
 // The value rows that all memory layers of a model share: one table [n_keys^2, width].
@@ -33,19 +37,34 @@ struct PoolOptions {
 // calls, so sums do not depend on timing. Forward calls of one pool come from one thread at a time.
 class MemoryPoolImpl : public torch::nn::Module {
  public:
+  // Throws ValueError for an impossible size, Error where memory or the folder has no room for it.
   explicit MemoryPoolImpl(const PoolOptions& options);
 
   const PoolOptions& options() const { return options_; }
   std::int64_t slots() const { return options_.n_keys * options_.n_keys; }
   std::int64_t width() const { return options_.width; }
 
-  torch::Tensor
-      values;      // [slots, width] float32 or bfloat16; in huge pages where the system has them
+  // [slots, width] float32 or bfloat16, or [slots, quantized_row_bytes(row_dtype, width)] uint8; in
+  // huge pages where the system has them.
+  torch::Tensor values;
   std::string id;  // names this pool in its files and patches
 
   // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here.
   at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights);
   at::Tensor peer_gather(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights);
+
+  // For rows in a file: starts reading those of `slots` (int64, any shape) and returns at once; of
+  // very many only the first, as gather reads on ahead of itself. Called by MemoryLayer as soon as
+  // it knows the slots; any results are the same without it. Throws IndexError for a slot outside
+  // [0, slots()). For rows in RAM does nothing at all.
+  void prefetch(const at::Tensor& slots) const;
+  bool is_in_file() const;  // values is the table in options().folder, not a copy elsewhere
+
+  // Stores the rows in 8 or 4 bits from now on (ops.h, quantize_rows): `values` becomes [slots,
+  // quantized_row_bytes(type, width)] uint8, is read as before, gives weights and x their gradients
+  // and has none itself. Needs memory for both tables. Throws ValueError where rows are quantized
+  // already, or not finite.
+  void quantize(RowType type);
 
   // What backward has recorded since the last clear_gradient(), in the order of the forward calls.
   std::vector<FactoredGradient> gradient() const;

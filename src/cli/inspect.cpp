@@ -13,6 +13,7 @@
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
 #include "pool/chunks.h"
+#include "pool/row_format.h"
 
 namespace memlayers::cli {
 namespace {
@@ -26,15 +27,14 @@ struct Arguments {
 
 Json describe_pool(const std::string& folder, const pool::ChunkedRows& rows, bool wants_digest) {
   const pool::PoolInfo& info = rows.info();
-  const bool is_float = info.type == RowType::kFloat32;
   Json json = {{"folder", folder},
                {"id", info.id},
                {"slots", info.rows},
                {"width", info.width},
-               {"row_dtype", is_float ? "float32" : "bfloat16"},
+               {"row_dtype", row_type_name(info.type)},
                {"chunks", rows.num_chunks()},
                {"generation", info.generation},
-               {"bytes", info.rows * info.width * (is_float ? 4 : 2)}};
+               {"bytes", info.rows * pool::row_format(info.type, info.width).bytes()}};
   if (wants_digest) json["digest"] = pool::digest(rows);
   return json;
 }

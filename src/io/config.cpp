@@ -211,6 +211,9 @@ void TrainConfig::validate() const {
   check_min("[train] keep", train.keep, 1);
   check_min("[train] max_bad_steps", train.max_bad_steps, 1);
   if (train.value_optimizer == PoolOptimizer::kDenseAdamW) check_dense_adamw(train);
+  if (train.pool_folder && train.pool_folder->empty()) {
+    throw Error("[train] pool_folder: expected a folder, got \"\"");
+  }
   if (train.master_rows && !(model.memory && model.memory->row_dtype == RowType::kBFloat16)) {
     throw Error(
         "[train] master_rows: expected false unless [memory] row_dtype is \"bfloat16\", got true");

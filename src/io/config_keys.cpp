@@ -272,6 +272,10 @@ void add_train_keys(std::vector<ConfigKey>& keys) {
                      "bfloat16 rows: keep a float32 master instead of rounding "
                      "stochastically",
                      TRAIN(master_rows)));
+  keys.push_back(key(s, "pool_folder",
+                     "folder on a fast disk for scratch files that hold the pool and its optimizer "
+                     "state, where RAM is too small (absent: in RAM)",
+                     TRAIN(pool_folder)));
   keys.push_back(key(s, "seed", "of weights, order of data and rounding", TRAIN(seed)));
   keys.push_back(key(s, "threads", "CPU threads (0: all cores)", TRAIN(threads)));
   keys.push_back(key(s, "log_every", "steps between lines of metrics.jsonl", TRAIN(log_every)));

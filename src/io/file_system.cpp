@@ -5,6 +5,10 @@
 
 namespace memlayers::io {
 
+std::unique_ptr<Scratch> FileSystem::make_scratch(const std::string& folder, std::uint64_t) {
+  throw Error(folder + ": expected a file system that can map a scratch file, got one that cannot");
+}
+
 bool FileSystem::is_link(const std::string&) { return false; }
 
 std::string join(std::string_view folder, std::string_view name) {

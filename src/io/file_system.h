@@ -18,6 +18,16 @@ class Mapping {
  public:
   virtual ~Mapping() = default;
   virtual std::span<const std::byte> bytes() const = 0;
+  // The part is not needed in memory for now; reading it again is fine, and may wait for the disk.
+  virtual void release(std::span<const std::byte> /*part*/) const {}
+};
+
+// Zero-filled bytes of a file without a name, to be read and written from any threads. What they
+// hold ends with this object, and with the process however that ends.
+class Scratch {
+ public:
+  virtual ~Scratch() = default;
+  virtual std::span<std::byte> bytes() const = 0;
 };
 
 // An open file. Not for use from several threads at once, but pread is.
@@ -39,6 +49,9 @@ class FileSystem {
   virtual ~FileSystem() = default;
   virtual std::unique_ptr<File> open(const std::string& path, OpenMode mode) = 0;
   virtual std::unique_ptr<Mapping> map(const std::string& path) = 0;
+  // All of the room is taken now, so that no later write to it finds the disk full. Throws Error
+  // naming the folder, the bytes wanted and those there are.
+  virtual std::unique_ptr<Scratch> make_scratch(const std::string& folder, std::uint64_t bytes);
   virtual void rename(const std::string& from, const std::string& to) = 0;
   virtual void unlink(const std::string& path) = 0;         // a file
   virtual void remove_folder(const std::string& path) = 0;  // an empty folder

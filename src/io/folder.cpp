@@ -5,8 +5,11 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <vector>
 
 #include "io/json.h"
 #include "memlayers/error.h"
@@ -37,6 +40,35 @@ std::string without_slash_at_end(std::string path) {
   return path;
 }
 
+std::string hex(std::uint64_t hash) {  // 16 digits
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text(16, '0');
+  for (std::size_t i = 16; i-- > 0; hash >>= 4) text[i] = kDigits[hash & 15];
+  return text;
+}
+
+struct Summary {
+  std::uint64_t size;
+  std::string xxh3;
+};
+
+// Read piece by piece: a file may be larger than memory.
+Summary summary_of(FileSystem& fs, const std::string& path) {
+  const auto file = fs.open(path, OpenMode::kRead);
+  const std::uint64_t size = file->size();
+  const std::unique_ptr<XXH3_state_t, void (*)(XXH3_state_t*)> state(
+      XXH3_createState(), [](XXH3_state_t* s) { XXH3_freeState(s); });
+  XXH3_64bits_reset(state.get());
+  std::vector<std::byte> buffer(std::min<std::uint64_t>(size, 1 << 20));
+  for (std::uint64_t at = 0; at < size;) {
+    const auto part = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), size - at));
+    file->pread(part, at);
+    XXH3_64bits_update(state.get(), part.data(), part.size());
+    at += part.size();
+  }
+  return {size, hex(XXH3_64bits_digest(state.get()))};
+}
+
 bool is_inside(const std::string& name) {  // a name that a manifest may hold
   const std::string slashed = "/" + name + "/";
   return !name.empty() && slashed.find("//") == std::string::npos &&
@@ -49,13 +81,7 @@ std::uint64_t xxh3(std::span<const std::byte> data) {
   return XXH3_64bits(data.data(), data.size());
 }
 
-std::string xxh3_hex(std::span<const std::byte> data) {
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::uint64_t hash = xxh3(data);
-  std::string text(16, '0');
-  for (std::size_t i = 16; i-- > 0; hash >>= 4) text[i] = kDigits[hash & 15];
-  return text;
-}
+std::string xxh3_hex(std::span<const std::byte> data) { return hex(xxh3(data)); }
 
 FolderWriter::FolderWriter(FileSystem& fs, std::string path)
     : fs_(fs),
@@ -91,8 +117,8 @@ void FolderWriter::commit() {
   std::set<std::string> folders;
   for (const std::string& name : files_in(fs_, temporary_, "")) {
     const std::string path = join(temporary_, name);
-    const auto mapping = fs_.map(path);
-    files[name] = {{"size", mapping->bytes().size()}, {"xxh3", xxh3_hex(mapping->bytes())}};
+    const Summary summary = summary_of(fs_, path);
+    files[name] = {{"size", summary.size}, {"xxh3", summary.xxh3}};
     for (std::string folder = parent(path); folder != temporary_; folder = parent(folder)) {
       folders.insert(folder);
     }
@@ -142,14 +168,14 @@ bool is_complete(FileSystem& fs, const std::string& folder) {
 void verify_folder(FileSystem& fs, const std::string& folder) {
   for (const auto& [name, entry] : read_manifest(fs, folder)) {
     const std::string path = join(folder, name);
-    const auto mapping = fs.map(path);
-    if (mapping->bytes().size() != entry.size) {
+    const Summary summary = summary_of(fs, path);
+    if (summary.size != entry.size) {
       throw Error(path + ": expected " + std::to_string(entry.size) +
-                  " bytes by MANIFEST.json, got " + std::to_string(mapping->bytes().size()));
+                  " bytes by MANIFEST.json, got " + std::to_string(summary.size));
     }
-    const std::string hash = xxh3_hex(mapping->bytes());
-    if (hash != entry.xxh3) {
-      throw Error(path + ": expected checksum " + entry.xxh3 + " by MANIFEST.json, got " + hash);
+    if (summary.xxh3 != entry.xxh3) {
+      throw Error(path + ": expected checksum " + entry.xxh3 + " by MANIFEST.json, got " +
+                  summary.xxh3);
     }
   }
 }

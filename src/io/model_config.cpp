@@ -93,7 +93,9 @@ struct Name {
   const char* text;
 };
 constexpr Name<RowType> kRowTypes[] = {{RowType::kFloat32, "float32"},
-                                       {RowType::kBFloat16, "bfloat16"}};
+                                       {RowType::kBFloat16, "bfloat16"},
+                                       {RowType::kInt8, "int8"},
+                                       {RowType::kInt4, "int4"}};
 constexpr Name<MemoryVariant> kVariants[] = {{MemoryVariant::kPlain, "plain"},
                                              {MemoryVariant::kMemoryPlus, "memory+"},
                                              {MemoryVariant::kPeer, "peer"}};

@@ -3,10 +3,12 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 
 #include "io/file_system.h"
@@ -19,6 +21,14 @@ namespace {
   const int error = errno;
   if (error == ENOSPC) throw Error(path + ": " + what + ": disk full");
   throw Error(path + ": " + what + ": " + std::strerror(error));
+}
+
+// The whole pages in which the bytes lie.
+std::span<std::byte> pages_of(std::span<const std::byte> bytes) {
+  static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());
+  const std::uintptr_t before = begin % page;
+  return {reinterpret_cast<std::byte*>(begin - before), bytes.size() + before};
 }
 
 class PosixFile final : public File {
@@ -46,7 +56,13 @@ class PosixFile final : public File {
 
   void pwrite(std::span<const std::byte> data, std::uint64_t offset) override {
     while (!data.empty()) {
-      const ssize_t n = ::pwrite(descriptor_, data.data(), data.size(), static_cast<off_t>(offset));
+      const auto part = data.first(std::min(data.size(), kPart));
+      if (part.size() < data.size()) {
+        // The bytes may lie in a mapped file: have the next part read while this one is written.
+        const auto next = pages_of(data.subspan(part.size(), std::min(data.size() - kPart, kPart)));
+        ::madvise(next.data(), next.size(), MADV_WILLNEED);
+      }
+      const ssize_t n = ::pwrite(descriptor_, part.data(), part.size(), static_cast<off_t>(offset));
       if (n < 0) {
         if (errno == EINTR) continue;
         fail(path_, "cannot write");
@@ -61,6 +77,7 @@ class PosixFile final : public File {
     if (::fdatasync(descriptor_) != 0) fail(path_, "cannot sync");
   }
 
+  int descriptor() const { return descriptor_; }
   std::uint64_t size() const override {
     struct stat status{};
     if (::fstat(descriptor_, &status) != 0) fail(path_, "cannot stat");
@@ -68,6 +85,7 @@ class PosixFile final : public File {
   }
 
  private:
+  static constexpr std::size_t kPart = 32 << 20;
   std::string path_;
   int descriptor_;
 };
@@ -87,11 +105,54 @@ class PosixMapping final : public Mapping {
   std::span<const std::byte> bytes() const override {
     return {static_cast<const std::byte*>(data_), size_};
   }
+  void release(std::span<const std::byte> part) const override {
+    if (part.empty()) return;
+    const auto pages = pages_of(part);
+    ::madvise(pages.data(), pages.size(), MADV_DONTNEED);
+  }
 
  private:
   void* data_ = nullptr;
   std::size_t size_;
 };
+
+class PosixScratch final : public Scratch {
+ public:
+  PosixScratch(const std::string& folder, int descriptor, std::size_t size) : size_(size) {
+    if (size == 0) return;
+    data_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    if (data_ == MAP_FAILED) fail(folder, "cannot map a scratch file");
+  }
+  ~PosixScratch() override {
+    if (size_ > 0) ::munmap(data_, size_);
+  }
+  PosixScratch(const PosixScratch&) = delete;
+  PosixScratch& operator=(const PosixScratch&) = delete;
+  std::span<std::byte> bytes() const override { return {static_cast<std::byte*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t size_;
+};
+
+// A new file in `folder` that has no name, at the latest when this returns.
+int open_nameless(const std::string& folder) {
+  int descriptor = ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (descriptor >= 0) return descriptor;
+  if (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL) {
+    fail(folder, "cannot make a scratch file in it");
+  }
+  std::string path = join(folder, "memlayers-scratch-XXXXXX");  // not every disk has O_TMPFILE
+  descriptor = ::mkostemp(path.data(), O_CLOEXEC);
+  if (descriptor < 0) fail(folder, "cannot make a scratch file in it");
+  ::unlink(path.c_str());
+  return descriptor;
+}
+
+std::string gigabytes(std::uint64_t bytes) {
+  return std::to_string(bytes / 1'000'000'000) + "." + std::to_string(bytes / 100'000'000 % 10) +
+         " GB";
+}
 
 class PosixFileSystem final : public FileSystem {
  public:
@@ -118,6 +179,33 @@ class PosixFileSystem final : public FileSystem {
     if (!S_ISREG(status.st_mode)) throw Error(path + ": expected a regular file");
     return std::make_unique<PosixMapping>(path, descriptor,
                                           static_cast<std::size_t>(status.st_size));
+  }
+
+  std::unique_ptr<Scratch> make_scratch(const std::string& folder, std::uint64_t bytes) override {
+    if (!is_folder(folder))
+      throw Error(folder + ": expected a folder for a scratch file, found none");
+    const PosixFile file(folder, open_nameless(folder));
+    struct statvfs disk{};
+    const bool is_known = ::fstatvfs(file.descriptor(), &disk) == 0;
+    const auto size = static_cast<off_t>(bytes);
+    int error = EFBIG;
+    if (size >= 0 && static_cast<std::uint64_t>(size) == bytes) {
+      do error = bytes == 0 ? 0 : ::posix_fallocate(file.descriptor(), 0, size);
+      while (error == EINTR);
+    }
+    if (error == ENOSPC || error == EFBIG || error == EDQUOT) {
+      const std::uint64_t room = std::uint64_t{disk.f_bavail} * disk.f_frsize;
+      throw Error(folder + ": expected room for a scratch file of " + gigabytes(bytes) + " (" +
+                  std::to_string(bytes) + " bytes), got " +
+                  (is_known ? gigabytes(room) + " (" + std::to_string(room) + " bytes)" : "less") +
+                  (error == ENOSPC ? "" : std::string(": ") + std::strerror(error)));
+    }
+    if (error != 0) {
+      errno = error;
+      fail(folder, "cannot take room for a scratch file");
+    }
+    return std::make_unique<PosixScratch>(folder, file.descriptor(),
+                                          static_cast<std::size_t>(bytes));
   }
 
   void rename(const std::string& from, const std::string& to) override {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -171,6 +172,15 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   const std::string guess = nearest(name, names);
   if (!guess.empty()) message += " (the nearest is \"" + guess + "\")";
   throw Error(message);
+}
+
+void SafetensorsFile::release(std::span<const std::byte> part) const {
+  const std::byte* begin = mapping_->bytes().data();
+  const std::byte* end = begin + mapping_->bytes().size();
+  // A tensor that was copied because it lay unaligned is no part of the mapping.
+  if (!std::less<>()(part.data(), begin) && std::less<>()(part.data(), end)) {
+    mapping_->release(part);
+  }
 }
 
 namespace {

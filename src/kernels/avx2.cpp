@@ -10,6 +10,8 @@ namespace {
 
 constexpr std::int64_t kWidth = 8;
 using Vec = __m256;
+using Words = std::uint64_t __attribute__((vector_size(32)));
+using Doubles = double __attribute__((vector_size(32)));
 
 #include "vec_bits.inl"
 
@@ -206,6 +208,12 @@ OctBits oct_and(OctBits a, std::uint32_t mask) { return _mm256_and_si256(a, set1
 OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
 Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
 
+Words product(Words a, Words b) {  // of the lower halves
+  return __builtin_bit_cast(
+      Words, _mm256_mul_epu32(__builtin_bit_cast(__m256i, a), __builtin_bit_cast(__m256i, b)));
+}
+Doubles sqrt(Doubles a) { return _mm256_sqrt_pd(a); }
+
 #include "select.inl"
 
 #include "rank.inl"
@@ -213,6 +221,7 @@ Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
 #include "gather.inl"
 #include "int4.inl"
 #include "lookup.inl"
+#include "normal.inl"
 #include "screen.inl"
 #include "update.inl"
 

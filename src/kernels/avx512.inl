@@ -4,6 +4,8 @@
 
 constexpr std::int64_t kWidth = 16;
 using Vec = __m512;
+using Words = std::uint64_t __attribute__((vector_size(64)));
+using Doubles = double __attribute__((vector_size(64)));
 
 #include "vec_bits.inl"
 
@@ -177,6 +179,12 @@ OctBits oct_and(OctBits a, std::uint32_t mask) {
 OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
 Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
 
+Words product(Words a, Words b) {  // of the lower halves
+  return __builtin_bit_cast(
+      Words, _mm512_mul_epu32(__builtin_bit_cast(__m512i, a), __builtin_bit_cast(__m512i, b)));
+}
+Doubles sqrt(Doubles a) { return _mm512_sqrt_pd(a); }
+
 #include "select.inl"
 
 #include "rank.inl"
@@ -184,6 +192,7 @@ Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
 #include "gather.inl"
 #include "int4.inl"
 #include "lookup.inl"
+#include "normal.inl"
 #include "screen.inl"
 #include "update.inl"
 

@@ -116,6 +116,12 @@ struct RowKernels : ReadKernels<Row> {
                    const MomentumStep& step) noexcept;
   void (*catch_up)(Row* row, float* master, float* m, float* v, std::int64_t width,
                    const CatchUpStep& step) noexcept;
+  // Rows [first, last) of a new table, contiguous at `rows` (the place of row `first`): normal
+  // numbers of mean 0 and deviation `std`, from Philox4x32-10 [Philox11] with key `seed` and
+  // counter (row, column / 4), by Box-Muller [BoxMuller58] in float64, rounded to float and then,
+  // for bfloat16, to nearest even. The same bits on every instruction set.
+  void (*normal)(Row* rows, std::int64_t width, std::int64_t first, std::int64_t last, double std,
+                 std::uint64_t seed) noexcept;
 };
 
 constexpr std::int64_t kScreenColumns = 64;

@@ -11,6 +11,8 @@ constexpr std::int64_t kWidth = 4;
 using Vec = float __attribute__((vector_size(16)));
 using Bits = std::uint32_t __attribute__((vector_size(16)));
 using Halves = std::uint16_t __attribute__((vector_size(8)));
+using Words = std::uint64_t __attribute__((vector_size(16)));
+using Doubles = double __attribute__((vector_size(16)));
 
 #include "vec_bits.inl"
 
@@ -166,6 +168,11 @@ Oct oct_from_bits(OctBits a) {
           __builtin_convertvector(__builtin_bit_cast(Ints, a.high), Vec)};
 }
 
+Words product(Words a, Words b) {  // of the lower halves
+  return (a & 0xffffffffU) * (b & 0xffffffffU);
+}
+Doubles sqrt(Doubles a) { return Doubles{std::sqrt(a[0]), std::sqrt(a[1])}; }
+
 #include "select.inl"
 
 #include "rank.inl"
@@ -173,6 +180,7 @@ Oct oct_from_bits(OctBits a) {
 #include "gather.inl"
 #include "int4.inl"
 #include "lookup.inl"
+#include "normal.inl"
 #include "screen.inl"
 #include "update.inl"
 

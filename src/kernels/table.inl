@@ -8,7 +8,7 @@ constexpr ReadKernels<Row> read_kernels() {
 
 template <class Row>
 constexpr RowKernels<Row> row_kernels() {
-  return {read_kernels<Row>(), adamw<Row>, sgd<Row>, momentum<Row>, catch_up<Row>};
+  return {read_kernels<Row>(), adamw<Row>, sgd<Row>, momentum<Row>, catch_up<Row>, normal<Row>};
 }
 
 constexpr Kernels make_table(const char* isa) {

@@ -41,7 +41,8 @@ void KvCache::keep_rows(const std::vector<std::int64_t>& rows) {
   batch_ = static_cast<std::int64_t>(rows.size());
 }
 
-LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed)
+LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed,
+                     const std::optional<std::string>& pool_folder)
     : config_(config) {
   config.validate();
   const std::vector<std::int64_t> with_memory = config.memory_layers();
@@ -52,7 +53,8 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> poo
                                        .width = config.row_width(),
                                        .row_dtype = config.memory->row_dtype,
                                        .init_std = pool_seed ? 1 / std::sqrt(v_dim) : 0.0,
-                                       .seed = pool_seed.value_or(0)}));
+                                       .seed = pool_seed.value_or(0),
+                                       .folder = pool_folder}));
   }
   embed_tokens_ =
       register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));
@@ -131,6 +133,12 @@ std::vector<std::pair<std::int64_t, MemoryLayer>> LlamaImpl::memory_layers() con
     if (!layer->memory.is_empty()) found.emplace_back(layer->index, layer->memory);
   }
   return found;
+}
+
+void LlamaImpl::quantize_pool(RowType type) {
+  TORCH_CHECK_VALUE(!pool_.is_empty(), "Llama::quantize_pool: expected memory layers, got none");
+  pool_->quantize(type);
+  config_.memory->row_dtype = type;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> LlamaImpl::dense_parameters() const {

@@ -7,6 +7,7 @@
 
 #include "memlayers/error.h"
 #include "nn/rms_norm.h"
+#include "ops/few_tokens.h"
 
 namespace memlayers {
 namespace {
@@ -24,6 +25,18 @@ torch::nn::Linear linear(std::int64_t in, std::int64_t out) {
   torch::nn::init::normal_(layer->weight, 0, 1 / std::sqrt(static_cast<double>(in)));
   torch::nn::init::zeros_(layer->bias);
   return layer;
+}
+
+bool is_decoding(const at::Tensor& x) {
+  return x.size(0) <= kFewTokens && !torch::GradMode::is_enabled() && x.is_cpu();
+}
+
+at::Tensor apply(torch::nn::Linear& linear, const at::Tensor& x) {
+  if (is_decoding(x) && x.scalar_type() == torch::kFloat &&
+      linear->weight.scalar_type() == torch::kFloat) {
+    return ops::linear_of_few_tokens(x, linear->weight, linear->bias);
+  }
+  return linear(x);
 }
 
 }  // namespace
@@ -91,15 +104,15 @@ std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {
 
 std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) {
   const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
-  at::Tensor query = query_proj(x).to(torch::kFloat).view({T, H, d});
+  at::Tensor query = apply(query_proj, x).to(torch::kFloat).view({T, H, d});
   if (config_.qk_norm) {
     query = nn::rms_norm(query.view({T, H, 2, d / 2}), query_norm.view({2, d / 2}), kNormEps)
                 .view({T, H, d});
   }
-  if (T <= kFewTokens && !torch::GradMode::is_enabled() && query.is_cpu()) {
-    return lookup_softmax(query, *packed_keys(), config_.knn);
-  }
-  return lookup_softmax(query, sub_keys(), config_.knn);
+  auto [slots, weights] = is_decoding(query) ? lookup_softmax(query, *packed_keys(), config_.knn)
+                                             : lookup_softmax(query, sub_keys(), config_.knn);
+  pool_->prefetch(slots);
+  return {slots, weights};
 }
 
 at::Tensor MemoryLayerImpl::forward(const at::Tensor& x) {
@@ -114,9 +127,9 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x) {
                      ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights)
                      : pool_->gather(slots, weights);
   y = y.to(x.scalar_type());
-  if (swilu_proj) y = y * torch::silu(swilu_proj(flat));
-  if (value_proj) y = value_proj(y);
-  if (gate) y = y * torch::sigmoid(gate(flat));
+  if (swilu_proj) y = y * torch::silu(apply(swilu_proj, flat));
+  if (value_proj) y = apply(value_proj, y);
+  if (gate) y = y * torch::sigmoid(apply(gate, flat));
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = y.size(-1);
   return y.view(shape);

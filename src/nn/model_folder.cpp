@@ -12,6 +12,7 @@
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
+#include "nn/table.h"
 #include "ops/parallel.h"
 #include "pool/chunks.h"
 
@@ -99,26 +100,28 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   const pool::PoolInfo& info = stored.info();
   if (info.rows != memory->slots() || info.width != memory->width() ||
       info.type != memory->options().row_dtype) {
-    const auto name = [](RowType type) {
-      return type == RowType::kFloat32 ? "float32" : "bfloat16";
-    };
     throw Error(folder + ": expected " + std::to_string(memory->slots()) + " rows of " +
-                std::to_string(memory->width()) + " " + name(memory->options().row_dtype) +
+                std::to_string(memory->width()) + " " + row_type_name(memory->options().row_dtype) +
                 " by config.json, got " + std::to_string(info.rows) + " of " +
-                std::to_string(info.width) + " " + name(info.type));
+                std::to_string(info.width) + " " + row_type_name(info.type));
   }
   at::Tensor& values = memory->values;
   const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / info.rows;
   auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
-  ops::parallel_ranges(info.rows, row_bytes, [&](std::int64_t begin, std::int64_t end) {
-    stored.read(begin,
-                {data + begin * row_bytes, static_cast<std::size_t>((end - begin) * row_bytes)});
-    // Per range, so that no mask of the pool's size is made.
-    const at::Tensor rows = values.detach().narrow(0, begin, end - begin);
-    if (!torch::isfinite(rows.sum(torch::kFloat)).item<bool>() &&
-        !torch::isfinite(rows).all().item<bool>()) {
-      throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
-                  std::to_string(begin) + " to " + std::to_string(end));
+  // In pieces, each of which leaves memory before the next: what is held is the pool.
+  const std::int64_t at_once = std::max<std::int64_t>(1, (4 << 20) / row_bytes);
+  const std::int64_t pieces = (info.rows + at_once - 1) / at_once;
+  ops::parallel_ranges(pieces, at_once * row_bytes, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t piece = first; piece < last; ++piece) {
+      const std::int64_t begin = piece * at_once, end = std::min(info.rows, begin + at_once);
+      const std::span<std::byte> rows{data + begin * row_bytes,
+                                      static_cast<std::size_t>((end - begin) * row_bytes)};
+      stored.read(begin, rows);
+      stored.release(begin, end - begin);
+      if (!pool::all_finite(rows, info.type, info.width)) {
+        throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
+                    std::to_string(begin) + " to " + std::to_string(end));
+      }
     }
   });
   memory->id = info.id;
@@ -144,8 +147,7 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
     const MemoryPool memory = model->pool();
     const at::Tensor values = memory->values.detach().to(torch::kCPU).contiguous();
     const std::string folder = io::join(path, kPoolFolder);
-    const auto wanted =
-        memory->options().row_dtype == RowType::kFloat32 ? torch::kFloat : torch::kBFloat16;
+    const at::ScalarType wanted = nn::element_type(memory->options().row_dtype);
     if (values.scalar_type() != wanted) {  // the model was moved to another type
       throw Error(folder + ": expected rows of type " + c10::toString(wanted) +
                   " by the model's configuration, got " + c10::toString(values.scalar_type()));
@@ -169,10 +171,10 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
 }
 
-Llama load_model(const std::string& path) {
+Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder) {
   io::FileSystem& fs = io::posix();
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
-  Llama model(config, std::nullopt);
+  Llama model(config, std::nullopt, pool_folder);
   load_dense(model, fs, path);
   if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
   return model;

@@ -7,12 +7,13 @@
 #include <mutex>
 #include <utility>
 
+#include "nn/table.h"
 #include "ops/backend.h"
 #include "ops/check.h"
 #include "ops/parallel.h"
 #include "pool/chunks.h"
-#include "pool/mapped_region.h"
 #include "pool/random_rows.h"
+#include "pool/row_format.h"
 
 namespace memlayers {
 
@@ -21,6 +22,10 @@ using torch::autograd::variable_list;
 
 // Shared with the graphs of forward calls, which may outlive the pool.
 struct MemoryPoolImpl::Record {
+  const void* file_rows = nullptr;  // where the scratch file is mapped; null: rows in RAM
+  bool is_in_file(const at::Tensor& values) const {
+    return file_rows != nullptr && values.is_cpu() && values.const_data_ptr() == file_rows;
+  }
   std::int64_t next_call() { return calls++; }
   void add(std::int64_t call, FactoredGradient part) {
     // Saved variables come back with their graph, which must not live as long as the record.
@@ -35,6 +40,33 @@ struct MemoryPoolImpl::Record {
   std::vector<std::pair<std::int64_t, FactoredGradient>> parts;  // guarded by mutex
 };
 
+namespace {
+
+// run(begin, end) computes tensors for the tokens [begin, end), each of which reads rows of
+// slots [T, J]. Rows in RAM: one call for all. In a file: the rows of the next tokens are read
+// meanwhile.
+template <class Run>
+std::vector<at::Tensor> by_tokens(const at::Tensor& values, bool is_in_file,
+                                  const at::Tensor& slots_in, const Run& run) {
+  if (!is_in_file || slots_in.numel() == 0) return run(0, slots_in.size(0));
+  const at::Tensor slots = slots_in.contiguous();
+  ops::check_slots("MemoryPool", slots, values.size(0));
+  std::vector<std::vector<at::Tensor>> parts;  // by output
+  nn::for_each_window({&values, 1}, nn::as_span(slots), slots.size(1),
+                      [&](std::int64_t begin, std::int64_t end) {
+                        std::vector<at::Tensor> outputs = run(begin, end);
+                        parts.resize(outputs.size());
+                        for (std::size_t i = 0; i < outputs.size(); ++i) {
+                          parts[i].push_back(std::move(outputs[i]));
+                        }
+                      });
+  std::vector<at::Tensor> whole;
+  for (auto& part : parts) whole.push_back(part.size() == 1 ? part[0] : at::cat(part));
+  return whole;
+}
+
+}  // namespace
+
 // `values` is an input only so that backward runs; its gradient goes to the record.
 class MemoryPoolImpl::Gather : public torch::autograd::Function<MemoryPoolImpl::Gather> {
  public:
@@ -46,7 +78,12 @@ class MemoryPoolImpl::Gather : public torch::autograd::Function<MemoryPoolImpl::
     // Not saved as a variable: the optimizer changes rows in place between forward calls whose
     // graphs are kept, and autograd's version check would forbid what is right here: backward reads
     // rows before the step.
-    return ops::dispatch::gather(remember(context, values, record), slots, weights, false);
+    const at::Tensor rows = remember(context, values, record);
+    return by_tokens(rows, record->is_in_file(rows), slots,
+                     [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
+                       return {ops::dispatch::gather(rows, slots.slice(0, begin, end),
+                                                     weights.slice(0, begin, end), false)};
+                     })[0];
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
@@ -56,7 +93,12 @@ class MemoryPoolImpl::Gather : public torch::autograd::Function<MemoryPoolImpl::
     }
     at::Tensor weights;
     if (context->needs_input_grad(2)) {
-      weights = ops::dispatch::gather_backward_weights(grad, values_of(context), saved[0]);
+      const at::Tensor rows = values_of(context);
+      weights = by_tokens(rows, record_of(context)->is_in_file(rows), saved[0],
+                          [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
+                            return {ops::dispatch::gather_backward_weights(
+                                grad.slice(0, begin, end), rows, saved[0].slice(0, begin, end))};
+                          })[0];
     }
     return {{}, {}, weights, {}};
   }
@@ -92,34 +134,51 @@ class MemoryPoolImpl::PeerGather : public torch::autograd::Function<MemoryPoolIm
                             const std::shared_ptr<Record>& record) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({x, slots, weights});
-    return ops::dispatch::peer_gather(Gather::remember(context, values, record), x, slots, weights,
-                                      false);
+    const at::Tensor rows = Gather::remember(context, values, record);
+    return by_tokens(rows, record->is_in_file(rows), slots,
+                     [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
+                       return {ops::dispatch::peer_gather(rows, x.slice(0, begin, end),
+                                                          slots.slice(0, begin, end),
+                                                          weights.slice(0, begin, end), false)};
+                     })[0];
   }
   static variable_list backward(AutogradContext* context, const variable_list& grads) {
     const variable_list saved = context->get_saved_variables();
     const at::Tensor grad = grads[0].contiguous();
-    auto [x, weights, u_factors, v_factors] = ops::dispatch::peer_gather_backward(
-        grad, Gather::values_of(context), saved[0], saved[1], saved[2]);
+    const at::Tensor rows = Gather::values_of(context);
+    const auto record = Gather::record_of(context);
+    // grad_x, grad_weights, factors of U and of V
+    const std::vector<at::Tensor> made =
+        by_tokens(rows, record->is_in_file(rows), saved[1],
+                  [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
+                    const auto part = [&](const at::Tensor& t) { return t.slice(0, begin, end); };
+                    auto [x, weights, u, v] = ops::dispatch::peer_gather_backward(
+                        part(grad), rows, part(saved[0]), part(saved[1]), part(saved[2]));
+                    return {x, weights, u, v};
+                  });
     if (context->needs_input_grad(0)) {
-      const auto record = Gather::record_of(context);
       const std::int64_t call = Gather::call_of(context);
-      record->add(call, {saved[1], u_factors, saved[0], 0});
-      record->add(call, {saved[1], v_factors, grad, saved[0].size(1)});
+      record->add(call, {saved[1], made[2], saved[0], 0});
+      record->add(call, {saved[1], made[3], grad, saved[0].size(1)});
     }
-    return {{}, x, {}, weights, {}};
+    return {{}, made[0], {}, made[1], {}};
   }
 };
 
 namespace {
 
-at::Tensor as_tensor(const std::shared_ptr<pool::MappedRegion>& region, std::int64_t slots,
-                     const PoolOptions& options) {
-  return torch::from_blob(
-      region->bytes().data(), {slots, options.width}, [region](void*) {},
-      torch::dtype(options.row_dtype == RowType::kFloat32 ? torch::kFloat : torch::kBFloat16));
+// The same numbers that a float32 pool starts with, in few bits.
+void fill_quantized(at::Tensor& rows, const PoolOptions& options, double std) {
+  constexpr std::int64_t kAtOnce = 1024;
+  for (std::int64_t first = 0; first < rows.size(0); first += kAtOnce) {
+    const std::int64_t last = std::min(rows.size(0), first + kAtOnce);
+    at::Tensor part = at::empty({last - first, options.width}, at::kFloat);
+    pool::fill_normal(static_cast<std::byte*>(part.mutable_data_ptr()), RowType::kFloat32,
+                      options.width, first, last, std, options.seed);
+    rows.slice(0, first, last).copy_(quantize_rows(part, options.row_dtype));
+  }
 }
 
-// A table in a mapping of its own, so that it can lie in huge pages and is given back at once.
 at::Tensor make_rows(const PoolOptions& options) {
   TORCH_CHECK_VALUE(options.n_keys >= 1 && options.width >= 1,
                     "MemoryPool: expected n_keys and width >= 1, got ", options.n_keys, " and ",
@@ -128,33 +187,39 @@ at::Tensor make_rows(const PoolOptions& options) {
                         options.n_keys * options.n_keys <= (std::int64_t{1} << 60) / options.width,
                     "MemoryPool: expected n_keys^2 * width below 2^60, got n_keys ", options.n_keys,
                     " and width ", options.width);
-  const bool is_float = options.row_dtype == RowType::kFloat32;
   const std::int64_t slots = options.n_keys * options.n_keys;
-  const std::int64_t row_bytes = options.width * (is_float ? 4 : 2);
-  auto region = std::make_shared<pool::MappedRegion>(
-      pool::MappedRegion::anonymous(static_cast<std::size_t>(slots * row_bytes)));
-  std::byte* data = region->bytes().data();
+  const pool::RowFormat format = pool::row_format(options.row_dtype, options.width);
+  const std::int64_t row_bytes = format.bytes();
+  at::Tensor rows =
+      nn::make_table({slots, format.elements}, nn::element_type(options.row_dtype), options.folder);
+  auto* data = static_cast<std::byte*>(rows.mutable_data_ptr());
   const double std = options.init_std.value_or(1 / std::sqrt(static_cast<double>(options.width)));
-  if (std == 0) return as_tensor(region, slots, options);  // the mapping is zero already
+  if (std == 0) return rows;  // the table is zero already
+  if (is_quantized(options.row_dtype)) {
+    fill_quantized(rows, options, std);
+    return rows;
+  }
   ops::parallel_ranges(slots, options.width * 8, [&](std::int64_t begin, std::int64_t end) {
     pool::fill_normal(data + begin * row_bytes, options.row_dtype, options.width, begin, end, std,
                       options.seed);
   });
-  return as_tensor(region, slots, options);
+  return rows;
 }
 
 }  // namespace
 
 MemoryPoolImpl::MemoryPoolImpl(const PoolOptions& options)
-    : id(pool::new_pool_id()),
-      options_(options),
-      usage_(torch::zeros({0}, torch::kLong)),
-      record_(std::make_shared<Record>()) {
-  values = register_parameter("values", make_rows(options));
+    : id(pool::new_pool_id()), options_(options), record_(std::make_shared<Record>()) {
+  values = register_parameter("values", make_rows(options), !is_quantized(options.row_dtype));
+  if (options.folder) record_->file_rows = values.const_data_ptr();
   reset_usage();
 }
 
 at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& weights) {
+  if (is_quantized(options_.row_dtype)) {
+    count_usage(slots);
+    return gather_quantized(values, options_.row_dtype, width(), slots, weights);
+  }
   ops::check_gather("MemoryPool::gather", values, slots, weights);
   if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
@@ -163,6 +228,10 @@ at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& wei
 
 at::Tensor MemoryPoolImpl::peer_gather(const at::Tensor& x, const at::Tensor& slots,
                                        const at::Tensor& weights) {
+  if (is_quantized(options_.row_dtype)) {
+    count_usage(slots);
+    return peer_gather_quantized(values, options_.row_dtype, width(), x, slots, weights);
+  }
   ops::check_peer_gather("MemoryPool::peer_gather", values, x, slots, weights);
   if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
@@ -176,6 +245,31 @@ void MemoryPoolImpl::count_usage(const at::Tensor& slots) {
   const std::int64_t* slot = read.const_data_ptr<std::int64_t>();
   auto* count = usage_.mutable_data_ptr<std::int64_t>();
   for (std::int64_t i = 0; i < read.numel(); ++i) ++count[slot[i]];
+}
+
+void MemoryPoolImpl::quantize(RowType type) {
+  TORCH_CHECK_VALUE(!is_quantized(options_.row_dtype),
+                    "MemoryPool::quantize: expected rows of type float32 or bfloat16, got ",
+                    row_type_name(options_.row_dtype));
+  catch_up();
+  const at::Tensor rows = quantize_rows(values, type);
+  const torch::NoGradGuard no_grad;
+  values.set_requires_grad(false);
+  values.set_data(rows);
+  options_.row_dtype = type;
+  record_->file_rows = nullptr;  // the rows lie in memory now
+  clear_gradient();
+}
+
+bool MemoryPoolImpl::is_in_file() const { return record_->is_in_file(values); }
+
+void MemoryPoolImpl::prefetch(const at::Tensor& slots) const {
+  if (!is_in_file()) return;
+  ops::check_type("MemoryPool::prefetch", "slots", slots, {torch::kLong});
+  const at::Tensor read = slots.to(torch::kCPU).contiguous();
+  ops::check_slots("MemoryPool::prefetch", read, this->slots());
+  const std::int64_t most = nn::rows_a_window({&values, 1});
+  nn::prefetch_rows({&values, 1}, nn::as_span(read).first(std::min(most, read.numel())));
 }
 
 std::vector<FactoredGradient> MemoryPoolImpl::gradient() const {
@@ -200,7 +294,9 @@ void MemoryPoolImpl::set_usage(const at::Tensor& usage) {
   TORCH_CHECK_VALUE(usage.dim() == 1 && usage.size(0) == slots(),
                     "MemoryPool::set_usage: expected [", slots(), "], got ", usage.sizes());
   ops::check_type("MemoryPool::set_usage", "usage", usage, {torch::kLong});
-  usage_ = usage.to(torch::kCPU).contiguous().clone();
+  at::Tensor table = nn::make_table({slots()}, torch::kLong, {});
+  table.copy_(usage);
+  usage_ = table;
 }
 
 void MemoryPoolImpl::set_lag(std::shared_ptr<Lag> lag) {
@@ -212,6 +308,6 @@ void MemoryPoolImpl::catch_up() {
   if (lag_ != nullptr) lag_->catch_up_all();
 }
 
-void MemoryPoolImpl::reset_usage() { usage_ = torch::zeros({slots()}, torch::kLong); }
+void MemoryPoolImpl::reset_usage() { usage_ = nn::make_table({slots()}, torch::kLong, {}); }
 
 }  // namespace memlayers

@@ -98,9 +98,37 @@ GroupedGradient group(std::vector<FactoredGradient> parts, std::int64_t num_slot
 }
 
 double norm(const GroupedGradient& gradient, std::int64_t width) {
-  std::vector<double> squares(gradient.slots.numel());
-  ops::for_each_row(gradient, width, [&](std::int64_t u, const float* row) {
-    squares[u] = kernels::active().squared_norm(row, width);
+  // Most rows have one entry, of which the norm is known from its token: no sum is needed.
+  std::vector<double> token_squares, entry_squares(gradient.entries.numel());
+  std::int64_t first = 0;
+  for (const FactoredGradient& part : gradient.parts) {
+    const std::int64_t tokens = part.rows.size(0), columns = part.rows.size(1);
+    const std::int64_t J = part.slots.size(1);
+    token_squares.resize(tokens);
+    ops::parallel_ranges(tokens, columns + J, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        const double square = kernels::active().squared_norm(
+            part.rows.const_data_ptr<float>() + t * columns, columns);
+        for (std::int64_t j = 0; j < J; ++j) {
+          const double weight = part.weights.const_data_ptr<float>()[t * J + j];
+          entry_squares[first + t * J + j] = weight * weight * square;
+        }
+      }
+    });
+    first += tokens * J;
+  }
+  const std::int64_t* begin_of = gradient.begin.const_data_ptr<std::int64_t>();
+  const std::int64_t* entries = gradient.entries.const_data_ptr<std::int64_t>();
+  const std::int64_t rows = gradient.slots.numel();
+  std::vector<double> squares(rows);
+  ops::check_columns(gradient, width);
+  ops::parallel_ranges(rows, width, [&](std::int64_t begin, std::int64_t end) {
+    ops::RowSum sum(gradient, width);
+    for (std::int64_t u = begin; u < end; ++u) {
+      squares[u] = begin_of[u + 1] - begin_of[u] == 1
+                       ? entry_squares[entries[begin_of[u]]]
+                       : kernels::active().squared_norm(sum.compute(u), width);
+    }
   });
   return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }

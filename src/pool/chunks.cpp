@@ -12,6 +12,8 @@
 
 #include "io/folder.h"
 #include "memlayers/error.h"
+#include "pool/prefetch.h"
+#include "pool/row_format.h"
 
 namespace memlayers::pool {
 namespace {
@@ -20,16 +22,22 @@ constexpr std::int64_t kChunkBytes = 64 << 20;
 constexpr std::int64_t kBlockBytes = 64 << 10;
 constexpr std::int64_t kPage = 4096;
 
-std::int64_t element_size(RowType type) { return type == RowType::kFloat32 ? 4 : 2; }
 io::ElementType element_type(RowType type) {
+  if (is_quantized(type)) return io::ElementType::kU8;
   return type == RowType::kFloat32 ? io::ElementType::kF32 : io::ElementType::kBF16;
 }
-const char* type_name(RowType type) { return type == RowType::kFloat32 ? "float32" : "bfloat16"; }
+RowType type_named(const io::SafetensorsFile& file, const std::string& name) {
+  for (RowType type : {RowType::kFloat32, RowType::kBFloat16, RowType::kInt8, RowType::kInt4}) {
+    if (name == row_type_name(type)) return type;
+  }
+  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got \"" +
+              name + "\"");
+}
 
 // A multiple of 64 bytes and, where that wastes at most a quarter, a divisor or multiple of a page,
 // so that a row costs at most one fault.
 std::int64_t stride_bytes(std::int64_t width, RowType type) {
-  const std::int64_t bytes = width * element_size(type);
+  const std::int64_t bytes = row_format(type, width).bytes();
   const std::int64_t lines = (bytes + 63) / 64 * 64;
   std::int64_t paged = 64;
   while (paged < bytes && paged < kPage) paged *= 2;
@@ -88,7 +96,8 @@ struct Digest {
   Digest(const Digest&) = delete;
   Digest& operator=(const Digest&) = delete;
   void start(std::int64_t rows, std::int64_t width, RowType type) {
-    const std::string head = std::to_string(rows) + "x" + std::to_string(width) + type_name(type);
+    const std::string head =
+        std::to_string(rows) + "x" + std::to_string(width) + row_type_name(type);
     XXH3_128bits_update(state, head.data(), head.size());
   }
   void add(const std::byte* data, std::size_t size) { XXH3_128bits_update(state, data, size); }
@@ -101,8 +110,9 @@ struct Digest {
 template <class Rows>
 void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                      const PoolInfo& info, const Rows& rows_of) {
-  const std::int64_t row_bytes = info.width * element_size(info.type);
+  const std::int64_t row_bytes = row_format(info.type, info.width).bytes();
   const std::int64_t stride = stride_bytes(info.width, info.type);
+  const std::int64_t element_bytes = row_format(info.type, info.width).element_bytes;
   const std::int64_t rows_a_chunk = std::max<std::int64_t>(1, kChunkBytes / stride);
   std::vector<std::byte> padded;
   for (std::int64_t first = 0, i = 0; first < info.rows; first += rows_a_chunk, ++i) {
@@ -131,20 +141,19 @@ void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_
                                                 {"rows", std::to_string(count)},
                                                 {"total_rows", std::to_string(info.rows)},
                                                 {"width", std::to_string(info.width)},
-                                                {"dtype", type_name(info.type)},
+                                                {"dtype", row_type_name(info.type)},
                                                 {"digest", digest_of(checksums)}};
     const std::string header = header_text(metadata);
     metadata["header_xxh3"] = io::xxh3_hex(std::as_bytes(std::span(header)));
     const std::string name = std::string(stem) + "-" + std::to_string(i) + "-" +
                              std::to_string(info.generation) + ".safetensors";
-    io::write_safetensors(
-        fs, io::join(folder, name),
-        {{"rows", element_type(info.type), {count, stride / element_size(info.type)}, data},
-         {"xxh3",
-          io::ElementType::kU64,
-          {static_cast<std::int64_t>(checksums.size())},
-          std::as_bytes(std::span(checksums))}},
-        metadata, kPage);
+    io::write_safetensors(fs, io::join(folder, name),
+                          {{"rows", element_type(info.type), {count, stride / element_bytes}, data},
+                           {"xxh3",
+                            io::ElementType::kU64,
+                            {static_cast<std::int64_t>(checksums.size())},
+                            std::as_bytes(std::span(checksums))}},
+                          metadata, kPage);
   }
 }
 
@@ -166,17 +175,23 @@ std::string new_pool_id() {
 
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsView& rows, const std::string& pool_id, std::uint64_t generation) {
-  const std::int64_t row_bytes = rows.width * element_size(rows.type);
+  const std::int64_t row_bytes = row_format(rows.type, rows.width).bytes();
   write_chunks_of(fs, folder, stem, {pool_id, rows.rows, rows.width, rows.type, generation},
                   [&](std::int64_t first, std::int64_t count) {
-                    return std::span(rows.data + first * row_bytes,
-                                     static_cast<std::size_t>(count * row_bytes));
+                    const auto part = [&](std::int64_t begin, std::int64_t end) {
+                      return std::span(rows.data + begin * row_bytes,
+                                       static_cast<std::size_t>((end - begin) * row_bytes));
+                    };
+                    const std::int64_t end = first + count;
+                    if (first == 0) prefetch(part(0, count));
+                    prefetch(part(end, std::min(rows.rows, end + count)));
+                    return part(first, end);
                   });
 }
 
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsSource& source, const std::string& pool_id, std::uint64_t generation) {
-  const std::int64_t row_bytes = source.width * element_size(source.type);
+  const std::int64_t row_bytes = row_format(source.type, source.width).bytes();
   std::vector<std::byte> buffer;
   write_chunks_of(fs, folder, stem, {pool_id, source.rows, source.width, source.type, generation},
                   [&](std::int64_t first, std::int64_t count) {
@@ -210,12 +225,8 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
                   ": written by a newer version");
     }
     const std::string dtype = text(file, "dtype");
-    if (dtype != "float32" && dtype != "bfloat16") {
-      throw Error(path + ": metadata dtype: expected float32 or bfloat16, got \"" + dtype + "\"");
-    }
     PoolInfo info{text(file, "pool"), number(file, "total_rows"), number(file, "width"),
-                  dtype == "float32" ? RowType::kFloat32 : RowType::kBFloat16,
-                  static_cast<std::uint64_t>(number(file, "generation"))};
+                  type_named(file, dtype), static_cast<std::uint64_t>(number(file, "generation"))};
     if (table.chunks_.empty()) {
       table.info_ = info;
     } else if (info.id != table.info_.id || info.rows != table.info_.rows ||
@@ -225,14 +236,18 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
                   std::to_string(table.info_.width) + ", got pool " + info.id + " with " +
                   std::to_string(info.rows) + " of " + std::to_string(info.width));
     }
+    if (info.width < 1 || info.width > std::int64_t{1} << 40) {
+      throw Error(path + ": metadata width: expected a number in [1, 2^40], got " +
+                  std::to_string(info.width));
+    }
+    const RowFormat format = row_format(info.type, info.width);
     const io::TensorView rows = file.at("rows"), sums = file.at("xxh3");
     const std::int64_t first = number(file, "first_row"), count = number(file, "rows");
-    const std::int64_t stride =
-        rows.shape.size() == 2 ? rows.shape[1] * element_size(info.type) : 0;
+    const std::int64_t stride = rows.shape.size() == 2 ? rows.shape[1] * format.element_bytes : 0;
     const std::int64_t data_bytes = static_cast<std::int64_t>(rows.bytes.size());
     const std::int64_t blocks = (data_bytes + kBlockBytes - 1) / kBlockBytes;
     if (rows.type != element_type(info.type) || rows.shape.size() != 2 || rows.shape[0] != count ||
-        info.width < 1 || info.width > rows.shape[1] || count < 1 || count > info.rows ||
+        format.elements > rows.shape[1] || count < 1 || count > info.rows ||
         first > info.rows - count || sums.type != io::ElementType::kU64 ||
         static_cast<std::int64_t>(sums.bytes.size()) != blocks * 8) {
       throw Error(path + ": expected rows and xxh3 as the metadata say (" + std::to_string(count) +
@@ -283,8 +298,21 @@ void ChunkedRows::check_block(const Chunk& chunk, std::size_t block) const {
   }
 }
 
+template <class F>
+void ChunkedRows::for_each_part(std::int64_t first, std::int64_t count, const F& f) const {
+  auto chunk = std::upper_bound(chunks_.begin(), chunks_.end(), first,
+                                [](std::int64_t row, const Chunk& c) { return row < c.first; });
+  --chunk;
+  for (std::int64_t done = 0; done < count; ++chunk) {
+    const std::int64_t begin = first + done - chunk->first;
+    const std::int64_t end = begin + std::min(count - done, chunk->rows - begin);
+    f(*chunk, begin, end);
+    done += end - begin;
+  }
+}
+
 void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
-  const std::int64_t row_bytes = info_.width * element_size(info_.type);
+  const std::int64_t row_bytes = row_format(info_.type, info_.width).bytes();
   const auto count = static_cast<std::int64_t>(out.size()) / row_bytes;
   if (first < 0 || count * row_bytes != static_cast<std::int64_t>(out.size()) ||
       count > info_.rows || first > info_.rows - count) {
@@ -292,28 +320,76 @@ void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
                 std::to_string(info_.rows) + "), got " + std::to_string(count) + " from row " +
                 std::to_string(first));
   }
-  auto chunk = std::upper_bound(chunks_.begin(), chunks_.end(), first,
-                                [](std::int64_t row, const Chunk& c) { return row < c.first; });
-  --chunk;
-  for (std::int64_t done = 0; done < count; ++chunk) {
-    const std::int64_t local = first + done - chunk->first;
-    const std::int64_t here = std::min(count - done, chunk->rows - local);
-    const std::int64_t begin = local * stride_, end = (local + here) * stride_;
-    for (std::int64_t block = begin / kBlockBytes; block * kBlockBytes < end; ++block) {
-      check_block(*chunk, static_cast<std::size_t>(block));
+  for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+    const std::int64_t at = begin * stride_;
+    for (std::int64_t block = at / kBlockBytes; block * kBlockBytes < end * stride_; ++block) {
+      check_block(chunk, static_cast<std::size_t>(block));
     }
-    for (std::int64_t row = 0; row < here; ++row) {
-      std::memcpy(out.data() + (done + row) * row_bytes, chunk->data.data() + begin + row * stride_,
-                  static_cast<std::size_t>(row_bytes));
+    std::byte* to = out.data() + (chunk.first + begin - first) * row_bytes;
+    const std::byte* from = chunk.data.data() + at;
+    if (stride_ == row_bytes) {
+      std::memcpy(to, from, static_cast<std::size_t>((end - begin) * row_bytes));
+      return;
     }
-    done += here;
+    for (std::int64_t row = begin; row < end; ++row, to += row_bytes, from += stride_) {
+      std::memcpy(to, from, static_cast<std::size_t>(row_bytes));
+    }
+  });
+}
+
+void ChunkedRows::release(std::int64_t first, std::int64_t count) const {
+  for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
+    chunk.file.release(chunk.data.subspan(static_cast<std::size_t>(begin * stride_),
+                                          static_cast<std::size_t>((end - begin) * stride_)));
+  });
+}
+
+namespace {
+
+// The exponent of NaN and infinity is all ones. Without a branch a number, so that it vectorises.
+template <class Bits>
+bool are_finite(const std::byte* data, std::size_t bytes, Bits exponent) {
+  const auto* bits = reinterpret_cast<const Bits*>(data);
+  bool is_finite = true;
+  for (std::size_t i = 0; i < bytes / sizeof(Bits); ++i) {
+    is_finite &= (bits[i] & exponent) != exponent;
   }
+  return is_finite;
+}
+
+}  // namespace
+
+bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t width) {
+  constexpr std::uint32_t kFloat = 0x7f800000;
+  constexpr std::uint16_t kBFloat16 = 0x7f80;
+  if (type == RowType::kFloat32) return are_finite(rows.data(), rows.size(), kFloat);
+  if (type == RowType::kBFloat16) return are_finite(rows.data(), rows.size(), kBFloat16);
+  // Of rows of few bits the scales.
+  const auto row_bytes = static_cast<std::size_t>(row_format(type, width).bytes());
+  bool is_finite = true;
+  for (std::size_t at = 0; at + row_bytes <= rows.size(); at += row_bytes) {
+    const std::byte* row = rows.data() + at;
+    is_finite &= type == RowType::kInt8
+                     ? are_finite(row + kernels::scales_offset<kernels::Int8>(width), 4, kFloat)
+                     : are_finite(row + kernels::scales_offset<kernels::Int4>(width),
+                                  row_bytes - static_cast<std::size_t>(
+                                                  kernels::scales_offset<kernels::Int4>(width)),
+                                  kBFloat16);
+  }
+  return is_finite;
 }
 
 std::string digest(const RowsView& rows) {
   Digest digest;
   digest.start(rows.rows, rows.width, rows.type);
-  digest.add(rows.data, static_cast<std::size_t>(rows.rows * rows.width * element_size(rows.type)));
+  std::span<const std::byte> rest{
+      rows.data, static_cast<std::size_t>(rows.rows * row_format(rows.type, rows.width).bytes())};
+  while (!rest.empty()) {
+    const auto part = rest.first(std::min<std::size_t>(kChunkBytes, rest.size()));
+    rest = rest.subspan(part.size());
+    prefetch(part);
+    digest.add(part.data(), part.size());
+  }
   return digest.finish();
 }
 
@@ -321,12 +397,13 @@ std::string digest(const ChunkedRows& rows) {
   const PoolInfo& info = rows.info();
   Digest digest;
   digest.start(info.rows, info.width, info.type);
-  const std::int64_t row_bytes = info.width * element_size(info.type);
+  const std::int64_t row_bytes = row_format(info.type, info.width).bytes();
   const std::int64_t at_once = std::max<std::int64_t>(1, (8 << 20) / row_bytes);
   std::vector<std::byte> buffer;
   for (std::int64_t first = 0; first < info.rows; first += at_once) {
     buffer.resize(static_cast<std::size_t>(std::min(at_once, info.rows - first) * row_bytes));
     rows.read(first, buffer);
+    rows.release(first, static_cast<std::int64_t>(buffer.size()) / row_bytes);
     digest.add(buffer.data(), buffer.size());
   }
   return digest.finish();

@@ -32,6 +32,7 @@ struct PoolInfo {
 std::string new_pool_id();  // a random UUID
 
 // Writes <folder>/<stem>-<i>-<generation>.safetensors, at most 64 MiB of rows each, and syncs them.
+// Needs memory for one chunk at most; rows in a mapped file are read ahead of their writing.
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsView& rows, const std::string& pool_id, std::uint64_t generation);
 
@@ -55,6 +56,9 @@ class ChunkedRows {
   // Copies rows [first, first + out.size() / row bytes), contiguous, after checking the blocks they
   // lie in. Callable from several threads. Throws Error naming file and offset of an altered block.
   void read(std::int64_t first, std::span<std::byte> out) const;
+  // Rows [first, first + count) were read and are not needed again soon: memory that their files
+  // take up in this process is given back.
+  void release(std::int64_t first, std::int64_t count) const;
 
  private:
   struct Chunk {
@@ -64,11 +68,17 @@ class ChunkedRows {
     std::vector<std::uint64_t> checksums;
   };
   void check_block(const Chunk& chunk, std::size_t block) const;
+  // f(chunk, begin, end) for the chunks' own rows that lie in [first, first + count).
+  template <class F>
+  void for_each_part(std::int64_t first, std::int64_t count, const F& f) const;
 
   PoolInfo info_;
   std::int64_t stride_ = 0;
   std::vector<Chunk> chunks_;
 };
+
+// Whether no number of these rows, contiguous and aligned for their elements, is NaN or infinite.
+bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t width);
 
 // XXH3-128 in hex of the logical content: rows as read, whatever their chunks.
 std::string digest(const RowsView& rows);

@@ -13,27 +13,37 @@
 namespace memlayers::pool {
 
 MappedRegion MappedRegion::anonymous(std::size_t bytes) {
-  if (bytes == 0) return {nullptr, 0};
+  if (bytes == 0) return MappedRegion({});
   void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) {
     throw Error("pool: expected memory for " + std::to_string(bytes) +
                 " bytes of rows, got: " + std::strerror(errno));
   }
   ::madvise(data, bytes, MADV_HUGEPAGE);  // a wish; without it the rows work as well
-  return {static_cast<std::byte*>(data), bytes};
+  return MappedRegion({static_cast<std::byte*>(data), bytes});
+}
+
+MappedRegion MappedRegion::scratch(io::FileSystem& fs, const std::string& folder,
+                                   std::size_t bytes) {
+  MappedRegion region({});
+  region.file_ = fs.make_scratch(folder, bytes);
+  region.bytes_ = region.file_->bytes();
+  // The neighbours of a row that is read are not read next.
+  if (bytes > 0) ::madvise(region.bytes_.data(), bytes, MADV_RANDOM);
+  return region;
 }
 
 MappedRegion::MappedRegion(MappedRegion&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : bytes_(std::exchange(other.bytes_, {})), file_(std::move(other.file_)) {}
 
 MappedRegion& MappedRegion::operator=(MappedRegion&& other) noexcept {
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
+  std::swap(bytes_, other.bytes_);
+  std::swap(file_, other.file_);
   return *this;
 }
 
 MappedRegion::~MappedRegion() {
-  if (size_ > 0) ::munmap(data_, size_);
+  if (!file_ && !bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
 }
 
 }  // namespace memlayers::pool

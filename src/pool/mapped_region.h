@@ -2,24 +2,31 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <span>
+#include <string>
+
+#include "io/file_system.h"
 
 namespace memlayers::pool {
 
-// Zero-filled memory of its own mapping, in huge pages where the system has them; unmapped on
-// destruction. Move only.
+// Zero-filled memory of its own mapping, given back on destruction. Move only.
 class MappedRegion {
  public:
-  static MappedRegion anonymous(std::size_t bytes);  // throws Error when there is no memory for it
+  // In RAM, in huge pages where the system has them. Throws Error when there is no memory for it.
+  static MappedRegion anonymous(std::size_t bytes);
+  // In a scratch file of `folder`, for rows read here and there: memory holds what is in use, and
+  // the system takes it back when it is short. Throws Error, as FileSystem::make_scratch does.
+  static MappedRegion scratch(io::FileSystem& fs, const std::string& folder, std::size_t bytes);
   MappedRegion(MappedRegion&& other) noexcept;
   MappedRegion& operator=(MappedRegion&& other) noexcept;
   ~MappedRegion();
-  std::span<std::byte> bytes() const { return {data_, size_}; }
+  std::span<std::byte> bytes() const { return bytes_; }
 
  private:
-  MappedRegion(std::byte* data, std::size_t size) : data_(data), size_(size) {}
-  std::byte* data_;
-  std::size_t size_;
+  explicit MappedRegion(std::span<std::byte> bytes) : bytes_(bytes) {}
+  std::span<std::byte> bytes_;
+  std::unique_ptr<io::Scratch> file_;  // owns the bytes; null: they are unmapped here
 };
 
 }  // namespace memlayers::pool

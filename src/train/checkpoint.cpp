@@ -78,8 +78,15 @@ void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors) 
                   ", expected " + std::string(io::element_name(element_type(tensor))) + " " +
                   shape_text(tensor.sizes().vec()) + ": a checkpoint of another shape");
     }
-    if (tensor.nbytes() > 0) {
-      std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    // In pieces that leave memory one by one: the state may be larger than the pool.
+    constexpr std::size_t kPiece = 4 << 20;
+    auto* to = static_cast<std::byte*>(tensor.mutable_data_ptr());
+    for (auto rest = view.bytes; !rest.empty();) {
+      const auto piece = rest.first(std::min(kPiece, rest.size()));
+      std::memcpy(to, piece.data(), piece.size());
+      file.release(piece);
+      to += piece.size();
+      rest = rest.subspan(piece.size());
     }
   }
 }
@@ -143,9 +150,8 @@ void load_rows(io::FileSystem& files, const std::string& path, RowAdamW& rows, M
     throw Error(path + ": state of the optimizer \"" + found->second + "\", expected \"" + wanted +
                 "\" (train.value_optimizer): a run resumes with the optimizer it began with");
   }
-  const at::Tensor usage = at::empty_like(pool->usage());
-  read_tensors(file, row_tensors(rows, pool, usage));
-  pool->set_usage(usage);
+  pool->reset_usage();  // a table of its own, to be read into
+  read_tensors(file, row_tensors(rows, pool, pool->usage()));
   if (!lags(rows)) {
     rows.set_steps(row_steps);
     return;

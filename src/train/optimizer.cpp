@@ -5,11 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <mutex>
 
+#include "nn/table.h"
 #include "ops/lagging_rows.h"
-#include "pool/mapped_region.h"
 
 namespace memlayers {
 namespace {
@@ -19,15 +18,21 @@ double clip_factor(double norm, std::optional<double> clip) {
   return clip && norm > *clip ? *clip / norm : 1.0;
 }
 
-// Zeros in a mapping of their own: a row that is never touched costs no memory, which at::zeros,
-// writing them, does not give.
-at::Tensor lazy_zeros(at::IntArrayRef sizes, at::ScalarType type) {
-  const auto bytes =
-      static_cast<std::size_t>(c10::multiply_integers(sizes)) * c10::elementSize(type);
-  auto region = std::make_shared<pool::MappedRegion>(
-      pool::MappedRegion::anonymous(std::max<std::size_t>(bytes, 1)));
-  void* data = region->bytes().data();
-  return torch::from_blob(data, sizes, [region](void*) {}, torch::dtype(type));
+// The tables that an update of a row reads and writes.
+std::vector<at::Tensor> tables_of(const at::Tensor& values, const RowState& state) {
+  std::vector<at::Tensor> tables{values};
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) tables.push_back(table);
+  }
+  return tables;
+}
+
+// Of the touched rows [begin, end).
+GroupedGradient part_of(const GroupedGradient& gradient, std::int64_t begin, std::int64_t end) {
+  GroupedGradient part = gradient;
+  part.slots = gradient.slots.slice(0, begin, end);
+  part.begin = gradient.begin.slice(0, begin, end + 1);  // counts all entries still
+  return part;
 }
 
 }  // namespace
@@ -75,11 +80,15 @@ class RowAdamW::Lag final : public MemoryPoolImpl::Lag {
 
 RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
     : pool_(std::move(pool)), options_(options) {
+  TORCH_CHECK_VALUE(!is_quantized(pool_->options().row_dtype),
+                    "RowAdamW: expected rows of type float32 or bfloat16, got ",
+                    row_type_name(pool_->options().row_dtype),
+                    ": rows of few bits are read, not trained");
   pool_->catch_up();  // with what another optimizer owes
   const at::Tensor& values = pool_->values;
   const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
-    return values.device().is_cpu() ? lazy_zeros(sizes, type)
-                                    : at::zeros(sizes, values.options().dtype(type));
+    return values.is_cpu() ? nn::make_table(sizes, type, pool_->options().folder)
+                           : at::zeros(sizes, values.options().dtype(type));
   };
   const auto kind = options_.kind;
   const bool is_dense = kind == PoolOptimizer::kDenseAdamW;
@@ -94,7 +103,8 @@ RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
   }
   if (is_adamw || is_rowwise_adamw) state_.steps = zeros(a_row, at::kInt);
   if (options_.master_rows && values.scalar_type() != at::kFloat) {
-    state_.master = values.detach().to(at::kFloat);
+    state_.master = zeros(values.sizes(), at::kFloat);
+    state_.master.copy_(values.detach());
   }
   if (is_dense) {
     TORCH_CHECK_VALUE(values.is_cpu(),
@@ -135,22 +145,32 @@ RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optio
       .rounding_seed = (options_.seed + 0x9e3779b97f4a7c15ULL) * 0xd1342543de82ef95ULL +
                        static_cast<std::uint64_t>(steps_ + 1)};
   at::Tensor values = pool_->values;
-  switch (options_.kind) {
-    case PoolOptimizer::kAdamW:
-      update_adamw(values, state_, gradient, parameters);
-      break;
-    case PoolOptimizer::kSgd:
-      update_sgd(values, state_, gradient, parameters);
-      break;
-    case PoolOptimizer::kRowwiseAdamW:
-      update_rowwise_adamw(values, state_, gradient, parameters);
-      break;
-    case PoolOptimizer::kRowwiseAdagrad:
-      update_rowwise_adagrad(values, state_, gradient, parameters);
-      break;
-    case PoolOptimizer::kDenseAdamW:
-      lag_->update(gradient, parameters);
-      break;
+  const auto update = [&](const GroupedGradient& part) {
+    switch (options_.kind) {
+      case PoolOptimizer::kAdamW:
+        update_adamw(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kSgd:
+        update_sgd(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kRowwiseAdamW:
+        update_rowwise_adamw(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kRowwiseAdagrad:
+        update_rowwise_adagrad(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kDenseAdamW:
+        lag_->update(part, parameters);
+        break;
+    }
+  };
+  // Of a dense AdamW every call is a step of all rows.
+  if (!pool_->is_in_file() || options_.kind == PoolOptimizer::kDenseAdamW) {
+    update(gradient);
+  } else {
+    nn::for_each_window(
+        tables_of(values, state_), nn::as_span(gradient.slots), 1,
+        [&](std::int64_t begin, std::int64_t end) { update(part_of(gradient, begin, end)); });
   }
   ++steps_;
   return result;

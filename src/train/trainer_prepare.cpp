@@ -42,11 +42,12 @@ void Trainer::Run::prepare() {
 void Trainer::Run::make_model(const std::optional<train::ResumePoint>& resume) {
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   if (resume) {
-    parts.model = load_model(resume->folder);
+    parts.model = load_model(resume->folder, config.train.pool_folder);
   } else if (config.init) {
-    parts.model = load_model(resolve_model_folder(*config.init));
+    parts.model = load_model(resolve_model_folder(*config.init), config.train.pool_folder);
   } else {
-    parts.model = Llama(train::fit_to_tokenizer(config.model, *parts.tokenizer), seed);
+    parts.model = Llama(train::fit_to_tokenizer(config.model, *parts.tokenizer), seed,
+                        config.train.pool_folder);
   }
   train::fit_to_tokenizer(parts.model->config(), *parts.tokenizer);  // throws where it does not
   parts.model->train();

@@ -207,6 +207,7 @@ TEST(LoadTrainConfig, NamesFileAndLineOfWhatIsNotToml) {
 
 TEST(LoadTrainConfig, ChecksValues) {
   expect_refused("[memory]\nknn = 200", ": [memory] knn: expected at most n_keys (128), got 200");
+  expect_refused("pool_folder = \"\"", ": [train] pool_folder: expected a folder, got \"\"");
   expect_refused("lr = nan", ": [train] lr: expected a number from 0 to 1000, got nan");
   expect_error([] { load("[train]\nsteps = 1\n"); },
                HasSubstr("demo.toml: [data] train: expected at least one file, got none"));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/memory_layer.h"
+#include "memlayers/optimizer.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -255,6 +256,61 @@ TEST(MemoryPool, ARowHasTheSameBitsInAPoolOfAnySize) {
   MemoryPool large(PoolOptions{.n_keys = 11, .width = 33, .seed = 5});
   EXPECT_TRUE(torch::equal(large->values.narrow(0, 0, 16), small->values));
   EXPECT_NEAR(large->values.std().item<double>(), 1 / std::sqrt(33.0), 0.02);
+}
+
+TEST(MemoryPool, QuantizedRowsAreReadAndGiveWeightsTheirGradientButAreNotTrained) {
+  for (RowType type : {RowType::kInt8, RowType::kInt4}) {
+    MemoryPool pool(PoolOptions{.n_keys = 5, .width = 70, .seed = 3});
+    const at::Tensor rows = quantize_rows(pool->values, type);
+    pool->quantize(type);
+    EXPECT_TRUE(torch::equal(pool->values, rows));
+    const at::Tensor slots = torch::tensor({{3, 24, 3}, {0, 1, 2}});
+    at::Tensor weights = torch::rand({2, 3}).requires_grad_();
+    at::Tensor weights2 = weights.detach().clone().requires_grad_();
+    const at::Tensor y = pool->gather(slots, weights);
+    const at::Tensor wanted = gather(dequantize_rows(rows, type, 70), slots, weights2);
+    EXPECT_TRUE(torch::allclose(y, wanted, 1e-5, 1e-6));
+    y.sum().backward();
+    wanted.sum().backward();
+    EXPECT_TRUE(torch::allclose(weights.grad(), weights2.grad(), 1e-4, 1e-5));
+    EXPECT_TRUE(pool->gradient().empty());
+    EXPECT_THROW(RowAdamW(pool, {}), c10::ValueError);
+    EXPECT_THROW(pool->quantize(type), c10::ValueError);
+    const MemoryPool made(
+        PoolOptions{.n_keys = 5, .width = 70, .row_dtype = type, .init_std = {}, .seed = 3});
+    EXPECT_TRUE(torch::equal(made->values, rows));
+  }
+}
+
+TEST(MemoryLayer, DecodesFewTokensAsItReadsMany) {
+  torch::manual_seed(4);
+  for (bool qk_norm : {false, true}) {
+    MemoryConfig config;
+    config.n_keys = 40;
+    config.knn = 8;
+    config.heads = 2;
+    config.k_dim = 32;
+    config.qk_norm = qk_norm;
+    MemoryPool pool(PoolOptions{.n_keys = 40, .width = 24, .seed = 1});
+    MemoryLayer layer(24, config, pool);
+    const torch::NoGradGuard no_grad;
+    const at::Tensor x = torch::randn({50, 24});
+    const auto expect_same = [&](const char* when) {
+      const at::Tensor together = layer->forward(x);
+      for (std::int64_t t = 0; t < 50; ++t) {
+        ASSERT_TRUE(torch::allclose(layer->forward(x.narrow(0, t, 1)), together.narrow(0, t, 1),
+                                    1e-4, 1e-5))
+            << when << ", token " << t;
+      }
+    };
+    expect_same("as made");
+    layer->keys.mul_(-1.5);  // what was kept of the old sub-keys must not be used
+    expect_same("keys changed");
+    if (qk_norm) {
+      layer->key_norm.mul_(2).add_(0.1);
+      expect_same("norm changed");
+    }
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "memlayers/ops.h"
 #include "ops/backend.h"
+#include "ops/few_tokens.h"
 #include "ops/op_testing.h"
 
 namespace memlayers {
@@ -239,6 +240,21 @@ TEST(PackedKeys, EqualKeysAreFoundInTheirOrderAndNanIsShown) {
   EXPECT_THROW(pack_keys(keys / 0), c10::ValueError);
   EXPECT_THROW(lookup_softmax(query, packed, 51), c10::ValueError);
   EXPECT_EQ(std::get<0>(lookup_softmax(torch::ones({0, 1, 16}), packed, 20)).size(0), 0);
+}
+
+TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
+  for (std::int64_t T : {0, 1, 3}) {
+    for (std::int64_t out : {1, 63, 64, 200}) {
+      const at::Tensor x = normal({T, 33}, 1), weight = normal({out, 33}, 2),
+                       bias = normal({out}, 3);
+      expect_near(ops::linear_of_few_tokens(x, weight, bias), torch::linear(x, weight, bias),
+                  testing::sum_tolerance(33, 8));
+      expect_near(ops::linear_of_few_tokens(x, weight, {}), torch::linear(x, weight),
+                  testing::sum_tolerance(33, 8));
+    }
+  }
+  EXPECT_THROW(ops::linear_of_few_tokens(normal({1, 4}, 1), normal({3, 5}, 2), {}),
+               c10::ValueError);
 }
 
 }  // namespace

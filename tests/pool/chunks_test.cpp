@@ -68,6 +68,41 @@ void flip(const std::string& path, std::uint64_t offset) {
 // Two chunks: rows of 8 MiB, 8 of them in the first chunk.
 Table two_chunks() { return {9, 2 << 20}; }
 
+TEST(AllFinite, SeesNanAndInfinityAtAnyPlace) {
+  for (const RowType type : {RowType::kFloat32, RowType::kBFloat16}) {
+    const Table table(1, 1001, type);
+    const std::span<const std::byte> bytes(table.bytes);
+    EXPECT_TRUE(all_finite(bytes, type));
+    EXPECT_TRUE(all_finite({}, type));
+    const std::size_t size = type == RowType::kFloat32 ? 4 : 2;
+    for (const std::size_t place : {0, 1, 500, 1000}) {
+      for (const unsigned upper : {0x7f80U, 0xff80U, 0x7fc0U, 0xffffU}) {  // of a float32 or all
+        std::vector<std::byte> changed = table.bytes;
+        changed[(place + 1) * size - 1] = static_cast<std::byte>(upper >> 8);
+        changed[(place + 1) * size - 2] = static_cast<std::byte>(upper & 0xff);
+        EXPECT_FALSE(all_finite(changed, type)) << place << " " << upper;
+      }
+      std::vector<std::byte> largest = table.bytes;
+      largest[(place + 1) * size - 1] = std::byte{0x7f};
+      largest[(place + 1) * size - 2] = std::byte{0x7f};
+      EXPECT_TRUE(all_finite(largest, type));
+    }
+  }
+}
+
+TEST(Chunks, MayBeReadAgainAfterTheirMemoryWasReleased) {
+  const TempDir dir;
+  const Table table = two_chunks();
+  write(dir, table.view);
+  const ChunkedRows rows = open(dir);
+  for (int time = 0; time < 2; ++time) {
+    EXPECT_EQ(read_all(rows, table.bytes.size()), table.bytes);
+    rows.release(0, 9);
+    rows.release(3, 1);
+    rows.release(9, 0);
+  }
+}
+
 TEST(Chunks, GiveBackWhatWasWrittenForAnyWidth) {
   for (const RowType type : {RowType::kFloat32, RowType::kBFloat16}) {
     for (const std::int64_t width : {1, 7, 16, 17, 100, 256, 1000, 1500, 4096}) {

@@ -7,11 +7,16 @@
 #include <utility>
 
 #include "support/expect_error.h"
+#include "support/failing_file_system.h"
+#include "support/temp_dir.h"
 
 namespace memlayers::pool {
 namespace {
 
 using memlayers::testing::expect_error;
+using memlayers::testing::FailingFileSystem;
+using memlayers::testing::Failure;
+using memlayers::testing::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -40,6 +45,23 @@ TEST(MappedRegion, MovesItsBytes) {
 TEST(MappedRegion, SaysHowMuchMemoryLacks) {
   expect_error([] { MappedRegion::anonymous(std::size_t{1} << 60); },
                AllOf(HasSubstr("1152921504606846976 bytes"), HasSubstr("Cannot allocate memory")));
+}
+
+TEST(MappedRegion, InAScratchFileIsZeroFilledWritableAndMoves) {
+  const TempDir dir;
+  MappedRegion region = MappedRegion::scratch(io::posix(), dir.path(), 1'000'001);
+  ASSERT_EQ(region.bytes().size(), 1'000'001U);
+  EXPECT_EQ(std::ranges::count(region.bytes(), std::byte{0}), 1'000'001);
+  region.bytes().back() = std::byte{7};
+  const MappedRegion moved(std::move(region));
+  EXPECT_EQ(moved.bytes()[1'000'000], std::byte{7});
+  EXPECT_TRUE(MappedRegion::scratch(io::posix(), dir.path(), 0).bytes().empty());
+}
+
+TEST(MappedRegion, InAScratchFilePassesOnWhatTheFileSystemSays) {
+  const TempDir dir;
+  FailingFileSystem full(1, Failure::kDiskFull);
+  expect_error([&] { MappedRegion::scratch(full, dir.path(), 100); }, HasSubstr(dir.path()));
 }
 
 }  // namespace

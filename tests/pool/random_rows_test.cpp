@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <numbers>
 #include <thread>
 #include <vector>
@@ -52,6 +55,38 @@ TEST(FillNormal, HasTheMomentsOfANormal) {
   EXPECT_NEAR(cubes / n, 0, 5 * sigma * std::sqrt(15));
   EXPECT_NEAR(fourths / n, 3, 5 * sigma * std::sqrt(96));
   EXPECT_NEAR(neighbours / n, 0, 5 * sigma);
+}
+
+// Kolmogorov and Smirnov: the largest distance of the distribution from that of a normal, times
+// sqrt(n), is above 1.95 once in a thousand seeds.
+TEST(FillNormal, IsDistributedAsANormal) {
+  std::vector<float> z = fill(1000, 0, 1000, 1, 11);
+  std::sort(z.begin(), z.end());
+  const auto n = static_cast<double>(z.size());
+  double distance = 0;
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    const double wanted = std::erfc(-z[i] / std::numbers::sqrt2) / 2;
+    const auto below = static_cast<double>(i);
+    distance = std::max({distance, wanted - below / n, (below + 1) / n - wanted});
+  }
+  EXPECT_LT(distance * std::sqrt(n), 1.95);
+}
+
+TEST(FillNormal, HasTheTailsOfANormalBeyondFiveDeviations) {
+  constexpr double kBounds[] = {2, 3, 4, 4.5, 5, 5.3};
+  std::array<double, std::size(kBounds)> beyond{};
+  constexpr std::int64_t kRows = 64, kRowsAtOnce = 4, kWidth = 1 << 20;
+  for (std::int64_t first = 0; first < kRows; first += kRowsAtOnce) {
+    for (const float z : fill(kWidth, first, first + kRowsAtOnce, 1, 13)) {
+      for (std::size_t i = 0; i < beyond.size() && std::abs(z) > kBounds[i]; ++i) ++beyond[i];
+    }
+  }
+  for (std::size_t i = 0; i < beyond.size(); ++i) {
+    const double wanted =
+        static_cast<double>(kRows * kWidth) * std::erfc(kBounds[i] / std::numbers::sqrt2);
+    ASSERT_GT(wanted, 5) << "enough to compare";
+    EXPECT_NEAR(beyond[i], wanted, 4 * std::sqrt(wanted)) << kBounds[i];
+  }
 }
 
 TEST(FillNormal, GivesARowTheSameBitsInAnyRangeAndThread) {

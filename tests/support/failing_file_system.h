@@ -34,6 +34,11 @@ class FailingFileSystem : public io::FileSystem {
   std::unique_ptr<io::Mapping> map(const std::string& path) override {
     return io::posix().map(path);
   }
+  std::unique_ptr<io::Scratch> make_scratch(const std::string& folder,
+                                            std::uint64_t bytes) override {
+    change(folder);
+    return io::posix().make_scratch(folder, bytes);
+  }
   void rename(const std::string& from, const std::string& to) override;
   void unlink(const std::string& path) override;
   void remove_folder(const std::string& path) override;

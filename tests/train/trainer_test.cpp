@@ -70,6 +70,28 @@ TEST_F(TrainerTest, TrainsADenseTwinWithoutAPool) {
   EXPECT_EQ(logged(c.out).back().touched_rows, 0);
 }
 
+TEST_F(TrainerTest, WithItsPoolInAFileEndsWithTheSameBitsStoppedOrNot) {
+  Trainer in_ram(config("ram"));
+  in_ram.run();
+  const TempDir scratch;
+  TrainConfig c = config("file");
+  c.train.pool_folder = scratch.path();
+  std::atomic<bool> stop = false;
+  TrainCallbacks callbacks;
+  callbacks.stop = &stop;
+  callbacks.step = [&](const StepMetrics& m, std::int64_t) { stop = m.step >= 3; };
+  EXPECT_TRUE(Trainer(c, callbacks).run().stopped);
+  Trainer in_file(c);
+  in_file.run();
+  EXPECT_TRUE(in_file.model()->pool()->is_in_file());
+  testing::expect_same_bits(weights(in_ram.model()), weights(in_file.model()));
+  const auto rows = [](const TrainConfig& config) {
+    return io::read_text(io::posix(), config.out + "/step-8/optimizer/rows.safetensors");
+  };
+  EXPECT_EQ(rows(config("ram")), rows(c));
+  EXPECT_EQ(io::posix().list(scratch.path()).size(), 0U);
+}
+
 TEST_F(TrainerTest, EvaluatesAtIntervalsAndAtTheEnd) {
   TrainConfig c = config();
   c.data.valid = {facts_};

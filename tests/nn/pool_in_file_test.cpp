@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// A pool whose rows live in a scratch file: all that it computes has the bits of one in RAM.
+#include <gtest/gtest.h>
+#include <torch/torch.h>
+
+#include <filesystem>
+
+#include "memlayers/error.h"
+#include "memlayers/llama.h"
+#include "memlayers/optimizer.h"
+#include "nn/table.h"
+#include "support/temp_dir.h"
+#include "support/testing.h"
+
+namespace memlayers {
+namespace {
+
+using memlayers::testing::error_of;
+using memlayers::testing::read_file;
+using memlayers::testing::says;
+using memlayers::testing::TempDir;
+
+constexpr std::int64_t kDim = 12;
+// More tokens, and more rows, than are read ahead at once.
+constexpr std::int64_t kTokens = 3000, kKeys = 80;
+
+struct Case {
+  MemoryVariant variant = MemoryVariant::kMemoryPlus;
+  RowType rows = RowType::kFloat32;
+  RowAdamW::Options optimizer = {};
+};
+
+MemoryPool pool_for(const Case& c, const std::optional<std::string>& folder) {
+  return MemoryPool(PoolOptions{.n_keys = kKeys,
+                                .width = c.variant == MemoryVariant::kPeer ? 2 * kDim : kDim,
+                                .row_dtype = c.rows,
+                                .seed = 3,
+                                .folder = folder});
+}
+
+// Everything that two steps of training compute or change.
+std::vector<at::Tensor> train(const Case& c, const std::optional<std::string>& folder) {
+  torch::manual_seed(1);
+  MemoryPool pool = pool_for(c, folder);
+  EXPECT_EQ(pool->is_in_file(), folder.has_value());
+  MemoryLayer layer(kDim,
+                    MemoryConfig{.n_keys = kKeys,
+                                 .heads = 2,
+                                 .knn = 4,
+                                 .k_dim = 6,
+                                 .variant = c.variant,
+                                 .row_dtype = c.rows},
+                    pool);
+  RowAdamW optimizer(pool, c.optimizer);
+  std::vector<at::Tensor> results;
+  for (int step = 0; step < 2; ++step) {
+    const at::Tensor x = torch::randn({kTokens, kDim}, torch::requires_grad());
+    const at::Tensor y = layer->forward(x);
+    (y * torch::randn_like(y)).sum().backward();
+    results.insert(results.end(), {y, x.grad(), layer->keys.grad(), pool->dense_gradient()});
+    EXPECT_GT(optimizer.step(1e-2, 1, 0.5).touched_rows, 4000);
+  }
+  results.insert(results.end(), {pool->values.detach().clone(), pool->usage()});
+  const RowState& state = optimizer.state();
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) results.push_back(table);
+  }
+  return results;
+}
+
+TEST(PoolInFile, TrainsToTheBitsOfOneInRam) {
+  const TempDir dir;
+  const std::vector<Case> cases = {
+      {},
+      {.rows = RowType::kBFloat16, .optimizer = {.kind = PoolOptimizer::kSgd}},
+      {.rows = RowType::kBFloat16, .optimizer = {.master_rows = true}},
+      {.variant = MemoryVariant::kPeer},
+  };
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const std::vector<at::Tensor> in_ram = train(cases[i], {}),
+                                  in_file = train(cases[i], dir.path());
+    ASSERT_EQ(in_ram.size(), in_file.size());
+    for (std::size_t t = 0; t < in_ram.size(); ++t) {
+      EXPECT_TRUE(torch::equal(in_ram[t], in_file[t])) << "case " << i << ", tensor " << t;
+    }
+  }
+  EXPECT_TRUE(std::filesystem::is_empty(dir.path())) << "nothing is left behind";
+}
+
+TEST(PoolInFile, IsWorkedThroughInSeveralWindows) {
+  const at::Tensor values = torch::zeros({kKeys * kKeys, kDim});
+  const at::Tensor steps = torch::zeros({kKeys * kKeys}, torch::kInt);
+  EXPECT_LT(nn::rows_a_window(std::vector{values}), kTokens * 8 / 2);
+  EXPECT_LT(nn::rows_a_window(std::vector{values, values, values, steps}), 4000 / 1.5);
+}
+
+TEST(PoolInFile, ItsTablesAreZeroAndInTheFolder) {
+  const TempDir dir;
+  const at::Tensor table = nn::make_table({3, 5}, torch::kInt, dir.path());
+  EXPECT_TRUE(torch::equal(table, torch::zeros({3, 5}, torch::kInt)));
+  EXPECT_EQ(nn::make_table({0, 5}, torch::kFloat, dir.path()).numel(), 0);
+  EXPECT_EQ(nn::make_table({0}, torch::kFloat, {}).numel(), 0);
+}
+
+TEST(PoolInFile, NeedsAFolderWithRoom) {
+  const TempDir dir;
+  EXPECT_TRUE(says(error_of([&] { pool_for({}, dir / "nowhere"); }),
+                   {dir / "nowhere", "expected a folder"}));
+  const PoolOptions huge{.n_keys = 1 << 20, .width = 1 << 10, .folder = dir.path()};
+  EXPECT_TRUE(says(error_of([&] { MemoryPool{huge}; }),
+                   {dir.path(), "expected room", "4503599627370496 bytes"}));
+}
+
+TEST(PoolInFile, PrefetchChecksSlotsAndTakesAnyShape) {
+  const TempDir dir;
+  const MemoryPool pool = pool_for({}, dir.path());
+  const std::int64_t slots = kKeys * kKeys;
+  EXPECT_THROW(pool->prefetch(torch::tensor({slots})), c10::IndexError);
+  EXPECT_THROW(pool->prefetch(torch::tensor({std::int64_t{-1}})), c10::IndexError);
+  EXPECT_THROW(pool->prefetch(torch::zeros({2, 2})), c10::TypeError);
+  EXPECT_NO_THROW(pool->prefetch(torch::zeros({2, 3, 4}, torch::kLong)));
+  EXPECT_NO_THROW(pool->prefetch(torch::zeros({0, 4}, torch::kLong)));
+  EXPECT_NO_THROW(pool->prefetch(torch::randint(slots, {100'000}, torch::kLong)));
+}
+
+TEST(PoolInFile, GatherRefusesSlotsOutsideThePool) {
+  const TempDir dir;
+  MemoryPool pool = pool_for({}, dir.path());
+  pool->eval();  // training would count, and check, before
+  for (const std::int64_t slot : {kKeys * kKeys, std::int64_t{-1}}) {
+    EXPECT_THROW(pool->gather(torch::tensor({{slot}}), torch::ones({1, 1})), c10::IndexError);
+  }
+}
+
+TEST(PoolInFile, TakesNoTokens) {
+  const TempDir dir;
+  MemoryPool pool = pool_for({}, dir.path());
+  const at::Tensor none = torch::zeros({0, 4}, torch::kLong);
+  EXPECT_EQ(pool->gather(none, torch::zeros({0, 4})).sizes(), (at::IntArrayRef{0, kDim}));
+}
+
+TEST(PoolInRam, PrefetchDoesNothing) {
+  const MemoryPool pool = pool_for({}, {});
+  EXPECT_NO_THROW(pool->prefetch(torch::tensor({std::int64_t{-1}})));
+}
+
+TEST(PoolInFile, MovedToAnotherTypeItIsInRam) {
+  const TempDir dir;
+  MemoryPool pool = pool_for({}, dir.path());
+  const at::Tensor before = pool->values.detach().clone();
+  pool->to(torch::kBFloat16);
+  EXPECT_FALSE(pool->is_in_file());
+  EXPECT_TRUE(torch::equal(pool->values, before.to(torch::kBFloat16)));
+  EXPECT_NO_THROW(pool->gather(torch::tensor({{1, 2}}), torch::ones({1, 2})));
+}
+
+ModelConfig small_model() {
+  ModelConfig config;
+  config.dim = 16;
+  config.layers = 2;
+  config.heads = 2;
+  config.ff_dim = 24;
+  config.vocab_size = 50;
+  config.memory.emplace();
+  config.memory->n_keys = 8;
+  config.memory->knn = 4;
+  config.memory->k_dim = 8;
+  return config;
+}
+
+TEST(PoolInFile, AModelIsSavedWithoutItsFolderAndLoadedIntoAnother) {
+  const TempDir dir, first, second;
+  torch::manual_seed(2);
+  const Llama model(small_model(), 5, first.path());
+  EXPECT_TRUE(model->pool()->is_in_file());
+  save_model(model, dir.path());
+  EXPECT_EQ(read_file(dir / "config.json").find(first.path()), std::string::npos);
+  const Llama in_file = load_model(dir.path(), second.path()), in_ram = load_model(dir.path());
+  EXPECT_TRUE(in_file->pool()->is_in_file());
+  EXPECT_FALSE(in_ram->pool()->is_in_file());
+  EXPECT_EQ(in_file->pool()->options().folder, second.path());
+  for (const Llama& loaded : {in_file, in_ram}) {
+    EXPECT_TRUE(torch::equal(loaded->pool()->values, model->pool()->values));
+  }
+  EXPECT_TRUE(says(error_of([&] { load_model(dir.path(), dir / "nowhere"); }), {dir / "nowhere"}));
+}
+
+}  // namespace
+}  // namespace memlayers
