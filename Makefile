@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 export MEMLAYERS_GOLDEN_DIR ?= $(abspath ../shared/golden)
 
 .PHONY: help dependencies dev-dependencies configure build demo test test-cpp test-python check format lint sanitize \
-        bench install python clean
+        emulate bench install python clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +52,9 @@ sanitize:  ## the torch-free parts and the kernels under address, undefined beha
 	  cmake --preset $$preset > /dev/null && cmake --build --preset $$preset -j $(JOBS) && \
 	  ctest --preset $$preset -j $(JOBS) || exit 1; \
 	done
+
+emulate: dev-dependencies  ## the kernels' tests on an emulated CPU with AVX-512 (Debian; some minutes)
+	@JOBS=$(JOBS) scripts/emulate_avx512.sh
 
 bench: dev-dependencies  ## Google Benchmark programs, in build/bench
 	@cmake --preset release -B build/bench -DMEMLAYERS_BENCHMARKS=ON -DMEMLAYERS_TESTS=OFF > /dev/null
