@@ -21,6 +21,7 @@ Command train_command();
 Command generate_command();
 Command eval_command();
 Command inspect_command();
+Command bench_command();
 
 // A mistake in how the command was called, found after parsing: exit code 2.
 class UsageError : public std::runtime_error {
