@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 export MEMLAYERS_GOLDEN_DIR ?= $(abspath ../shared/golden)
 
 .PHONY: help dependencies dev-dependencies configure build demo test test-cpp test-python check format lint sanitize \
-        emulate bench install python clean
+        emulate bench peers peers-install acceptance install python clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -60,6 +60,16 @@ bench: dev-dependencies  ## Google Benchmark programs, in build/bench
 	@cmake --preset release -B build/bench -DMEMLAYERS_BENCHMARKS=ON -DMEMLAYERS_TESTS=OFF > /dev/null
 	@cmake --build build/bench -j $(JOBS)
 	@for program in build/bench/*_bench; do $$program || exit 1; done
+
+peers-install: dependencies  ## the packages that bench/peers compares with, into .venv
+	@.venv/bin/python -m pip install -q --disable-pip-version-check -r bench/peers/requirements.txt
+
+peers: build peers-install  ## a layer's training step beside PyTorch and packages from PyPI: build/peers, docs/step_time*.svg
+	@.venv/bin/python bench/peers/run.py --plot docs/step_time.svg
+	@.venv/bin/python bench/peers/run.py --dim 256 --k-dim 128 --out build/peers-256 --plot docs/step_time_256.svg
+
+acceptance: build peers-install  ## every line of the table in docs/performance.md; nothing else should run
+	@.venv/bin/python bench/acceptance.py
 
 install: build  ## into PREFIX (default /usr/local)
 	@cmake --install $(BUILD) --prefix $(PREFIX)

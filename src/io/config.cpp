@@ -214,6 +214,11 @@ void TrainConfig::validate() const {
   if (train.pool_folder && train.pool_folder->empty()) {
     throw Error("[train] pool_folder: expected a folder, got \"\"");
   }
+  if (model.memory && is_quantized(model.memory->row_dtype)) {
+    throw Error(std::string("[memory] row_dtype: expected float32 or bfloat16 to train, got ") +
+                row_type_name(model.memory->row_dtype) +
+                "; memlayers quantize makes a trained model with such rows");
+  }
   if (train.master_rows && !(model.memory && model.memory->row_dtype == RowType::kBFloat16)) {
     throw Error(
         "[train] master_rows: expected false unless [memory] row_dtype is \"bfloat16\", got true");

@@ -196,8 +196,12 @@ void add_memory_keys(std::vector<ConfigKey>& keys) {
   add(key(s, "qk_norm", "RMSNorm with a learned scale on query halves and sub-keys",
           MEMORY(qk_norm)));
   add(key(s, "gate", "multiply the output by one sigmoid a token", MEMORY(gate)));
-  add(choice<RowType>(s, "row_dtype", "element type of the pool's rows",
-                      {{"float32", RowType::kFloat32}, {"bfloat16", RowType::kBFloat16}},
+  add(choice<RowType>(s, "row_dtype",
+                      "element type of the pool's rows; int8 and int4 are read, not trained",
+                      {{"float32", RowType::kFloat32},
+                       {"bfloat16", RowType::kBFloat16},
+                       {"int8", RowType::kInt8},
+                       {"int4", RowType::kInt4}},
                       MEMORY(row_dtype)));
 }
 

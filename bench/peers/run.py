@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One memory layer's training step: ours beside PyTorch and packages from PyPI, in one run.
+
+    .venv/bin/python bench/peers/run.py                       # the sizes of docs/performance.md
+    .venv/bin/python bench/peers/run.py --dim 256 --n-keys 256,4096 --arms memlayers-adagrad
+
+One process after the other, on the same number of threads. Writes <out>/results.jsonl as it goes,
+then <out>/peers.md (ratios) and the plot. A size that does not fit into the free memory is left out,
+and the table says so.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from arms import ARMS, Sizes
+from report import plot, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Options of `memlayers bench step` for each of our arms.
+OURS = {
+    "memlayers": [],
+    "memlayers-adagrad": ["--optimizer", "rowwise_adagrad"],
+    "memlayers-sgd": ["--optimizer", "sgd"],
+    "memlayers-peer": ["--variant", "peer"],
+}
+
+
+def measure_ours(command: Path, name: str, s: Sizes) -> dict:
+    options = {
+        "dim": s.dim,
+        "tokens": s.tokens,
+        "heads": s.heads,
+        "knn": s.knn,
+        "k-dim": s.k_dim,
+        "n-keys": s.n_keys,
+        "dtype": s.dtype,
+        "threads": s.threads,
+        "repeat": s.repeat,
+    }
+    line = [str(command), "bench", "step", "--json", *OURS[name]]
+    for option, value in options.items():
+        line += [f"--{option}", str(value)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    return answer(done, {"arm": name, **s.__dict__})
+
+
+def measure_peer(name: str, s: Sizes) -> dict:
+    script = Path(__file__).with_name("arms.py")
+    line = [sys.executable, str(script), name, json.dumps(s.__dict__)]
+    return answer(subprocess.run(line, capture_output=True, text=True), {"arm": name, **s.__dict__})
+
+
+def answer(done: subprocess.CompletedProcess, case: dict) -> dict:
+    """What the process printed; or why there is nothing: too large, or it was ended."""
+    if done.returncode == 0:
+        return {**json.loads(done.stdout.splitlines()[-1]), **case}
+    said = (done.stderr.strip().splitlines() or [""])[-1]
+    if "of free memory" in said or done.returncode == -9:  # -9: the system ran out of memory
+        return {**case, "skipped": said.split("error: ")[-1] or "out of memory"}
+    raise SystemExit(f"{case['arm']}: exit {done.returncode}: {said}")
+
+
+def arguments() -> argparse.Namespace:
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    def words(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    default = Sizes()
+    parser.add_argument("--arms", type=words, default=[*OURS, *ARMS], help="default: all")
+    parser.add_argument("--n-keys", type=numbers, default=[64, 128, 256, 512, 1024, 2048, 4096])
+    parser.add_argument("--dtype", type=words, default=["float32", "bfloat16"])
+    for name in ("dim", "tokens", "heads", "knn", "k_dim", "threads", "repeat"):
+        parser.add_argument(
+            "--" + name.replace("_", "-"), dest=name, type=int, default=getattr(default, name)
+        )
+    parser.add_argument("--command", type=Path, default=ROOT / "build/release/memlayers")
+    parser.add_argument("--out", type=Path, default=ROOT / "build/peers")
+    parser.add_argument("--plot", type=Path, help="default: <out>/peers.svg")
+    chosen = parser.parse_args()
+    for arm in chosen.arms:
+        if arm not in OURS and arm not in ARMS:
+            parser.error(f"--arms: expected {', '.join([*OURS, *ARMS])}, got {arm}")
+    return chosen
+
+
+def main() -> None:
+    a = arguments()
+    a.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    with (a.out / "results.jsonl").open("w") as file:
+        for dtype in a.dtype:
+            for n_keys in a.n_keys:
+                sizes = Sizes(
+                    a.dim, a.tokens, a.heads, a.knn, a.k_dim, n_keys, dtype, a.threads, a.repeat
+                )
+                for arm in a.arms:
+                    is_ours = arm in OURS
+                    result = measure_ours(a.command, arm, sizes) if is_ours else measure_peer(arm, sizes)
+                    results.append(result)
+                    file.write(json.dumps(result) + "\n")
+                    file.flush()
+                    step = result.get("skipped") or f"{result['step_ms']:.1f} ms a step"
+                    print(f"{dtype} {n_keys}^2 {arm}: {step}", file=sys.stderr, flush=True)
+    text = table(results)
+    (a.out / "peers.md").write_text(text)
+    print(text)
+    plot(results, a.plot or a.out / "peers.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// One memory layer: what forward, backward and the optimizers take, and what one that only reads
+// takes beside the bytes that it must read.
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "bench/machine.h"
+#include "bench/parts.h"
+
+namespace memlayers::bench {
+namespace {
+
+void clear_gradients(MemoryLayer& layer) {
+  for (auto& [name, parameter] : dense_parameters(layer)) parameter.mutable_grad().reset();
+  layer->pool()->clear_gradient();
+}
+
+// Layers over one pool, run in turn as a decoder runs them, so many that the weights of each have
+// left the cache when its turn comes again, while the code has not.
+std::vector<MemoryLayer> cold_layers(const Case& c, const MemoryPool& pool) {
+  constexpr std::int64_t kMost = 64;
+  const std::int64_t wanted = 8 * describe_machine().cache_bytes;
+  std::vector<MemoryLayer> layers{make_layer(c, pool)};
+  const std::int64_t each = std::max<std::int64_t>(1, dense_bytes(layers.front()));
+  const std::int64_t count = std::clamp<std::int64_t>((wanted + each - 1) / each, 2, kMost);
+  while (static_cast<std::int64_t>(layers.size()) < count) layers.push_back(make_layer(c, pool));
+  return layers;
+}
+
+// Reading without gradients: tokens 1 is one row of decoding.
+void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures& figures) {
+  const torch::NoGradGuard no_grad;
+  std::vector<MemoryLayer> layers = cold_layers(c, pool);
+  for (MemoryLayer& layer : layers) layer->eval();
+  VectorDraw inputs(c.config.model.dim, c.distribution, kSeed + 1);
+  const double count = static_cast<double>(layers.size());
+
+  Times inference;
+  double row_reads = 0;
+  for (int i = -1; i < c.repeat; ++i) {
+    std::vector<at::Tensor> batches;
+    for (std::size_t l = 0; l < layers.size(); ++l) batches.push_back(inputs.draw(c.tokens));
+    const double seconds = seconds_of([&] {
+      for (std::size_t l = 0; l < layers.size(); ++l) layers[l]->forward(batches[l]);
+    });
+    if (i >= 0) inference.add(seconds / count);
+    if (i == 0) {
+      const at::Tensor slots = std::get<0>(layers.front()->select(batches.front()));
+      row_reads = static_cast<double>(std::get<0>(at::_unique(slots)).numel());
+    }
+  }
+  stream.measure();
+  const double bytes = static_cast<double>(dense_bytes(layers.front())) +
+                       row_reads * static_cast<double>(row_bytes(pool));
+  const double limit = bytes / (stream.read_gbs() * 1e9);
+  figures.add("inference", inference);
+  figures.add("inference_bytes", bytes);
+  figures.add("inference_limit_ms", 1e3 * limit);
+  figures.add("inference_ratio", inference.best() / limit);
+}
+
+}  // namespace
+
+Figures bench_layer(const Case& c, Stream& stream) {
+  const MemoryConfig& memory = *c.config.model.memory;
+  const std::int64_t T = c.tokens, J = memory.heads * memory.knn;
+  stream.measure();
+  MemoryPool pool = make_pool(c);
+  MemoryLayer layer = make_layer(c, pool);
+  VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
+  const at::Tensor grad = torch::randn({T, c.config.model.dim});
+
+  Times forward, backward, select, gather;
+  for (int i = -1; i < c.repeat; ++i) {
+    const at::Tensor x = inputs.draw(T).requires_grad_();
+    at::Tensor y;
+    const double forward_s = seconds_of([&] { y = layer->forward(x); });
+    const double backward_s = seconds_of([&] { y.backward(grad); });
+    clear_gradients(layer);
+    // Other tokens for the parts: else their rows would be in the cache.
+    const at::Tensor other = inputs.draw(T).requires_grad_();
+    at::Tensor slots, weights;
+    const double select_s = seconds_of([&] { std::tie(slots, weights) = layer->select(other); });
+    slots = slots.view({T, J});
+    weights = weights.view({T, J});
+    const bool is_peer = memory.variant == MemoryVariant::kPeer;
+    const double gather_s = seconds_of([&] {
+      y = is_peer ? pool->peer_gather(other, slots, weights) : pool->gather(slots, weights);
+    });
+    if (i < 0) continue;
+    forward.add(forward_s);
+    backward.add(backward_s);
+    select.add(select_s);
+    gather.add(gather_s);
+  }
+
+  Figures figures;
+  figures.add("forward", forward);
+  figures.add("select", select);
+  figures.add("gather", gather);
+  figures.add("backward", backward);
+  measure_inference(c, stream, pool, figures);
+  figures.add("stream_gbs", stream.read_gbs());
+  figures.add("gemm_gflops", gemm_gflops(memory.k_dim / 2));
+  return figures;
+}
+
+Figures bench_step(const Case& c, Stream& stream) {
+  stream.measure();
+  MemoryPool pool = make_pool(c);
+  const auto rows = make_row_optimizer(c, pool);
+  MemoryLayer layer = make_layer(c, pool);
+  DenseAdamW dense = make_dense_optimizer(c, dense_parameters(layer));
+  VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
+  const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim});
+
+  Times step, forward, backward, update, dense_update;
+  double touched = 0;
+  for (int i = -1; i < c.repeat; ++i) {
+    const at::Tensor x = inputs.draw(c.tokens).requires_grad_();
+    at::Tensor y;
+    const double forward_s = seconds_of([&] { y = layer->forward(x); });
+    const double backward_s = seconds_of([&] {
+      dense.zero_grad();
+      y.backward(grad);
+    });
+    RowAdamW::StepResult result;
+    const double update_s = seconds_of([&] { result = rows->step(c.config.train.value_lr); });
+    const double dense_s = seconds_of([&] { dense.step(c.config.train.lr); });
+    if (i < 0) continue;
+    touched = static_cast<double>(result.touched_rows);
+    forward.add(forward_s);
+    backward.add(backward_s);
+    update.add(update_s);
+    dense_update.add(dense_s);
+    step.add(forward_s + backward_s + update_s + dense_s);
+  }
+  stream.measure();
+
+  Figures figures;
+  figures.add("step", step);
+  figures.add("forward", forward);
+  figures.add("backward", backward);
+  figures.add("update", update);
+  figures.add("dense_update", dense_update);
+  figures.add("touched_rows", touched);
+  figures.add("tokens_per_s", static_cast<double>(c.tokens) / step.best());
+  figures.add("stream_gbs", stream.read_gbs());
+  figures.add("gemm_gflops", gemm_gflops(c.config.model.memory->k_dim / 2));
+  return figures;
+}
+
+}  // namespace memlayers::bench

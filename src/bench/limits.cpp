@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/limits.h"
+
+#include <ATen/Parallel.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "bench/figures.h"
+
+namespace memlayers::bench {
+namespace {
+
+// What was read goes here, so that it had to be read.
+std::atomic<std::uint64_t> sink{0};
+
+template <class F>
+void on_every_thread(std::int64_t count, const F& f) {
+  at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) { f(begin, end); });
+}
+
+std::vector<StreamPlan> stream_plans() {
+  std::vector<StreamPlan> plans;
+  for (std::int64_t streams : {1, 2, 4}) {
+    for (std::int64_t ahead : {0, 1024, 4096}) plans.push_back({streams, ahead});
+  }
+  return plans;
+}
+
+// One row after the other, or up to 16 side by side: that many streams may keep more of the memory
+// busy.
+std::vector<RowPlan> row_plans() {
+  std::vector<RowPlan> plans;
+  for (std::int64_t abreast : {1, 2, 4, 8, 16}) {
+    for (std::int64_t lines : {1, 4}) {
+      plans.push_back({abreast, 0, lines, false});
+      for (std::int64_t ahead : {1, 2, 4, 8, 16, 32}) {
+        if (ahead >= abreast) plans.push_back({abreast, ahead, lines, false});
+      }
+    }
+    plans.push_back({abreast, std::max<std::int64_t>(abreast, 4), 4, true});
+  }
+  return plans;
+}
+
+double row_pass(Stream& stream, const at::Tensor& values, const at::Tensor& slots, RowPlan plan) {
+  const auto* rows = static_cast<const std::byte*>(values.const_data_ptr());
+  const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / values.size(0);
+  const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
+  stream.flush_cache();
+  warm(slots);
+  const double seconds = seconds_of([&] {
+    on_every_thread(slots.numel(), [&](std::int64_t begin, std::int64_t end) {
+      sink += read_rows(rows, row_bytes, slot + begin, end - begin, plan);
+    });
+  });
+  return static_cast<double>(slots.numel() * row_bytes) / seconds / 1e9;
+}
+
+}  // namespace
+
+std::int64_t Stream::cold_bytes(std::int64_t cache_bytes) {
+  constexpr std::int64_t kLeast = 256 << 20;
+  return std::max(kLeast, 8 * cache_bytes);
+}
+
+Stream::Stream(std::int64_t bytes)
+    : memory_(pool::MappedRegion::anonymous(static_cast<std::size_t>(bytes))),
+      read_plans_(stream_plans()),
+      update_plans_(stream_plans()) {
+  pass(/*writes=*/true, {});  // the first touch
+}
+
+double Stream::pass(bool writes, StreamPlan plan) {
+  std::byte* data = memory_.bytes().data();
+  const auto bytes = static_cast<std::int64_t>(memory_.bytes().size());
+  const std::int64_t threads = at::get_num_threads(), part = bytes / threads / 4096 * 4096;
+  const double seconds = seconds_of([&] {
+    on_every_thread(threads, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t first = begin * part, length = (end - begin) * part;
+      if (writes) {
+        update_stream(data + first, length, plan);
+      } else {
+        sink += read_stream(data + first, length, plan);
+      }
+    });
+  });
+  return static_cast<double>((writes ? 2 : 1) * threads * part) / seconds / 1e9;
+}
+
+double Stream::best_of(bool writes, std::vector<StreamPlan>& plans) {
+  constexpr int kTries = 2, kPasses = 5;
+  double best = 0;
+  if (plans.size() > 1) {
+    StreamPlan fastest;
+    for (StreamPlan plan : plans) {
+      for (int i = 0; i < kTries; ++i) {
+        if (const double rate = pass(writes, plan); rate > best) {
+          best = rate;
+          fastest = plan;
+        }
+      }
+    }
+    plans = {fastest};
+  }
+  for (int i = 0; i < kPasses; ++i) best = std::max(best, pass(writes, plans.front()));
+  return best;
+}
+
+void Stream::measure() {
+  read_gbs_ = std::max(read_gbs_, best_of(false, read_plans_));
+  update_gbs_ = std::max(update_gbs_, best_of(true, update_plans_));
+}
+
+void Stream::flush_cache() { pass(/*writes=*/false, {}); }
+
+double random_row_gbs(Stream& stream, const at::Tensor& values,
+                      const std::vector<at::Tensor>& slot_sets) {
+  const std::vector<RowPlan> plans = row_plans();
+  std::vector<std::pair<double, RowPlan>> tried;
+  for (std::size_t i = 0; i < plans.size(); ++i) {
+    const at::Tensor& slots = slot_sets[i % slot_sets.size()];
+    tried.emplace_back(row_pass(stream, values, slots, plans[i]), plans[i]);
+  }
+  std::sort(tried.begin(), tried.end(),
+            [](const auto& a, const auto& b) { return a.first > b.first; });
+  constexpr std::size_t kFinalists = 3;
+  double best = tried.front().first;
+  for (std::size_t i = 0; i < kFinalists; ++i) {
+    for (const at::Tensor& slots : slot_sets) {
+      best = std::max(best, row_pass(stream, values, slots, tried[i].second));
+    }
+  }
+  return best;
+}
+
+double gemm_gflops(std::int64_t inner) {
+  constexpr std::int64_t kSide = 1024;
+  constexpr int kPasses = 10;
+  const at::NoGradGuard no_grad;
+  const at::Tensor a = torch::randn({kSide, inner}), b = torch::randn({kSide, inner});
+  at::Tensor out = torch::empty({kSide, kSide});
+  Times times;
+  for (int i = 0; i < kPasses; ++i) {
+    times.add(seconds_of([&] { at::mm_out(out, a, b.t()); }));
+  }
+  return 2.0 * static_cast<double>(kSide * kSide * inner) / times.best() / 1e9;
+}
+
+void warm(const at::Tensor& tensor) {
+  sink += read_stream(static_cast<const std::byte*>(tensor.const_data_ptr()),
+                      static_cast<std::int64_t>(tensor.nbytes()), {});
+}
+
+}  // namespace memlayers::bench

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/parts.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "bench/machine.h"
+
+namespace memlayers::bench {
+namespace {
+
+std::vector<at::Tensor> tables_of(const RowState& state) {
+  std::vector<at::Tensor> tables;
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) tables.push_back(table);
+  }
+  return tables;
+}
+
+// One step with a gradient of zeros for every row.
+void touch_every_row(MemoryPool& pool, RowAdamW& optimizer) {
+  constexpr std::int64_t kSlotsAToken = 64, kSlotsAStep = 1 << 16;
+  for (std::int64_t first = 0; first < pool->slots(); first += kSlotsAStep) {
+    const std::int64_t count = std::min(kSlotsAStep, pool->slots() - first);
+    const std::int64_t each = count % kSlotsAToken == 0 ? kSlotsAToken : 1;
+    const at::Tensor slots =
+        torch::arange(first, first + count, torch::kLong).view({count / each, each});
+    record_gradient(pool, slots, torch::zeros(slots.sizes()));
+    optimizer.step(0);
+  }
+}
+
+}  // namespace
+
+void check_pool_memory(const Case& c) {
+  const ModelConfig& model = c.config.model;
+  const RowType type = model.memory->row_dtype;
+  const std::int64_t bytes = is_quantized(type)
+                                 ? quantized_row_bytes(type, model.row_width())
+                                 : model.row_width() * (type == RowType::kFloat32 ? 4 : 2);
+  check_memory("the pool's rows", model.memory->slots() * bytes);
+}
+
+MemoryPool make_pool(const Case& c) {
+  check_pool_memory(c);
+  const ModelConfig& model = c.config.model;
+  return MemoryPool(PoolOptions{.n_keys = model.memory->n_keys,
+                                .width = model.row_width(),
+                                .row_dtype = model.memory->row_dtype,
+                                .seed = kSeed});
+}
+
+MemoryLayer make_layer(const Case& c, MemoryPool pool) {
+  return MemoryLayer(c.config.model.dim, *c.config.model.memory, std::move(pool));
+}
+
+std::int64_t row_bytes(const MemoryPool& pool) {
+  return static_cast<std::int64_t>(pool->values.nbytes()) / pool->slots();
+}
+
+std::int64_t touched_bytes_a_row(const MemoryPool& pool, RowAdamW& optimizer) {
+  std::int64_t bytes = row_bytes(pool);
+  for (const at::Tensor& table : tables_of(optimizer.state())) {
+    bytes += static_cast<std::int64_t>(table.nbytes()) / pool->slots();
+  }
+  return bytes;
+}
+
+std::unique_ptr<RowAdamW> make_row_optimizer(const Case& c, MemoryPool pool) {
+  const TrainStepConfig& t = c.config.train;
+  auto optimizer =
+      std::make_unique<RowAdamW>(pool, RowAdamW::Options{.lr = t.value_lr,
+                                                         .beta1 = t.value_beta1,
+                                                         .beta2 = t.value_beta2,
+                                                         .eps = t.eps,
+                                                         .weight_decay = t.value_weight_decay,
+                                                         .kind = t.value_optimizer,
+                                                         .master_rows = t.master_rows});
+  std::int64_t bytes = 0;
+  for (const at::Tensor& table : tables_of(optimizer->state())) {
+    bytes += static_cast<std::int64_t>(table.nbytes());
+  }
+  check_memory("the state of the pool's optimizer", bytes);
+  if (bytes > 0) touch_every_row(pool, *optimizer);
+  return optimizer;
+}
+
+DenseAdamW make_dense_optimizer(const Case& c,
+                                std::vector<std::pair<std::string, at::Tensor>> parameters) {
+  const TrainStepConfig& t = c.config.train;
+  return DenseAdamW(
+      std::move(parameters),
+      {.beta1 = t.beta1, .beta2 = t.beta2, .eps = t.eps, .weight_decay = t.weight_decay});
+}
+
+std::vector<std::pair<std::string, at::Tensor>> dense_parameters(const MemoryLayer& layer) {
+  std::vector<std::pair<std::string, at::Tensor>> found;
+  for (const auto& parameter : layer->named_parameters()) {
+    if (!parameter.key().starts_with("pool.")) {
+      found.emplace_back(parameter.key(), parameter.value());
+    }
+  }
+  return found;
+}
+
+std::int64_t dense_bytes(const MemoryLayer& layer) {
+  std::int64_t bytes = 0;
+  for (const auto& [name, parameter] : dense_parameters(layer)) {
+    bytes += static_cast<std::int64_t>(parameter.nbytes());
+  }
+  return bytes;
+}
+
+void record_gradient(MemoryPool& pool, const at::Tensor& slots, const at::Tensor& weights) {
+  const at::Tensor y = pool->gather(slots, weights);
+  y.backward(torch::ones_like(y));
+}
+
+at::Tensor draw_weights(const Case& c) {
+  const MemoryConfig& memory = *c.config.model.memory;
+  const at::Tensor scores = torch::randn({c.tokens, memory.heads, memory.knn});
+  return torch::softmax(scores, -1).view({c.tokens, memory.heads * memory.knn});
+}
+
+}  // namespace memlayers::bench

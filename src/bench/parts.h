@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// The pool, the layer and the optimizers of a case, as training makes them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bench/bench.h"
+#include "memlayers/memory_layer.h"
+#include "memlayers/optimizer.h"
+
+namespace memlayers::bench {
+
+inline constexpr std::uint64_t kSeed = 1;
+
+// Throws Error where the pool's rows do not fit into the free memory.
+void check_pool_memory(const Case& c);
+MemoryPool make_pool(const Case& c);                     // checks that first
+MemoryLayer make_layer(const Case& c, MemoryPool pool);  // other weights each time
+std::int64_t row_bytes(const MemoryPool& pool);
+
+// Bytes of row, state and count that one step of the optimizer reads for each row; it writes as
+// many.
+std::int64_t touched_bytes_a_row(const MemoryPool& pool, RowAdamW& optimizer);
+
+// The pool's optimizer, its state in memory as it is once every row has been trained (a first touch
+// takes the system longer than the update). Throws Error where that does not fit.
+std::unique_ptr<RowAdamW> make_row_optimizer(const Case& c, MemoryPool pool);
+DenseAdamW make_dense_optimizer(const Case& c,
+                                std::vector<std::pair<std::string, at::Tensor>> parameters);
+std::vector<std::pair<std::string, at::Tensor>> dense_parameters(const MemoryLayer& layer);
+std::int64_t dense_bytes(const MemoryLayer& layer);
+
+// Leaves in the pool the gradient that a batch with these slots leaves there.
+void record_gradient(MemoryPool& pool, const at::Tensor& slots, const at::Tensor& weights);
+
+// Softmax weights as a lookup gives them, [tokens, heads * knn].
+at::Tensor draw_weights(const Case& c);
+
+}  // namespace memlayers::bench

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "cli/command_testing.h"
+
+namespace memlayers {
+namespace {
+
+using Json = nlohmann::json;
+using testing::expect_error;
+using testing::Finished;
+using testing::run_command;
+using testing::says;
+
+const std::vector<std::string> kTiny{"--dim",    "32", "--tokens",     "16", "--heads",  "2",
+                                     "--knn",    "4",  "--k-dim",      "16", "--n-keys", "12",
+                                     "--repeat", "2",  "--stream-mib", "1"};
+
+// With the tiny sizes, but for the options that `more` gives.
+Finished bench(const std::string& kind, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> arguments{"bench", kind};
+  for (std::size_t i = 0; i < kTiny.size(); i += 2) {
+    if (std::find(more.begin(), more.end(), kTiny[i]) != more.end()) continue;
+    arguments.insert(arguments.end(), {kTiny[i], kTiny[i + 1]});
+  }
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_command(arguments);
+}
+
+std::vector<Json> lines_of(const Finished& done) {
+  EXPECT_EQ(done.code, 0) << done.err;
+  std::vector<Json> lines;
+  std::istringstream text(done.out);
+  for (std::string line; std::getline(text, line);) lines.push_back(Json::parse(line));
+  return lines;
+}
+
+// One line that names machine and options, and has these figures, all positive and finite.
+void expect_case(const std::string& kind, const std::vector<std::string>& figures,
+                 const std::vector<std::string>& more = {}) {
+  std::vector<std::string> arguments = more;
+  arguments.emplace_back("--json");
+  const std::vector<Json> lines = lines_of(bench(kind, arguments));
+  ASSERT_EQ(lines.size(), 1U);
+  const Json& json = lines.front();
+  EXPECT_EQ(json["bench"], kind);
+  EXPECT_EQ(json["dim"], 32);
+  EXPECT_EQ(json["tokens"], 16);
+  EXPECT_EQ(json["slots"], 144);
+  EXPECT_EQ(json["repeat"], 2);
+  EXPECT_GE(json["threads"], 1);
+  EXPECT_NE(json["cpu"], "");
+  EXPECT_TRUE(
+      std::set<std::string>({"portable", "avx2", "avx512", "avx512vnni"}).contains(json["isa"]));
+  for (const std::string& name : figures) {
+    ASSERT_TRUE(json.contains(name)) << name << " in " << json;
+    const double value = json[name];
+    EXPECT_TRUE(std::isfinite(value) && value > 0) << name << " in " << json;
+  }
+}
+
+TEST(BenchCommand, LookupStandsBesideItsProducts) {
+  expect_case("lookup", {"lookup_ms", "lookup_median_ms", "products_ms", "lookup_ratio",
+                         "lookup_backward_ms", "backward_ratio", "gemm_gflops", "stream_gbs"});
+}
+
+TEST(BenchCommand, GatherStandsBesideABareReadOfTheSameRows) {
+  const std::vector<std::string> figures{"gather_ms",           "gather_gbs", "random_row_gbs",
+                                         "gather_ratio",        "stream_gbs", "weights_backward_ms",
+                                         "weights_backward_gbs"};
+  expect_case("gather", figures);
+  expect_case("gather", figures, {"--dtype", "bfloat16", "--dist", "zipf", "--v-dim", "37"});
+}
+
+TEST(BenchCommand, UpdateStandsBesideTheStream) {
+  const std::vector<std::string> figures{"update_ms",    "group_ms",         "update_bytes",
+                                         "stream_gbs",   "update_gbs",       "update_ratio",
+                                         "touched_rows", "stream_update_gbs"};
+  expect_case("update", figures);
+  expect_case("update", figures, {"--optimizer", "sgd", "--dist", "zipf"});
+  expect_case("update", figures, {"--dtype", "bfloat16", "--master-rows"});
+}
+
+TEST(BenchCommand, UpdateCountsTheBytesThatMustMove) {
+  const Json json = lines_of(bench("update", {"--json"})).at(0);
+  // A float32 row with two moments and a count, read and written; slots, weights and gradient rows.
+  const double row = 32 * 3 * 4 + 4, factors = 16 * 8 * (8 + 4) + 16 * 32 * 4;
+  EXPECT_EQ(json["update_bytes"], 2 * row * json["touched_rows"].get<double>() + factors);
+}
+
+TEST(BenchCommand, LayerHasItsPartsAndTheLimitOfReading) {
+  const std::vector<std::string> figures{"forward_ms",         "backward_ms",     "select_ms",
+                                         "gather_ms",          "inference_ms",    "inference_bytes",
+                                         "inference_limit_ms", "inference_ratio", "stream_gbs"};
+  expect_case("layer", figures);
+  expect_case("layer", figures, {"--variant", "peer", "--dist", "zipf"});
+  const Json json = lines_of(bench("layer", {"--tokens", "1", "--json"})).at(0);
+  EXPECT_EQ(json["tokens"], 1);
+  // Query, keys and their norms, gate and output; two heads of four slots read 4 to 8 rows.
+  const double dense = 4 * (32 * 32 + 32 + 2 * 2 * 12 * 8 + 2 * 16 + 2 * (32 * 32 + 32));
+  EXPECT_GE(json["inference_bytes"], dense + 4 * 32 * 4);
+  EXPECT_LE(json["inference_bytes"], dense + 8 * 32 * 4);
+}
+
+TEST(BenchCommand, StepIsTheSumOfItsParts) {
+  expect_case("step", {"step_ms", "forward_ms", "backward_ms", "update_ms", "dense_update_ms",
+                       "touched_rows", "tokens_per_s"});
+  const Json json = lines_of(bench("step", {"--repeat", "1", "--json"})).at(0);
+  const double parts = json["forward_ms"].get<double>() + json["backward_ms"].get<double>() +
+                       json["update_ms"].get<double>() + json["dense_update_ms"].get<double>();
+  EXPECT_NEAR(json["step_ms"], parts, 1e-9 * parts);
+}
+
+TEST(BenchCommand, DecoderStandsBesideItsDenseTwin) {
+  expect_case("decoder",
+              {"step_ms", "dense_step_ms", "step_ratio", "flops_a_token", "dense_flops_a_token"},
+              {"--layers", "2", "--vocab", "50", "--context", "8"});
+}
+
+TEST(BenchCommand, SeveralValuesMakeACaseOfEachCombination) {
+  const std::vector<Json> lines =
+      lines_of(bench("lookup", {"--n-keys", "8,16", "--tokens", "3,5", "--repeat", "1", "--json"}));
+  std::set<std::pair<int, int>> seen;
+  for (const Json& json : lines) seen.emplace(json["n_keys"], json["tokens"]);
+  EXPECT_EQ(lines.size(), 4U);
+  EXPECT_EQ(seen, (std::set<std::pair<int, int>>{{8, 3}, {8, 5}, {16, 3}, {16, 5}}));
+}
+
+TEST(BenchCommand, PrintsATableForPeople) {
+  const Finished done = bench("gather", {"--dist", "uniform,zipf", "--threads", "1"});
+  EXPECT_EQ(done.code, 0) << done.err;
+  EXPECT_TRUE(
+      says(done.out, {"1 threads", "gather_ms", "random_row_gbs", "dist uniform", "dist zipf"}));
+  EXPECT_EQ(done.out.find("median"), std::string::npos);
+}
+
+TEST(BenchCommand, SaysWhatIsWrongInOneLine) {
+  expect_error(run_command({"bench"}), 2, "memlayers bench --help");
+  expect_error(run_command({"bench", "lokup"}), 2, "memlayers bench --help");
+  expect_error(bench("gather", {"--dtype", "float32,float7"}), 2,
+               "--dtype: expected \"float32\" or \"bfloat16\"");
+  expect_error(bench("gather", {"--dtype", "float7"}), 2, "got float7");
+  expect_error(bench("gather", {"--dist", "normal"}), 2, "--dist: expected uniform or zipf");
+  expect_error(bench("update", {"--optimizer", "lion"}), 2, "got lion");
+  expect_error(bench("lookup", {"--knn", "13"}), 2, "knn: expected at most n_keys (12), got 13");
+  expect_error(bench("lookup", {"--k-dim", "15"}), 2, "k_dim: expected an even number, got 15");
+  expect_error(bench("lookup", {"--tokens", "0"}), 2, "--tokens");
+  expect_error(bench("lookup", {"--repeat", "0"}), 2, "--repeat");
+  expect_error(bench("lookup", {"--tokens", "many"}), 2, "--tokens");
+  expect_error(bench("step", {"--layers", "3"}), 2, "--layers");  // of a decoder
+}
+
+TEST(BenchCommand, RefusesWhatDoesNotFitIntoTheMemory) {
+  expect_error(bench("gather", {"--n-keys", "1000000"}), 1, "of free memory for the pool's rows");
+}
+
+TEST(BenchCommand, HelpShowsAnExample) {
+  const Finished help = run_command({"bench", "layer", "--help"});
+  EXPECT_EQ(help.code, 0);
+  EXPECT_TRUE(says(help.out, {"Example:", "--tokens 1", "--zipf-exponent"}));
+}
+
+}  // namespace
+}  // namespace memlayers
