@@ -233,7 +233,10 @@ int run(const Kind& kind, const Arguments& arguments) {
   {
     ProgressBar bar(kind.name, static_cast<std::int64_t>(cases.size()));
     for (const NamedCase& made : cases) {
-      bar.update(static_cast<std::int64_t>(results.size()), made.label);
+      // The first case may be refused at once: then that is all there is to say.
+      if (!results.empty() || is_terminal(2)) {
+        bar.update(static_cast<std::int64_t>(results.size()), made.label);
+      }
       at::manual_seed(1);
       results.push_back(kind.measure(made.c, stream));
       if (!arguments.is_json) continue;

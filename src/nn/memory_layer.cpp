@@ -31,7 +31,7 @@ bool is_decoding(const at::Tensor& x) {
   return x.size(0) <= kFewTokens && !torch::GradMode::is_enabled() && x.is_cpu();
 }
 
-at::Tensor apply(torch::nn::Linear& linear, const at::Tensor& x) {
+at::Tensor project(torch::nn::Linear& linear, const at::Tensor& x) {
   if (is_decoding(x) && x.scalar_type() == torch::kFloat &&
       linear->weight.scalar_type() == torch::kFloat) {
     return ops::linear_of_few_tokens(x, linear->weight, linear->bias);
@@ -104,7 +104,7 @@ std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {
 
 std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) {
   const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
-  at::Tensor query = apply(query_proj, x).to(torch::kFloat).view({T, H, d});
+  at::Tensor query = project(query_proj, x).to(torch::kFloat).view({T, H, d});
   if (config_.qk_norm) {
     query = nn::rms_norm(query.view({T, H, 2, d / 2}), query_norm.view({2, d / 2}), kNormEps)
                 .view({T, H, d});
@@ -127,9 +127,9 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x) {
                      ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights)
                      : pool_->gather(slots, weights);
   y = y.to(x.scalar_type());
-  if (swilu_proj) y = y * torch::silu(apply(swilu_proj, flat));
-  if (value_proj) y = apply(value_proj, y);
-  if (gate) y = y * torch::sigmoid(apply(gate, flat));
+  if (swilu_proj) y = y * torch::silu(project(swilu_proj, flat));
+  if (value_proj) y = project(value_proj, y);
+  if (gate) y = y * torch::sigmoid(project(gate, flat));
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = y.size(-1);
   return y.view(shape);

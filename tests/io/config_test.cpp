@@ -26,7 +26,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 template <class Config>
 struct Wrong {
   std::function<void(Config&)> change;
-  const char* message;
+  std::string message;
 };
 
 template <class Config>
@@ -148,6 +148,11 @@ TEST(TrainConfig, NamesTheFirstWrongField) {
        {[](C& c) { c.train.sample_every = -1; }, "[train] sample_every: "},
        {[](C& c) { c.train.keep = 0; }, "[train] keep: expected at least 1, got 0"},
        {[](C& c) { c.train.max_bad_steps = 0; }, "[train] max_bad_steps: "},
+       {[](C& c) {
+          c.model.memory.emplace();
+          c.model.memory->row_dtype = RowType::kInt8;
+        },
+        "[memory] row_dtype: expected float32 or bfloat16 to train, got int8"},
        {[](C& c) { c.train.master_rows = true; },
         "[train] master_rows: expected false unless [memory] row_dtype is \"bfloat16\", got "
         "true"}});

@@ -194,7 +194,7 @@ TEST(ReadModelConfig, NamesTheMemoryFieldThatIsWrong) {
       {R"({"layers": [9]})", "[memory] layers: expected layers from 0 to 7, got 9"},
       {R"({"variant": "memory"})",
        R"(memlayers: memory: variant: expected "plain" or "memory+" or "peer", got "memory")"},
-      {R"({"row_dtype": "int8"})", R"(memory: row_dtype: expected "float32" or "bfloat16")"},
+      {R"({"row_dtype": "int3"})", R"(memory: row_dtype: expected "float32" or "bfloat16")"},
       {R"({"gate": "yes"})", "memory: gate: expected true or false, got \"yes\""},
       {R"({"n_key": 3})", R"(memory: unknown field "n_key"; did you mean "n_keys"?)"},
   };

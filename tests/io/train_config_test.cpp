@@ -113,7 +113,7 @@ TEST(LoadTrainConfig, KnowsEveryOptimizerOfRowsByItsName) {
     const std::string line = std::string("value_optimizer = \"") + name + "\"";
     const TrainConfig config = load(kLeast + line + "\n");
     EXPECT_EQ(config.train.value_optimizer, kind);
-    EXPECT_NE(to_toml(config).find(line), std::string::npos);
+    EXPECT_EQ(load(to_toml(config)).train.value_optimizer, kind);
   }
 }
 

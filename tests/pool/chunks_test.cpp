@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pool/chunks.h"
+#include "pool/row_format.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -72,21 +73,40 @@ TEST(AllFinite, SeesNanAndInfinityAtAnyPlace) {
   for (const RowType type : {RowType::kFloat32, RowType::kBFloat16}) {
     const Table table(1, 1001, type);
     const std::span<const std::byte> bytes(table.bytes);
-    EXPECT_TRUE(all_finite(bytes, type));
-    EXPECT_TRUE(all_finite({}, type));
+    EXPECT_TRUE(all_finite(bytes, type, 1001));
+    EXPECT_TRUE(all_finite({}, type, 1001));
     const std::size_t size = type == RowType::kFloat32 ? 4 : 2;
     for (const std::size_t place : {0, 1, 500, 1000}) {
       for (const unsigned upper : {0x7f80U, 0xff80U, 0x7fc0U, 0xffffU}) {  // of a float32 or all
         std::vector<std::byte> changed = table.bytes;
         changed[(place + 1) * size - 1] = static_cast<std::byte>(upper >> 8);
         changed[(place + 1) * size - 2] = static_cast<std::byte>(upper & 0xff);
-        EXPECT_FALSE(all_finite(changed, type)) << place << " " << upper;
+        EXPECT_FALSE(all_finite(changed, type, 1001)) << place << " " << upper;
       }
       std::vector<std::byte> largest = table.bytes;
       largest[(place + 1) * size - 1] = std::byte{0x7f};
       largest[(place + 1) * size - 2] = std::byte{0x7f};
-      EXPECT_TRUE(all_finite(largest, type));
+      EXPECT_TRUE(all_finite(largest, type, 1001));
     }
+  }
+}
+
+TEST(AllFinite, SeesTheScalesOfQuantizedRowsAndNothingElse) {
+  constexpr std::int64_t kWidth = 70;
+  for (const RowType type : {RowType::kInt8, RowType::kInt4}) {
+    const auto row_bytes = static_cast<std::size_t>(row_format(type, kWidth).bytes());
+    std::vector<std::byte> rows(3 * row_bytes, std::byte{0x11});
+    for (std::size_t i = 0; i < 70 / (type == RowType::kInt8 ? 1 : 2); ++i) {
+      rows[row_bytes + i] = std::byte{0xff};  // numbers, whatever their bits
+    }
+    EXPECT_TRUE(all_finite(rows, type, kWidth));
+    const std::int64_t scales = type == RowType::kInt8
+                                    ? kernels::scales_offset<kernels::Int8>(kWidth) + 2
+                                    : kernels::scales_offset<kernels::Int4>(kWidth);
+    const std::size_t at = row_bytes + static_cast<std::size_t>(scales);
+    rows[at] = std::byte{0xc0};
+    rows[at + 1] = std::byte{0x7f};
+    EXPECT_FALSE(all_finite(rows, type, kWidth));
   }
 }
 

@@ -39,6 +39,7 @@ def test_lookup(tensors, needs):
         for t, n in zip((tensors["query"], tensors["keys"]), needs, strict=True)
     )
     opcheck(OPS.lookup.default, (query, keys, tensors["knn"]))
+    opcheck(OPS.lookup_softmax.default, (query, keys, tensors["knn"]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -60,6 +61,25 @@ def test_peer_gather(tensors, needs):
         for t, n in zip((t["values"], t["x"], t["weights"]), needs, strict=True)
     )
     opcheck(OPS.peer_gather.default, (values, x, t["chosen"], weights))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantized_rows(tensors, bits):
+    t = tensors
+    width = 70 + t["grad_peer"].size(1)
+    # docs/formats.md, "Rows of 8 and 4 bits"
+    row_bytes = (width + 15) // 16 * 16 + 16 if bits == 8 else (width + 63) // 64 * 32 + 16
+    rows = torch.zeros(t["values"].size(0), row_bytes, dtype=torch.uint8, device=t["x"].device)
+    weights, slots = learnt(t["weights"]), t["chosen"]
+    x = learnt(torch.randn(slots.size(0), 64, device=rows.device))
+    grad = torch.randn(slots.size(0), width, device=rows.device)
+    opcheck(OPS.gather_quantized.default, (rows, slots, weights, bits, width))
+    opcheck(OPS.peer_gather_quantized.default, (rows, x, slots, weights, bits, width))
+    opcheck(OPS.gather_quantized_backward_weights.default, (grad, rows, slots, bits, width))
+    opcheck(
+        OPS.peer_gather_quantized_backward.default,
+        (grad[:, 64:], rows, x.detach(), slots, t["weights"], bits, width),
+    )
 
 
 def test_backward_operators(tensors):
