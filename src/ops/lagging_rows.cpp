@@ -122,20 +122,24 @@ void LaggingRows::update(at::Tensor& values, RowState& state, const GroupedGradi
                     p.lr, " * ", p.weight_decay);
   const std::int64_t W = values.size(1), t = missed_.last() + 1;
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
+  const std::int64_t last = gradient.slots.numel() - 1;
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();
   if (gradient.slots.numel() > 0) {
     dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
       const auto& kernel = kernels::active().rows<Row>();
-      for_each_row(
-          gradient, W,
-          [&](std::int64_t u, const float* row_gradient) {
-            const std::int64_t slot = slots[u];
-            if (steps[slot] != t - 1) Table<Row>(*this, rows, state).catch_up(slot);
-            kernel.adamw(rows + slot * W, row_of(state.master, slot), row_of(state.exp_avg, slot),
-                         row_of(state.exp_avg_sq, slot), row_gradient, W, adamw_step(p, t, slot));
-            steps[slot] = static_cast<std::int32_t>(t);
-          },
-          [&](std::int64_t u) { prefetch_row(rows, state, slots[u], W); });
+      const RowTables<Row> tables(rows, state, W);
+      for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
+        const std::int64_t slot = slots[u], later = slots[std::min(u + kRowsAhead, last)];
+        if (steps[slot] != t - 1) Table<Row>(*this, rows, state).catch_up(slot);
+        const kernels::AdamWStep step = adamw_step(p, t, slot);
+        for_pieces(W, [&](std::int64_t c, std::int64_t n) {
+          tables.prefetch_piece(later, c, n);
+          kernel.adamw(rows + slot * W + c, tables.at(tables.master, slot, c),
+                       tables.at(tables.exp_avg, slot, c), tables.at(tables.exp_avg_sq, slot, c),
+                       row_gradient + c, n, at_column(step, c));
+        });
+        steps[slot] = static_cast<std::int32_t>(t);
+      });
     });
   }
   missed_.add(p.lr, p.weight_decay);

@@ -2,6 +2,7 @@
 // What the row optimizers share: the checks of their tables and where a row's state lies.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 
@@ -73,15 +74,79 @@ inline kernels::AdamWStep adamw_step(const RowAdamWParameters& p, std::int64_t t
           .rounding_key = rounding_key(p.rounding_seed, slot)};
 }
 
-// What an update of a row reads and writes beside its gradient, asked for before it is needed.
-template <class Row>
-void prefetch_row(const Row* rows, const RowState& state, std::int64_t slot, std::int64_t width) {
-  prefetch(rows + slot * width, width * static_cast<std::int64_t>(sizeof(Row)));
-  for (const at::Tensor* table : {&state.exp_avg, &state.exp_avg_sq, &state.steps, &state.master}) {
-    if (!table->defined()) continue;
-    const auto bytes = table->stride(0) * static_cast<std::int64_t>(table->element_size());
-    prefetch(static_cast<const char*>(table->const_data_ptr()) + slot * bytes, bytes);
-  }
+// f(c, n) for the columns of a row in pieces [c, c + n): between them the same piece of a row that
+// comes later is asked for, so that the memory is never left without work, nor the processor with
+// nothing else (docs/performance.md, "Update").
+constexpr std::int64_t kRowsAhead = 2, kPiece = 128;  // the fastest of 1, 2, 4 and 64 to 1024
+template <class F>
+void for_pieces(std::int64_t width, const F& f) {
+  for (std::int64_t c = 0; c < width; c += kPiece) f(c, width - c < kPiece ? width - c : kPiece);
 }
+
+// Where an update finds a row and its state: plain pointers, for a tensor's own take longer than a
+// piece of a row. Null where there is no table.
+template <class Row>
+struct RowTables {
+  Row* rows;
+  float *master, *exp_avg, *exp_avg_sq;
+  std::int32_t* steps;
+  std::int64_t width;
+  bool is_rowwise;  // exp_avg_sq has one number a row
+
+  RowTables(Row* the_rows, const RowState& state, std::int64_t the_width)
+      : rows(the_rows),
+        master(data_of(state.master)),
+        exp_avg(data_of(state.exp_avg)),
+        exp_avg_sq(data_of(state.exp_avg_sq)),
+        steps(state.steps.defined() ? state.steps.mutable_data_ptr<std::int32_t>() : nullptr),
+        width(the_width),
+        is_rowwise(state.exp_avg_sq.defined() && state.exp_avg_sq.dim() == 1) {}
+
+  float* at(float* table, std::int64_t slot, std::int64_t c) const {
+    return table == nullptr ? nullptr : table + slot * width + c;
+  }
+  // Asks for columns [c, c + n) of a row and its state.
+  void prefetch_piece(std::int64_t slot, std::int64_t c, std::int64_t n) const {
+    prefetch(rows + slot * width + c, n * static_cast<std::int64_t>(sizeof(Row)));
+    for (const float* table : {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq}) {
+      if (table == nullptr) continue;
+      prefetch(table + slot * width + c, n * static_cast<std::int64_t>(sizeof(float)));
+    }
+    if (c > 0) return;
+    if (steps != nullptr) prefetch(steps + slot, 1);
+    if (is_rowwise) prefetch(exp_avg_sq + slot, 1);
+  }
+
+ private:
+  static float* data_of(const at::Tensor& table) {
+    return table.defined() ? table.mutable_data_ptr<float>() : nullptr;
+  }
+};
+
+// The step of a piece that begins at column c: the random bits are those of the columns.
+template <class Step>
+Step at_column(Step step, std::int64_t c) {
+  step.rounding_key += static_cast<std::uint32_t>(c);
+  return step;
+}
+
+// adamw_step() for many rows: the powers of most steps are computed once.
+class AdamWSteps {
+ public:
+  explicit AdamWSteps(const RowAdamWParameters& p) : p_(p) {
+    for (std::int64_t t = 0; t < kKept; ++t) steps_[t] = adamw_step(p, t + 1, 0);
+  }
+  kernels::AdamWStep operator()(std::int64_t t, std::int64_t slot) const {
+    if (t < 1 || t > kKept) return adamw_step(p_, t, slot);
+    kernels::AdamWStep step = steps_[t - 1];
+    step.rounding_key = rounding_key(p_.rounding_seed, slot);
+    return step;
+  }
+
+ private:
+  static constexpr std::int64_t kKept = 256;
+  const RowAdamWParameters& p_;
+  std::array<kernels::AdamWStep, kKept> steps_;
+};
 
 }  // namespace memlayers::ops

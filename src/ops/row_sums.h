@@ -44,29 +44,19 @@ inline void prefetch(const void* data, std::int64_t bytes) {
   for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at, 1);
 }
 
-// f(u, gradient of slots[u]) for every touched row, in threads; before that ahead(u) for a row that
-// its thread will come to a little later, to prefetch what f(u) needs of it.
-template <class F, class Ahead>
-void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f,
-                  const Ahead& ahead) {
+// f(u, gradient of slots[u]) for every touched row, in threads.
+template <class F>
+void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
   check_columns(gradient, width);
   const std::int64_t rows = gradient.slots.numel();
   const std::int64_t entries_a_row = rows == 0 ? 0 : gradient.entries.numel() / rows + 1;
   parallel_ranges(rows, width * entries_a_row, [&](std::int64_t begin, std::int64_t end) {
-    constexpr std::int64_t kRowsAhead = 2;  // docs/performance.md
     RowSum sum(gradient, width);
     for (std::int64_t u = begin; u < end; ++u) {
-      if (u + kRowsAhead < end) {
-        sum.prefetch(u + kRowsAhead);
-        ahead(u + kRowsAhead);
-      }
+      if (u + 1 < end) sum.prefetch(u + 1);
       f(u, sum.compute(u));
     }
   });
-}
-template <class F>
-void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
-  for_each_row(gradient, width, f, [](std::int64_t) {});
 }
 
 // The gradient as a tensor of values' shape and type: dense, or sparse COO, coalesced.

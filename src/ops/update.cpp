@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/kernels.h"
@@ -10,7 +11,7 @@
 namespace memlayers {
 namespace {
 
-using ops::row_of;
+using ops::at_column;
 
 // One step of every touched row without an average of its gradients:
 // row = (1 - lr * weight_decay) * row - rate(slot, gradient) * gradient_scale * gradient.
@@ -19,19 +20,22 @@ void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradie
                   const RowAdamWParameters& p, const Rate& rate) {
   const std::int64_t W = values.size(1);
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
+  const std::int64_t last = gradient.slots.numel() - 1;
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
-    ops::for_each_row(
-        gradient, W,
-        [&](std::int64_t u, const float* row_gradient) {
-          const std::int64_t slot = slots[u];
-          const kernels::SgdStep step{.decay = static_cast<float>(1 - p.lr * p.weight_decay),
-                                      .lr = static_cast<float>(rate(slot, row_gradient)),
-                                      .gradient_scale = static_cast<float>(p.gradient_scale),
-                                      .rounding_key = ops::rounding_key(p.rounding_seed, slot)};
-          kernel.sgd(rows + slot * W, row_of(state.master, slot), row_gradient, W, step);
-        },
-        [&](std::int64_t u) { ops::prefetch_row(rows, state, slots[u], W); });
+    const ops::RowTables<Row> tables(rows, state, W);
+    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
+      const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
+      const kernels::SgdStep step{.decay = static_cast<float>(1 - p.lr * p.weight_decay),
+                                  .lr = static_cast<float>(rate(slot, row_gradient)),
+                                  .gradient_scale = static_cast<float>(p.gradient_scale),
+                                  .rounding_key = ops::rounding_key(p.rounding_seed, slot)};
+      ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
+        tables.prefetch_piece(later, c, n);
+        kernel.sgd(rows + slot * W + c, tables.at(tables.master, slot, c), row_gradient + c, n,
+                   at_column(step, c));
+      });
+    });
   });
 }
 
@@ -48,18 +52,22 @@ void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gr
   ops::check_adamw_state("update_adamw", values, state);
   const std::int64_t W = values.size(1);
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
+  const std::int64_t last = gradient.slots.numel() - 1;
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();
+  const ops::AdamWSteps step_of(p);
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
-    ops::for_each_row(
-        gradient, W,
-        [&](std::int64_t u, const float* row_gradient) {
-          const std::int64_t slot = slots[u];
-          kernel.adamw(rows + slot * W, row_of(state.master, slot), row_of(state.exp_avg, slot),
-                       row_of(state.exp_avg_sq, slot), row_gradient, W,
-                       ops::adamw_step(p, ++steps[slot], slot));
-        },
-        [&](std::int64_t u) { ops::prefetch_row(rows, state, slots[u], W); });
+    const ops::RowTables<Row> tables(rows, state, W);
+    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
+      const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
+      const kernels::AdamWStep step = step_of(++steps[slot], slot);
+      ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
+        tables.prefetch_piece(later, c, n);
+        kernel.adamw(rows + slot * W + c, tables.at(tables.master, slot, c),
+                     tables.at(tables.exp_avg, slot, c), tables.at(tables.exp_avg_sq, slot, c),
+                     row_gradient + c, n, at_column(step, c));
+      });
+    });
   });
 }
 
@@ -73,6 +81,7 @@ void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGrad
   ops::check_state(kName, "steps", state.steps, rows_only, at::kInt);
   const std::int64_t W = values.size(1);
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
+  const std::int64_t last = gradient.slots.numel() - 1;
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();
   float* squares = state.exp_avg_sq.mutable_data_ptr<float>();
   // Counts the step and returns lr / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
@@ -89,20 +98,21 @@ void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGrad
   }
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
-    ops::for_each_row(
-        gradient, W,
-        [&](std::int64_t u, const float* row_gradient) {
-          const std::int64_t slot = slots[u];
-          const kernels::MomentumStep step{
-              .beta1 = static_cast<float>(p.beta1),
-              .decay = static_cast<float>(1 - p.lr * p.weight_decay),
-              .step_size = static_cast<float>(rate(slot, row_gradient)),
-              .gradient_scale = static_cast<float>(p.gradient_scale),
-              .rounding_key = ops::rounding_key(p.rounding_seed, slot)};
-          kernel.momentum(rows + slot * W, row_of(state.master, slot), row_of(state.exp_avg, slot),
-                          row_gradient, W, step);
-        },
-        [&](std::int64_t u) { ops::prefetch_row(rows, state, slots[u], W); });
+    const ops::RowTables<Row> tables(rows, state, W);
+    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
+      const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
+      const kernels::MomentumStep step{.beta1 = static_cast<float>(p.beta1),
+                                       .decay = static_cast<float>(1 - p.lr * p.weight_decay),
+                                       .step_size = static_cast<float>(rate(slot, row_gradient)),
+                                       .gradient_scale = static_cast<float>(p.gradient_scale),
+                                       .rounding_key = ops::rounding_key(p.rounding_seed, slot)};
+      ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
+        tables.prefetch_piece(later, c, n);
+        kernel.momentum(rows + slot * W + c, tables.at(tables.master, slot, c),
+                        tables.at(tables.exp_avg, slot, c), row_gradient + c, n,
+                        at_column(step, c));
+      });
+    });
   });
 }
 
