@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "bench/machine.h"
 #include "bench/parts.h"
 
 namespace memlayers::bench {
@@ -17,11 +16,10 @@ void clear_gradients(MemoryLayer& layer) {
   layer->pool()->clear_gradient();
 }
 
-// Layers over one pool, run in turn as a decoder runs them, so many that the weights of each have
-// left the cache when its turn comes again, while the code has not.
-std::vector<MemoryLayer> cold_layers(const Case& c, const MemoryPool& pool) {
+// Layers over one pool, run in turn as a decoder runs them, with as many weights together as empty
+// the caches: those of each have left them when its turn comes again, while the code has not.
+std::vector<MemoryLayer> cold_layers(const Case& c, const MemoryPool& pool, std::int64_t wanted) {
   constexpr std::int64_t kMost = 64;
-  const std::int64_t wanted = 8 * describe_machine().cache_bytes;
   std::vector<MemoryLayer> layers{make_layer(c, pool)};
   const std::int64_t each = std::max<std::int64_t>(1, dense_bytes(layers.front()));
   const std::int64_t count = std::clamp<std::int64_t>((wanted + each - 1) / each, 2, kMost);
@@ -32,7 +30,7 @@ std::vector<MemoryLayer> cold_layers(const Case& c, const MemoryPool& pool) {
 // Reading without gradients: tokens 1 is one row of decoding.
 void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures& figures) {
   const torch::NoGradGuard no_grad;
-  std::vector<MemoryLayer> layers = cold_layers(c, pool);
+  std::vector<MemoryLayer> layers = cold_layers(c, pool, stream.bytes());
   for (MemoryLayer& layer : layers) layer->eval();
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed + 1);
   const double count = static_cast<double>(layers.size());

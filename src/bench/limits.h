@@ -21,6 +21,7 @@ class Stream {
   // Eight last-level caches, and 256 MiB at least: what leaves nothing else in a cache.
   static std::int64_t cold_bytes(std::int64_t cache_bytes);
   explicit Stream(std::int64_t bytes);
+  std::int64_t bytes() const { return static_cast<std::int64_t>(memory_.bytes().size()); }
 
   // Measures again; then read_gbs() and update_gbs() are the best of this process so far.
   void measure();
