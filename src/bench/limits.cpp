@@ -23,7 +23,7 @@ void on_every_thread(std::int64_t count, const F& f) {
 
 std::vector<StreamPlan> stream_plans() {
   std::vector<StreamPlan> plans;
-  for (std::int64_t streams : {1, 2, 4}) {
+  for (std::int64_t streams : {1, 2, 4, 8, 16}) {
     for (std::int64_t ahead : {0, 1024, 4096}) plans.push_back({streams, ahead});
   }
   return plans;
