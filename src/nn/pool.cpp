@@ -251,7 +251,7 @@ void MemoryPoolImpl::quantize(RowType type) {
   TORCH_CHECK_VALUE(!is_quantized(options_.row_dtype),
                     "MemoryPool::quantize: expected rows of type float32 or bfloat16, got ",
                     row_type_name(options_.row_dtype));
-  catch_up();
+  set_lag(nullptr);  // up to date for good: rows of few bits are not trained
   const at::Tensor rows = quantize_rows(values, type);
   const torch::NoGradGuard no_grad;
   values.set_requires_grad(false);

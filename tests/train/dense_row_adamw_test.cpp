@@ -409,6 +409,26 @@ TEST(DenseRowAdamWPool, SavesRowsThatCaughtUpAndTouchesNone) {
   EXPECT_TRUE(load_model(dir.path())->pool()->values.equal(model->pool()->values));
 }
 
+TEST(DenseRowAdamWPool, IsDoneWithRowsThatAreQuantized) {
+  const TempDir dir;
+  torch::manual_seed(9);
+  Llama model(testing::tiny_model_config(), 1);
+  {
+    RowAdamW optimizer(model->pool(), options_of(1e-8));
+    model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).square().sum().backward();
+    optimizer.step(0.1);
+    optimizer.step(0.1);
+    const MemoryPool pool = model->pool();
+    at::Tensor caught_up = torch::empty_like(pool->values.detach());
+    pool->lag()->read(0, {static_cast<std::byte*>(caught_up.mutable_data_ptr()),
+                          static_cast<std::size_t>(caught_up.nbytes())});
+    model->quantize_pool(RowType::kInt8);
+    EXPECT_TRUE(pool->values.equal(quantize_rows(caught_up, RowType::kInt8)));
+    save_model(model, dir.path());
+  }
+  EXPECT_TRUE(load_model(dir.path())->pool()->values.equal(model->pool()->values));
+}
+
 TEST(DenseRowAdamWPool, GoesOnFromRestoredTablesBitForBit) {
   torch::manual_seed(10);
   MemoryPool one = make_pool(), two = make_pool();
