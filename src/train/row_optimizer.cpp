@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+// RowAdamW: the optimizers of the pool's rows.
+#include <torch/torch.h>
+
+#include <cmath>
+#include <mutex>
+
+#include "memlayers/optimizer.h"
+#include "nn/table.h"
+#include "ops/lagging_rows.h"
+#include "train/clip.h"
+
+namespace memlayers {
+namespace {
+
+// The tables that an update of a row reads and writes.
+std::vector<at::Tensor> tables_of(const at::Tensor& values, const RowState& state) {
+  std::vector<at::Tensor> tables{values};
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) tables.push_back(table);
+  }
+  return tables;
+}
+
+// Of the touched rows [begin, end).
+GroupedGradient part_of(const GroupedGradient& gradient, std::int64_t begin, std::int64_t end) {
+  GroupedGradient part = gradient;
+  part.slots = gradient.slots.slice(0, begin, end);
+  part.begin = gradient.begin.slice(0, begin, end + 1);  // counts all entries still
+  return part;
+}
+
+}  // namespace
+
+// Lives as long as the optimizer, which takes it out of the pool. Locked, so that several threads
+// may read rows at once: a thread goes on when its rows are current, and no call moves a row twice.
+class RowAdamW::Lag final : public MemoryPoolImpl::Lag {
+ public:
+  explicit Lag(RowAdamW& optimizer)
+      : optimizer_(optimizer),
+        rows_(optimizer.options_.beta1, optimizer.options_.beta2, optimizer.options_.eps,
+              optimizer.options_.seed) {}
+
+  void catch_up(const at::Tensor& slots) override {
+    const std::lock_guard lock(mutex_);
+    at::Tensor values = optimizer_.pool_->values;
+    rows_.catch_up(values, optimizer_.state_, slots.to(at::kCPU).contiguous());
+  }
+  void catch_up_all() override {
+    const std::lock_guard lock(mutex_);
+    at::Tensor values = optimizer_.pool_->values;
+    rows_.catch_up_all(values, optimizer_.state_);
+  }
+  void read(std::int64_t first, std::span<std::byte> out) override {
+    const std::lock_guard lock(mutex_);
+    rows_.read(optimizer_.pool_->values, optimizer_.state_, first, out);
+  }
+
+  void update(const GroupedGradient& gradient, const RowAdamWParameters& parameters) {
+    const std::lock_guard lock(mutex_);
+    at::Tensor values = optimizer_.pool_->values;
+    rows_.update(values, optimizer_.state_, gradient, parameters);
+    ops::MissedSteps& missed = rows_.missed();
+    if (missed.last() - missed.first() < ops::MissedSteps::kMostSteps) return;
+    rows_.catch_up_all(values, optimizer_.state_);
+    missed.reset(missed.last());
+  }
+  ops::MissedSteps& missed() { return rows_.missed(); }
+
+ private:
+  RowAdamW& optimizer_;
+  ops::LaggingRows rows_;
+  std::mutex mutex_;
+};
+
+RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
+    : pool_(std::move(pool)), options_(options) {
+  TORCH_CHECK_VALUE(!is_quantized(pool_->options().row_dtype),
+                    "RowAdamW: expected rows of type float32 or bfloat16, got ",
+                    row_type_name(pool_->options().row_dtype),
+                    ": rows of few bits are read, not trained");
+  pool_->catch_up();  // with what another optimizer owes
+  const at::Tensor& values = pool_->values;
+  const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
+    return values.is_cpu() ? nn::make_table(sizes, type, pool_->options().folder)
+                           : at::zeros(sizes, values.options().dtype(type));
+  };
+  const auto kind = options_.kind;
+  const bool is_dense = kind == PoolOptimizer::kDenseAdamW;
+  const bool is_adamw = kind == PoolOptimizer::kAdamW || is_dense;
+  const bool is_rowwise_adamw = kind == PoolOptimizer::kRowwiseAdamW;
+  const at::IntArrayRef a_row = values.sizes().slice(0, 1);
+  if (is_adamw || (is_rowwise_adamw && options_.beta1 != 0)) {
+    state_.exp_avg = zeros(values.sizes(), at::kFloat);
+  }
+  if (kind != PoolOptimizer::kSgd) {
+    state_.exp_avg_sq = zeros(is_adamw ? values.sizes() : a_row, at::kFloat);
+  }
+  if (is_adamw || is_rowwise_adamw) state_.steps = zeros(a_row, at::kInt);
+  if (options_.master_rows && values.scalar_type() != at::kFloat) {
+    state_.master = zeros(values.sizes(), at::kFloat);
+    state_.master.copy_(values.detach());
+  }
+  if (is_dense) {
+    TORCH_CHECK_VALUE(values.is_cpu(),
+                      "RowAdamW: expected a pool on the CPU for dense AdamW, got one on ",
+                      values.device());
+    lag_ = std::make_shared<Lag>(*this);
+    pool_->set_lag(lag_);
+  }
+}
+
+RowAdamW::~RowAdamW() {
+  if (lag_ == nullptr || pool_->lag() != lag_) return;
+  try {
+    pool_->set_lag(nullptr);
+  } catch (const std::exception&) {
+    // The pool was moved or its rows replaced: there is nothing to catch up any more, and nobody to
+    // tell. The pool knows of this optimizer no longer.
+  }
+}
+
+RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optional<double> clip) {
+  at::NoGradGuard no_grad;
+  const GroupedGradient gradient = group(pool_->gradient(), pool_->slots(), pool_->width());
+  pool_->clear_gradient();
+  StepResult result;
+  result.touched_rows = gradient.slots.numel();
+  result.gradient_norm = norm(gradient, pool_->width()) * std::abs(gradient_scale);
+  if (!std::isfinite(result.gradient_norm)) return result;
+
+  const RowAdamWParameters parameters{
+      .lr = lr,
+      .beta1 = options_.beta1,
+      .beta2 = options_.beta2,
+      .eps = options_.eps,
+      .weight_decay = options_.weight_decay,
+      .gradient_scale = gradient_scale * train::clip_factor(result.gradient_norm, clip),
+      // Odd multiplier: no two steps of a run, and no two runs of neighbouring seeds, round alike.
+      .rounding_seed = (options_.seed + 0x9e3779b97f4a7c15ULL) * 0xd1342543de82ef95ULL +
+                       static_cast<std::uint64_t>(steps_ + 1)};
+  at::Tensor values = pool_->values;
+  const auto update = [&](const GroupedGradient& part) {
+    switch (options_.kind) {
+      case PoolOptimizer::kAdamW:
+        update_adamw(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kSgd:
+        update_sgd(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kRowwiseAdamW:
+        update_rowwise_adamw(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kRowwiseAdagrad:
+        update_rowwise_adagrad(values, state_, part, parameters);
+        break;
+      case PoolOptimizer::kDenseAdamW:
+        lag_->update(part, parameters);
+        break;
+    }
+  };
+  // Of a dense AdamW every call is a step of all rows.
+  if (!pool_->is_in_file() || options_.kind == PoolOptimizer::kDenseAdamW) {
+    update(gradient);
+  } else {
+    nn::for_each_window(
+        tables_of(values, state_), nn::as_span(gradient.slots), 1,
+        [&](std::int64_t begin, std::int64_t end) { update(part_of(gradient, begin, end)); });
+  }
+  ++steps_;
+  return result;
+}
+
+at::Tensor RowAdamW::missed_steps() const {
+  const auto count =
+      lag_ == nullptr ? 0 : static_cast<std::int64_t>(lag_->missed().history().size());
+  at::Tensor steps = at::empty({count, 2}, at::kDouble);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto& [lr, weight_decay] = lag_->missed().history()[i];
+    steps.mutable_data_ptr<double>()[2 * i] = lr;
+    steps.mutable_data_ptr<double>()[2 * i + 1] = weight_decay;
+  }
+  return steps;
+}
+
+void RowAdamW::set_steps(std::int64_t steps, const at::Tensor& missed_steps) {
+  const std::int64_t count = missed_steps.defined() ? missed_steps.size(0) : 0;
+  if (missed_steps.defined()) {
+    TORCH_CHECK_VALUE(
+        missed_steps.dim() == 2 && missed_steps.size(1) == 2 && count <= steps &&
+            missed_steps.scalar_type() == at::kDouble && (lag_ != nullptr || count == 0),
+        "RowAdamW: expected missed_steps [n, 2] of type Double, for dense AdamW only and n at "
+        "most ",
+        steps, ", got shape ", missed_steps.sizes(), " of type ", missed_steps.scalar_type());
+  }
+  steps_ = steps;
+  if (lag_ == nullptr) return;
+  lag_->missed().reset(steps - count);
+  const at::Tensor kept = count > 0 ? missed_steps.contiguous() : missed_steps;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double* step = kept.const_data_ptr<double>() + 2 * i;
+    lag_->missed().add(step[0], step[1]);
+  }
+}
+
+double RowAdamW::gradient_norm(double gradient_scale) {
+  return norm(group(pool_->gradient(), pool_->slots(), pool_->width()), pool_->width()) *
+         std::abs(gradient_scale);
+}
+
+}  // namespace memlayers
