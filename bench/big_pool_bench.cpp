@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -25,7 +26,7 @@ namespace {
 
 struct Options {
   std::int64_t n_keys = 512, width = 1024, steps = 3, tokens = 1024, seed = 0;
-  std::string optimizer = "sgd", out;
+  std::string optimizer = "rowwise_adagrad", out;
   std::optional<std::string> pool_folder;
   bool keep = false, load = true;
 };
@@ -52,6 +53,21 @@ void measure(const char* what, double rows_and_state, const Act& act) {
               status("VmRSS") / 1e6, status("RssFile") / 1e6, status("VmHWM") / 1e6);
   std::printf("   above rows and state: %.1f MB\n", (status("VmHWM") - rows_and_state) / 1e6);
   std::fflush(stdout);
+}
+
+const std::map<std::string, PoolOptimizer> kOptimizers = {
+    {"sgd", PoolOptimizer::kSgd},
+    {"rowwise_adagrad", PoolOptimizer::kRowwiseAdagrad},
+    {"adamw", PoolOptimizer::kAdamW}};
+
+// Rows, optimizer state and counts of reads, were all of them used.
+double table_bytes(const MemoryPool& pool, RowAdamW& rows) {
+  std::size_t bytes = pool->values.nbytes() + pool->usage().nbytes();
+  const RowState& state = rows.state();
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) bytes += table.nbytes();
+  }
+  return static_cast<double>(bytes);
 }
 
 ModelConfig model_config(const Options& options) {
@@ -87,35 +103,36 @@ void train(Llama& model, RowAdamW& rows, DenseAdamW& dense, const Options& optio
 void run(const Options& options) {
   torch::manual_seed(static_cast<std::uint64_t>(options.seed));
   const double before = status("VmRSS");
-  const double slots = static_cast<double>(options.n_keys) * static_cast<double>(options.n_keys);
-  const double numbers = slots * static_cast<double>(options.width);
-  // bfloat16 rows; two float32 moments and a count of steps for AdamW; 8 bytes a row count reads.
-  const bool is_adamw = options.optimizer == "adamw";
-  const double state = slots * 8 + (is_adamw ? numbers * 8 + slots * 4 : 0);
-  const double whole = numbers * 2 + state;
-  std::printf("pool %lld^2 x %lld bfloat16: %.2f billion parameters, rows %.1f MB, state %.1f MB\n",
+  const double numbers = static_cast<double>(options.n_keys) * static_cast<double>(options.n_keys) *
+                         static_cast<double>(options.width);
+  std::printf("pool %lld^2 x %lld bfloat16: %.2f billion parameters\n",
               static_cast<long long>(options.n_keys), static_cast<long long>(options.width),
-              numbers / 1e9, numbers * 2 / 1e6, state / 1e6);
+              numbers / 1e9);
   std::printf("%d threads; %s; optimizer %s; the program alone: %.1f MB\n", at::get_num_threads(),
               options.pool_folder ? ("in " + *options.pool_folder).c_str() : "in RAM",
               options.optimizer.c_str(), before / 1e6);
+  double whole = before;
   namespace fs = std::filesystem;
   const fs::path folder = fs::path(options.out) / "big-pool-model";
   {
     Llama model{nullptr};
-    measure("construct", whole + before, [&] {
+    measure("construct", numbers * 2 + before, [&] {
       model = Llama(model_config(options), static_cast<std::uint64_t>(options.seed),
                     options.pool_folder);
     });
-    RowAdamW rows(model->pool(), {.kind = is_adamw ? PoolOptimizer::kAdamW : PoolOptimizer::kSgd});
+    RowAdamW rows(model->pool(), {.kind = kOptimizers.at(options.optimizer)});
     DenseAdamW dense(model->dense_parameters(), {});
-    measure("train", whole + before, [&] { train(model, rows, dense, options); });
+    whole += table_bytes(model->pool(), rows);
+    std::printf("rows %.1f MB, state and counts of reads %.1f MB\n", numbers * 2 / 1e6,
+                (whole - before - numbers * 2) / 1e6);
+    measure("train", whole, [&] { train(model, rows, dense, options); });
     fs::remove_all(folder);
     fs::create_directories(folder);
-    measure("save", whole + before, [&] { save_model(model, folder.string()); });
+    measure("save", whole, [&] { save_model(model, folder.string()); });
   }
   if (options.load) {
-    measure("load", whole + before, [&] { load_model(folder.string(), options.pool_folder); });
+    measure("load", numbers * 2 + before,
+            [&] { load_model(folder.string(), options.pool_folder); });
   }
   if (!options.keep) fs::remove_all(folder);
 }
@@ -133,7 +150,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "a step, at least 256")->capture_default_str();
   app.add_option("--seed", options.seed)->capture_default_str();
   app.add_option("--optimizer", options.optimizer, "of the rows")
-      ->check(CLI::IsMember({"sgd", "adamw"}))
+      ->check(CLI::IsMember(kOptimizers))
       ->capture_default_str();
   app.add_option("--pool-folder", options.pool_folder, "rows and state in scratch files there");
   app.add_option("--out", options.out, "where the model is saved")->capture_default_str();

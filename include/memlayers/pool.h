@@ -60,6 +60,14 @@ class MemoryPoolImpl : public torch::nn::Module {
   void prefetch(const at::Tensor& slots) const;
   bool is_in_file() const;  // values is the table in options().folder, not a copy elsewhere
 
+  // Zeros on the CPU where the rows are, in RAM or in a scratch file of the same folder: for tables
+  // of the pool's size, such as an optimizer's. In RAM, what is never written costs no memory.
+  // Throws Error where there is no room.
+  at::Tensor make_table(at::IntArrayRef sizes, at::ScalarType type) const;
+  // Starts writing to the disk what was changed in the pool's files, without waiting: where memory
+  // is short, pages can be taken back then. Called after each part of an update. In RAM: nothing.
+  void write_back() const;
+
   // Stores the rows in 8 or 4 bits from now on (ops.h, quantize_rows): `values` becomes [slots,
   // quantized_row_bytes(type, width)] uint8, is read as before, gives weights and x their gradients
   // and has none itself. Needs memory for both tables. Throws ValueError where rows are quantized

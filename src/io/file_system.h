@@ -28,6 +28,9 @@ class Scratch {
  public:
   virtual ~Scratch() = default;
   virtual std::span<std::byte> bytes() const = 0;
+  // Starts writing to the disk what was changed, without waiting for it: a system that is short of
+  // memory then finds pages that it can take back at once.
+  virtual void write_back() const {}
 };
 
 // An open file. Not for use from several threads at once, but pread is.

@@ -118,9 +118,10 @@ class PosixMapping final : public Mapping {
 
 class PosixScratch final : public Scratch {
  public:
-  PosixScratch(const std::string& folder, int descriptor, std::size_t size) : size_(size) {
+  PosixScratch(std::unique_ptr<PosixFile> file, const std::string& folder, std::size_t size)
+      : file_(std::move(file)), size_(size) {
     if (size == 0) return;
-    data_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+    data_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file_->descriptor(), 0);
     if (data_ == MAP_FAILED) fail(folder, "cannot map a scratch file");
   }
   ~PosixScratch() override {
@@ -129,8 +130,12 @@ class PosixScratch final : public Scratch {
   PosixScratch(const PosixScratch&) = delete;
   PosixScratch& operator=(const PosixScratch&) = delete;
   std::span<std::byte> bytes() const override { return {static_cast<std::byte*>(data_), size_}; }
+  void write_back() const override {
+    ::sync_file_range(file_->descriptor(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  }
 
  private:
+  std::unique_ptr<PosixFile> file_;
   void* data_ = nullptr;
   std::size_t size_;
 };
@@ -184,13 +189,13 @@ class PosixFileSystem final : public FileSystem {
   std::unique_ptr<Scratch> make_scratch(const std::string& folder, std::uint64_t bytes) override {
     if (!is_folder(folder))
       throw Error(folder + ": expected a folder for a scratch file, found none");
-    const PosixFile file(folder, open_nameless(folder));
+    auto file = std::make_unique<PosixFile>(folder, open_nameless(folder));
     struct statvfs disk{};
-    const bool is_known = ::fstatvfs(file.descriptor(), &disk) == 0;
+    const bool is_known = ::fstatvfs(file->descriptor(), &disk) == 0;
     const auto size = static_cast<off_t>(bytes);
     int error = EFBIG;
     if (size >= 0 && static_cast<std::uint64_t>(size) == bytes) {
-      do error = bytes == 0 ? 0 : ::posix_fallocate(file.descriptor(), 0, size);
+      do error = bytes == 0 ? 0 : ::posix_fallocate(file->descriptor(), 0, size);
       while (error == EINTR);
     }
     if (error == ENOSPC || error == EFBIG || error == EDQUOT) {
@@ -204,8 +209,7 @@ class PosixFileSystem final : public FileSystem {
       errno = error;
       fail(folder, "cannot take room for a scratch file");
     }
-    return std::make_unique<PosixScratch>(folder, file.descriptor(),
-                                          static_cast<std::size_t>(bytes));
+    return std::make_unique<PosixScratch>(std::move(file), folder, static_cast<std::size_t>(bytes));
   }
 
   void rename(const std::string& from, const std::string& to) override {

@@ -118,6 +118,7 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
                                       static_cast<std::size_t>((end - begin) * row_bytes)};
       stored.read(begin, rows);
       stored.release(begin, end - begin);
+      memory->write_back();
       if (!pool::all_finite(rows, info.type, info.width)) {
         throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
                     std::to_string(begin) + " to " + std::to_string(end));

@@ -26,6 +26,22 @@ struct MemoryPoolImpl::Record {
   bool is_in_file(const at::Tensor& values) const {
     return file_rows != nullptr && values.is_cpu() && values.const_data_ptr() == file_rows;
   }
+  // Of the rows and the tables beside them, as far as they are still there. Guarded by mutex.
+  std::vector<std::weak_ptr<const pool::MappedRegion>> files;
+  at::Tensor make_table(at::IntArrayRef sizes, at::ScalarType type,
+                        const std::optional<std::string>& folder) {
+    nn::Table table = nn::make_table(sizes, type, folder);
+    const std::lock_guard lock(mutex);
+    std::erase_if(files, [](const auto& file) { return file.expired(); });
+    if (folder) files.push_back(table.region);
+    return table.tensor;
+  }
+  void write_back() const {
+    const std::lock_guard lock(mutex);
+    for (const auto& file : files) {
+      if (const auto region = file.lock()) region->write_back();
+    }
+  }
   std::int64_t next_call() { return calls++; }
   void add(std::int64_t call, FactoredGradient part) {
     // Saved variables come back with their graph, which must not live as long as the record.
@@ -168,7 +184,9 @@ class MemoryPoolImpl::PeerGather : public torch::autograd::Function<MemoryPoolIm
 namespace {
 
 // The same numbers that a float32 pool starts with, in few bits.
-void fill_quantized(at::Tensor& rows, const PoolOptions& options, double std) {
+template <class AfterPart>
+void fill_quantized(at::Tensor& rows, const PoolOptions& options, double std,
+                    const AfterPart& after_part) {
   constexpr std::int64_t kAtOnce = 1024;
   for (std::int64_t first = 0; first < rows.size(0); first += kAtOnce) {
     const std::int64_t last = std::min(rows.size(0), first + kAtOnce);
@@ -176,10 +194,11 @@ void fill_quantized(at::Tensor& rows, const PoolOptions& options, double std) {
     pool::fill_normal(static_cast<std::byte*>(part.mutable_data_ptr()), RowType::kFloat32,
                       options.width, first, last, std, options.seed);
     rows.slice(0, first, last).copy_(quantize_rows(part, options.row_dtype));
+    after_part();
   }
 }
 
-at::Tensor make_rows(const PoolOptions& options) {
+void check_options(const PoolOptions& options) {
   TORCH_CHECK_VALUE(options.n_keys >= 1 && options.width >= 1,
                     "MemoryPool: expected n_keys and width >= 1, got ", options.n_keys, " and ",
                     options.width);
@@ -187,31 +206,38 @@ at::Tensor make_rows(const PoolOptions& options) {
                         options.n_keys * options.n_keys <= (std::int64_t{1} << 60) / options.width,
                     "MemoryPool: expected n_keys^2 * width below 2^60, got n_keys ", options.n_keys,
                     " and width ", options.width);
-  const std::int64_t slots = options.n_keys * options.n_keys;
-  const pool::RowFormat format = pool::row_format(options.row_dtype, options.width);
-  const std::int64_t row_bytes = format.bytes();
-  at::Tensor rows =
-      nn::make_table({slots, format.elements}, nn::element_type(options.row_dtype), options.folder);
-  auto* data = static_cast<std::byte*>(rows.mutable_data_ptr());
+}
+
+// Fills the new table; after_part() is called now and then.
+template <class AfterPart>
+void fill(at::Tensor& rows, const PoolOptions& options, const AfterPart& after_part) {
   const double std = options.init_std.value_or(1 / std::sqrt(static_cast<double>(options.width)));
-  if (std == 0) return rows;  // the table is zero already
-  if (is_quantized(options.row_dtype)) {
-    fill_quantized(rows, options, std);
-    return rows;
-  }
-  ops::parallel_ranges(slots, options.width * 8, [&](std::int64_t begin, std::int64_t end) {
-    pool::fill_normal(data + begin * row_bytes, options.row_dtype, options.width, begin, end, std,
-                      options.seed);
+  if (std == 0) return;  // the table is zero already
+  if (is_quantized(options.row_dtype)) return fill_quantized(rows, options, std, after_part);
+  auto* data = static_cast<std::byte*>(rows.mutable_data_ptr());
+  const auto row_bytes = static_cast<std::int64_t>(rows.nbytes()) / rows.size(0);
+  const std::int64_t at_once = std::max<std::int64_t>(1, (8 << 20) / row_bytes);
+  ops::parallel_ranges(rows.size(0), options.width * 8, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t begin = first; begin < last; begin += at_once) {
+      const std::int64_t end = std::min(last, begin + at_once);
+      pool::fill_normal(data + begin * row_bytes, options.row_dtype, options.width, begin, end, std,
+                        options.seed);
+      after_part();
+    }
   });
-  return rows;
 }
 
 }  // namespace
 
 MemoryPoolImpl::MemoryPoolImpl(const PoolOptions& options)
     : id(pool::new_pool_id()), options_(options), record_(std::make_shared<Record>()) {
-  values = register_parameter("values", make_rows(options), !is_quantized(options.row_dtype));
-  if (options.folder) record_->file_rows = values.const_data_ptr();
+  check_options(options);
+  at::Tensor rows =
+      make_table({slots(), pool::row_format(options.row_dtype, options.width).elements},
+                 nn::element_type(options.row_dtype));
+  if (options.folder) record_->file_rows = rows.const_data_ptr();
+  fill(rows, options, [&] { write_back(); });
+  values = register_parameter("values", rows, !is_quantized(options.row_dtype));
   reset_usage();
 }
 
@@ -261,6 +287,14 @@ void MemoryPoolImpl::quantize(RowType type) {
   clear_gradient();
 }
 
+at::Tensor MemoryPoolImpl::make_table(at::IntArrayRef sizes, at::ScalarType type) const {
+  return record_->make_table(sizes, type, options_.folder);
+}
+
+void MemoryPoolImpl::write_back() const {
+  if (options_.folder) record_->write_back();
+}
+
 bool MemoryPoolImpl::is_in_file() const { return record_->is_in_file(values); }
 
 void MemoryPoolImpl::prefetch(const at::Tensor& slots) const {
@@ -294,7 +328,7 @@ void MemoryPoolImpl::set_usage(const at::Tensor& usage) {
   TORCH_CHECK_VALUE(usage.dim() == 1 && usage.size(0) == slots(),
                     "MemoryPool::set_usage: expected [", slots(), "], got ", usage.sizes());
   ops::check_type("MemoryPool::set_usage", "usage", usage, {torch::kLong});
-  at::Tensor table = nn::make_table({slots()}, torch::kLong, {});
+  at::Tensor table = nn::make_table({slots()}, torch::kLong, {}).tensor;
   table.copy_(usage);
   usage_ = table;
 }
@@ -308,6 +342,6 @@ void MemoryPoolImpl::catch_up() {
   if (lag_ != nullptr) lag_->catch_up_all();
 }
 
-void MemoryPoolImpl::reset_usage() { usage_ = nn::make_table({slots()}, torch::kLong, {}); }
+void MemoryPoolImpl::reset_usage() { usage_ = nn::make_table({slots()}, torch::kLong, {}).tensor; }
 
 }  // namespace memlayers

@@ -5,13 +5,12 @@
 
 #include <memory>
 
-#include "pool/mapped_region.h"
 #include "pool/prefetch.h"
 
 namespace memlayers::nn {
 namespace {
 
-// Best of 8, 16, 32, 64 and 128 MiB in pool_bench, rows of 1 KiB, cold.
+// Best of 8, 16, 32, 64 and 128 MiB in big_pool_bench, rows of 1 KiB, cold.
 constexpr std::int64_t kWindowBytes = 32 << 20;
 
 std::int64_t row_bytes(const at::Tensor& table) {
@@ -20,14 +19,16 @@ std::int64_t row_bytes(const at::Tensor& table) {
 
 }  // namespace
 
-at::Tensor make_table(at::IntArrayRef sizes, at::ScalarType type,
-                      const std::optional<std::string>& folder) {
+Table make_table(at::IntArrayRef sizes, at::ScalarType type,
+                 const std::optional<std::string>& folder) {
   const auto elements = static_cast<std::size_t>(c10::multiply_integers(sizes));
   const std::size_t bytes = std::max<std::size_t>(1, elements * c10::elementSize(type));
   auto region = std::make_shared<pool::MappedRegion>(
       folder ? pool::MappedRegion::scratch(io::posix(), *folder, bytes)
              : pool::MappedRegion::anonymous(bytes));
-  return torch::from_blob(region->bytes().data(), sizes, [region](void*) {}, torch::dtype(type));
+  return {torch::from_blob(
+              region->bytes().data(), sizes, [region](void*) {}, torch::dtype(type)),
+          region};
 }
 
 void prefetch_rows(std::span<const at::Tensor> tables, std::span<const std::int64_t> slots) {

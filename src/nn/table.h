@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "memlayers/config.h"
+#include "pool/mapped_region.h"
 
 namespace memlayers::nn {
 
@@ -24,8 +26,12 @@ inline at::ScalarType element_type(RowType type) {  // of a table of rows
 // Zeros on the CPU. In RAM, parts that are never written cost no memory (which at::zeros, writing
 // them, does not give); with `folder`, in a scratch file there. Throws Error where there is no
 // room.
-at::Tensor make_table(at::IntArrayRef sizes, at::ScalarType type,
-                      const std::optional<std::string>& folder);
+struct Table {
+  at::Tensor tensor;
+  std::weak_ptr<const pool::MappedRegion> region;  // lives as long as the tensor's memory
+};
+Table make_table(at::IntArrayRef sizes, at::ScalarType type,
+                 const std::optional<std::string>& folder);
 
 // Starts reading rows slots[i] of tables in files, as pool::prefetch_rows() does.
 void prefetch_rows(std::span<const at::Tensor> tables, std::span<const std::int64_t> slots);

@@ -22,6 +22,9 @@ class MappedRegion {
   MappedRegion& operator=(MappedRegion&& other) noexcept;
   ~MappedRegion();
   std::span<std::byte> bytes() const { return bytes_; }
+  void write_back() const {  // Scratch::write_back(); nothing in RAM
+    if (file_) file_->write_back();
+  }
 
  private:
   explicit MappedRegion(std::span<std::byte> bytes) : bytes_(bytes) {}

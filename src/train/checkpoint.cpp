@@ -68,8 +68,11 @@ std::string shape_text(const std::vector<std::int64_t>& shape) {
   return text + "]";
 }
 
-// Fills the tensors with what the file holds under their names.
-void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors) {
+// Fills the tensors with what the file holds under their names; after_part() is called now and
+// then.
+template <class AfterPart>
+void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors,
+                  const AfterPart& after_part) {
   for (const auto& [name, tensor] : tensors) {
     const io::TensorView& view = file.at(name);
     if (view.type != element_type(tensor) || view.shape != tensor.sizes().vec()) {
@@ -87,6 +90,7 @@ void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors) 
       file.release(piece);
       to += piece.size();
       rest = rest.subspan(piece.size());
+      after_part();
     }
   }
 }
@@ -151,7 +155,7 @@ void load_rows(io::FileSystem& files, const std::string& path, RowAdamW& rows, M
                 "\" (train.value_optimizer): a run resumes with the optimizer it began with");
   }
   pool->reset_usage();  // a table of its own, to be read into
-  read_tensors(file, row_tensors(rows, pool, pool->usage()));
+  read_tensors(file, row_tensors(rows, pool, pool->usage()), [&] { pool->write_back(); });
   if (!lags(rows)) {
     rows.set_steps(row_steps);
     return;
@@ -249,7 +253,7 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   const at::Tensor random_state = at::empty_like(generator.get_state());
   NamedTensors dense = parts.dense->state();
   dense.emplace_back("rng", random_state);
-  read_tensors(io::SafetensorsFile::open(files, io::join(path, kDenseFile)), dense);
+  read_tensors(io::SafetensorsFile::open(files, io::join(path, kDenseFile)), dense, [] {});
   generator.set_state(random_state);
   if (parts.rows != nullptr) {
     MemoryPool pool = parts.model->pool();

@@ -82,7 +82,7 @@ RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
   pool_->catch_up();  // with what another optimizer owes
   const at::Tensor& values = pool_->values;
   const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
-    return values.is_cpu() ? nn::make_table(sizes, type, pool_->options().folder)
+    return values.is_cpu() ? pool_->make_table(sizes, type)
                            : at::zeros(sizes, values.options().dtype(type));
   };
   const auto kind = options_.kind;
@@ -99,7 +99,11 @@ RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
   if (is_adamw || is_rowwise_adamw) state_.steps = zeros(a_row, at::kInt);
   if (options_.master_rows && values.scalar_type() != at::kFloat) {
     state_.master = zeros(values.sizes(), at::kFloat);
-    state_.master.copy_(values.detach());
+    constexpr std::int64_t kRows = 4096;  // at once, so that memory need not hold all of a file
+    for (std::int64_t row = 0; row < values.size(0); row += kRows) {
+      state_.master.slice(0, row, row + kRows).copy_(values.detach().slice(0, row, row + kRows));
+      pool_->write_back();
+    }
   }
   if (is_dense) {
     TORCH_CHECK_VALUE(values.is_cpu(),
@@ -163,9 +167,11 @@ RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optio
   if (!pool_->is_in_file() || options_.kind == PoolOptimizer::kDenseAdamW) {
     update(gradient);
   } else {
-    nn::for_each_window(
-        tables_of(values, state_), nn::as_span(gradient.slots), 1,
-        [&](std::int64_t begin, std::int64_t end) { update(part_of(gradient, begin, end)); });
+    nn::for_each_window(tables_of(values, state_), nn::as_span(gradient.slots), 1,
+                        [&](std::int64_t begin, std::int64_t end) {
+                          update(part_of(gradient, begin, end));
+                          pool_->write_back();
+                        });
   }
   ++steps_;
   return result;

@@ -59,6 +59,7 @@ TEST(Scratch, IsZeroFilledWritableByThreadsAndHasNoName) {
     const std::jthread rest(
         [&] { std::ranges::fill(scratch->bytes().subspan(kMegabyte), std::byte{2}); });
   }
+  scratch->write_back();
   EXPECT_EQ(std::ranges::count(scratch->bytes(), std::byte{1}), kMegabyte);
   EXPECT_EQ(std::ranges::count(scratch->bytes(), std::byte{2}), 2 * kMegabyte + 1);
 }

@@ -94,12 +94,22 @@ TEST(PoolInFile, IsWorkedThroughInSeveralWindows) {
   EXPECT_LT(nn::rows_a_window(std::vector{values, values, values, steps}), 4000 / 1.5);
 }
 
-TEST(PoolInFile, ItsTablesAreZeroAndInTheFolder) {
+TEST(PoolInFile, TablesBesideItAreZeroWritableAndOutliveIt) {
   const TempDir dir;
-  const at::Tensor table = nn::make_table({3, 5}, torch::kInt, dir.path());
-  EXPECT_TRUE(torch::equal(table, torch::zeros({3, 5}, torch::kInt)));
-  EXPECT_EQ(nn::make_table({0, 5}, torch::kFloat, dir.path()).numel(), 0);
-  EXPECT_EQ(nn::make_table({0}, torch::kFloat, {}).numel(), 0);
+  for (const std::optional<std::string>& folder :
+       std::vector<std::optional<std::string>>{std::nullopt, dir.path()}) {
+    at::Tensor table;
+    {
+      const MemoryPool pool = pool_for({}, folder);
+      table = pool->make_table({3, 5}, torch::kInt);
+      EXPECT_TRUE(torch::equal(table, torch::zeros({3, 5}, torch::kInt)));
+      table.fill_(7);
+      pool->make_table({100}, torch::kFloat);  // gone at once
+      pool->write_back();
+      EXPECT_EQ(pool->make_table({0, 5}, torch::kFloat).numel(), 0);
+    }
+    EXPECT_EQ(table.sum().item<int>(), 7 * 15);
+  }
 }
 
 TEST(PoolInFile, NeedsAFolderWithRoom) {
