@@ -142,19 +142,19 @@ float to_float(BFloat16 x) {
 // --- gather -------------------------------------------------------------------------------------
 
 template <class Row>
-void plain_gather(const Row* values, std::int64_t stride, const std::int64_t* ids,
-                  const float* weights, std::int64_t count, std::int64_t width,
+void plain_gather(const Row* values, const RowSpan& span, const std::int64_t* ids,
+                  const float* weights, std::int64_t count, std::int64_t /*following*/,
                   float* out) noexcept {
-  std::fill_n(out, width, 0.0F);
+  std::fill_n(out, span.width, 0.0F);
   for (std::int64_t i = 0; i < count; ++i) {
-    const Row* row = values + ids[i] * stride;
-    for (std::int64_t c = 0; c < width; ++c) out[c] += weights[i] * to_float(row[c]);
+    const Row* row = values + ids[i] * span.stride + span.first;
+    for (std::int64_t c = 0; c < span.width; ++c) out[c] += weights[i] * to_float(row[c]);
   }
 }
 
 template <class Row>
 void add_gather(const std::string& isa, const std::string& type,
-                decltype(RowKernels<Row>::gather) gather) {
+                decltype(ReadKernels<Row>::gather) gather) {
   for (std::int64_t width : {128, 512, 1024}) {
     for (std::int64_t count : {32, 128}) {
       add("gather/" + isa + "/" + type + "/cold/dim:" + std::to_string(width) +
@@ -168,8 +168,9 @@ void add_gather(const std::string& isa, const std::string& type,
             std::vector<float> out(static_cast<std::size_t>(width));
             std::int64_t list = 0;
             for (auto _ : state) {
-              gather(pool.rows<Row>(), width, ids.data() + list * count, weights.data(), count,
-                     width, out.data());
+              const std::int64_t following = list + 1 < lists ? count : 0;
+              gather(pool.rows<Row>(), {width, width, 0, width}, ids.data() + list * count,
+                     weights.data(), count, following, out.data());
               benchmark::DoNotOptimize(out.data());
               benchmark::ClobberMemory();
               list = (list + 1) % lists;
@@ -228,8 +229,8 @@ void add_top_k(const std::string& isa, decltype(Kernels::top_k) top_k) {
 
 // All k * k sums, then the best: what the bound (a + 1)(b + 1) <= k saves.
 void plain_combine(const float* row_score, const std::int32_t* row_index, const float* col_score,
-                   const std::int32_t* col_index, std::int64_t k, float* scores,
-                   std::int64_t* slots, void* /*scratch*/) noexcept {
+                   const std::int32_t* col_index, std::int64_t k, const std::uint32_t* /*plan*/,
+                   float* scores, std::int64_t* slots, void* /*scratch*/) noexcept {
   static thread_local std::vector<std::pair<float, std::int32_t>> cells;
   cells.clear();
   for (std::int64_t a = 0; a < k; ++a) {
@@ -260,9 +261,10 @@ void add_combine(const std::string& isa, decltype(Kernels::combine) combine) {
       std::vector<float> scores(static_cast<std::size_t>(k));
       std::vector<std::int64_t> slots(static_cast<std::size_t>(k));
       std::vector<Line> scratch(combine_scratch_bytes(k) / sizeof(Line) + 1);
+      const std::vector<std::uint32_t> plan = combine_plan(k);
       std::int64_t set = 0;
       for (auto _ : state) {
-        combine(r.data() + set * k, index.data(), c.data() + set * k, index.data(), k,
+        combine(r.data() + set * k, index.data(), c.data() + set * k, index.data(), k, plan.data(),
                 scores.data(), slots.data(), scratch.data());
         benchmark::DoNotOptimize(slots.data());
         benchmark::ClobberMemory();
