@@ -28,7 +28,7 @@ std::span<std::byte> pages_of(std::span<const std::byte> bytes) {
   static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<std::uintptr_t>(bytes.data());
   const std::uintptr_t before = begin % page;
-  return {reinterpret_cast<std::byte*>(begin - before), bytes.size() + before};
+  return {const_cast<std::byte*>(bytes.data() - before), bytes.size() + before};
 }
 
 class PosixFile final : public File {

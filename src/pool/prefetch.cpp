@@ -29,6 +29,7 @@ class PageRanges {
       begin = last_end_;
       ranges_.back().iov_len += end - begin;
     } else {
+      // NOLINTNEXTLINE(performance-no-int-to-ptr): a system call wants the address
       ranges_.push_back({reinterpret_cast<void*>(begin), end - begin});
     }
     last_end_ = end;
