@@ -7,6 +7,7 @@
 //   big_pool_bench --n-keys 2828 --width 1024               # 8.19 billion: 16.4 GB
 //   big_pool_bench --n-keys 2828 --width 1024 --pool-folder /scratch
 #include <ATen/Parallel.h>
+#include <sys/mman.h>
 #include <torch/torch.h>
 
 #include <CLI/CLI.hpp>
@@ -19,6 +20,7 @@
 #include <string>
 
 #include "memlayers/llama.h"
+#include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
 
 namespace memlayers {
@@ -100,6 +102,36 @@ void train(Llama& model, RowAdamW& rows, DenseAdamW& dense, const Options& optio
   }
 }
 
+// Takes the pages of a table in a file out of memory.
+void make_cold(const at::Tensor& table) {
+  void* data = const_cast<void*>(table.const_data_ptr());
+  ::msync(data, table.nbytes(), MS_SYNC);
+  ::madvise(data, table.nbytes(), MADV_PAGEOUT);
+}
+
+// The gather of as many random rows as a step reads, from the disk: by page faults alone, as the
+// operator does it, and by the pool, which asks for rows ahead of their use.
+void compare_cold_gathers(MemoryPool& pool, std::int64_t tokens) {
+  const torch::NoGradGuard no_grad;
+  const at::Tensor slots = torch::randint(pool->slots(), {tokens, 128}, torch::kLong);
+  const at::Tensor weights = torch::rand({tokens, 128});
+  const auto seconds = [&](const auto& act) {
+    const auto begin = std::chrono::steady_clock::now();
+    act();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
+  for (int time = 0; time < 3; ++time) {
+    make_cold(pool->values);
+    const double faults = seconds([&] { gather(pool->values, slots, weights); });
+    make_cold(pool->values);
+    const double ahead = seconds([&] { pool->gather(slots, weights); });
+    const double warm = seconds([&] { pool->gather(slots, weights); });
+    std::printf(
+        "  %lld cold rows: %.3f s by page faults, %.3f s read ahead (%.1f times); warm %.3f s\n",
+        static_cast<long long>(slots.numel()), faults, ahead, faults / ahead, warm);
+  }
+}
+
 void run(const Options& options) {
   torch::manual_seed(static_cast<std::uint64_t>(options.seed));
   const double before = status("VmRSS");
@@ -125,6 +157,10 @@ void run(const Options& options) {
     whole += table_bytes(model->pool(), rows);
     std::printf("rows %.1f MB, state and counts of reads %.1f MB\n", numbers * 2 / 1e6,
                 (whole - before - numbers * 2) / 1e6);
+    if (options.pool_folder) {
+      MemoryPool pool = model->pool();
+      compare_cold_gathers(pool, options.tokens);
+    }
     measure("train", whole, [&] { train(model, rows, dense, options); });
     fs::remove_all(folder);
     fs::create_directories(folder);
@@ -150,7 +186,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "a step, at least 256")->capture_default_str();
   app.add_option("--seed", options.seed)->capture_default_str();
   app.add_option("--optimizer", options.optimizer, "of the rows")
-      ->check(CLI::IsMember(kOptimizers))
+      ->check(CLI::IsMember(memlayers::kOptimizers))
       ->capture_default_str();
   app.add_option("--pool-folder", options.pool_folder, "rows and state in scratch files there");
   app.add_option("--out", options.out, "where the model is saved")->capture_default_str();
