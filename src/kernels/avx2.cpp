@@ -88,11 +88,10 @@ void store_stochastic(BFloat16* p, Vec v, std::int64_t n, std::uint32_t key) {
   const __m256i bits = _mm256_castps_si256(v);
   const __m256i noise = _mm256_and_si256(
       hash(_mm256_add_epi32(set1(key), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))), set1(0xffffU));
+  // Infinities and NaN, which arithmetic leaves quiet, keep their bits.
   const __m256i is_special =
       _mm256_cmpeq_epi32(_mm256_and_si256(bits, set1(kExponent)), set1(kExponent));
-  store_upper(
-      p, _mm256_blendv_epi8(_mm256_add_epi32(bits, noise), rounded_to_nearest(bits), is_special),
-      n);
+  store_upper(p, _mm256_add_epi32(bits, _mm256_andnot_si256(is_special, noise)), n);
 }
 Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }

@@ -32,9 +32,14 @@ Vec load(const Int8* p, std::int64_t n) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes_below(n), p)));
 }
 void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
-void store(float* p, Vec v, std::int64_t n) { _mm512_mask_storeu_ps(p, lanes_below(n), v); }
+void store(float* p, Vec v, std::int64_t n) {
+  if (n == kWidth) return store(p, v);
+  _mm512_mask_storeu_ps(p, lanes_below(n), v);
+}
 void store_upper(BFloat16* p, __m512i bits, std::int64_t n) {  // the upper half of each lane
-  _mm512_mask_cvtepi32_storeu_epi16(p, lanes_below(n), _mm512_srli_epi32(bits, 16));
+  const __m256i half = _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16));
+  if (n == kWidth) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), half);
+  _mm256_mask_storeu_epi16(p, lanes_below(n), half);
 }
 __m512i set1(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
 __m512i rounded_to_nearest(__m512i bits) {
@@ -58,11 +63,9 @@ void store_stochastic(BFloat16* p, Vec v, std::int64_t n, std::uint32_t key) {
   const __m512i bits = _mm512_castps_si512(v);
   const __m512i columns = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i noise = _mm512_and_si512(hash(_mm512_add_epi32(set1(key), columns)), set1(0xffffU));
-  const __mmask16 is_special =
-      _mm512_cmpeq_epi32_mask(_mm512_and_si512(bits, set1(kExponent)), set1(kExponent));
-  store_upper(
-      p, _mm512_mask_mov_epi32(_mm512_add_epi32(bits, noise), is_special, rounded_to_nearest(bits)),
-      n);
+  // Infinities and NaN, which arithmetic leaves quiet, keep their bits.
+  const __mmask16 is_finite = _knot_mask16(_mm512_fpclass_ps_mask(v, 0x99));
+  store_upper(p, _mm512_mask_add_epi32(bits, is_finite, bits, noise), n);
 }
 Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }

@@ -56,6 +56,10 @@ template <int R, int kFirst, bool kAdd>
   });
 }
 
+#ifdef __AVX512F__
+#include "int4_wide.inl"
+#endif
+
 template <int R, bool kAdd>
 void gather_pass(const Int4* values, const RowSpan& span, const std::int64_t* ids,
                  const std::int64_t* end, const float* weights, float* out) {
@@ -75,6 +79,12 @@ void gather_pass(const Int4* values, const RowSpan& span, const std::int64_t* id
       oct_store(factors[r], factor);
     }
     oct_store(offsets, offset);
+#ifdef __AVX512F__
+    if (super >= span.first && super + kSuperblock <= last) {
+      add_superblock<R, kAdd>(rows, super / 2, factors, offsets, out + super - span.first);
+      continue;
+    }
+#endif
     for (std::int64_t g = 0; g < kOct; g += 2) {  // a block of two groups at a time
       const std::int64_t column = super + g * kInt4Group;
       if (column < span.first) continue;
