@@ -5,11 +5,13 @@
 // the instruction set alone.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/bfloat16.h"
@@ -195,6 +197,16 @@ const Kernels& active();
 constexpr std::int64_t slot_of(std::int64_t i, std::int64_t j) {
   const std::int64_t m = i > j ? i : j;
   return m * m + m + i - j;
+}
+// The cell (i, j) of a slot >= 0.
+inline std::pair<std::int64_t, std::int64_t> cell_of(std::int64_t slot) {
+  auto m = static_cast<std::int64_t>(std::sqrt(static_cast<double>(slot)));
+  if (slot >= std::int64_t{1} << 51) {  // the root may have been rounded to the next whole number
+    while (m * m > slot) --m;
+    while ((m + 1) * (m + 1) <= slot) ++m;
+  }
+  const std::int64_t d = slot - m * m;
+  return d < m ? std::pair{d, m} : std::pair{m, 2 * m - d};
 }
 
 }  // namespace memlayers::kernels

@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <vector>
 
@@ -20,69 +21,89 @@ namespace {
 // sub-key that serves several chosen slots of a token is first given the sum of their gradients.
 class SetBackward {
  public:
-  SetBackward(std::int64_t tokens, std::int64_t n_keys, std::int64_t knn)
-      : entry_of_(n_keys, 0),
-        count_(n_keys + 1, 0),
+  SetBackward(std::int64_t tokens, std::int64_t n_keys, std::int64_t knn, std::int64_t half)
+      : entry_of_(n_keys),
+        count_(n_keys + 1),
         keys_(tokens * std::min(n_keys, knn)),
         tokens_(keys_.size()),
-        factors_(keys_.size()) {}
+        sorted_tokens_(keys_.size()),
+        factors_(keys_.size()),
+        sorted_factors_(keys_.size()),
+        halves_(tokens * half) {}
+
+  // Forgets all tokens: another set of another head comes.
+  void start() {
+    std::fill(entry_of_.begin(), entry_of_.end(), -1);
+    std::fill(count_.begin(), count_.end(), 0);
+    std::fill_n(factors_.begin(), size_, 0.0F);
+    size_ = 0;
+  }
 
   // indices (knn) and their gradients of token t; writes its query half's gradient.
   void add_token(std::int64_t t, const std::int32_t* indices, const float* gradients,
                  std::int64_t knn, const float* keys, std::int64_t half, float* grad_query) {
     const std::int64_t first = size_;
-    for (std::int64_t j = 0; j < knn; ++j) {
+    for (std::int64_t j = 0; j < knn; ++j) {  // without a branch: which it is nobody can foresee
       const std::int32_t index = indices[j];
-      const std::int64_t entry = entry_of_[index];  // of this token only if it is one from `first`
-      if (entry >= first && entry < size_ && keys_[entry] == index) {
-        factors_[entry] += gradients[j];
-      } else {
-        entry_of_[index] = size_;
-        keys_[size_] = index;
-        tokens_[size_] = t;
-        factors_[size_++] = gradients[j];
-      }
+      const bool is_known = entry_of_[index] >= first;
+      const std::int64_t entry = is_known ? entry_of_[index] : size_;
+      entry_of_[index] = entry;
+      keys_[entry] = index;
+      tokens_[entry] = t;
+      factors_[entry] += gradients[j];
+      size_ += is_known ? 0 : 1;
     }
     kernels::active().f32.gather(keys, {half, half, 0, half}, keys_.data() + first,
                                  factors_.data() + first, size_ - first, 0, grad_query);
   }
 
-  // grad_keys [n, half]: touched rows are written, the others stay.
-  void write_keys(const float* query, std::int64_t stride, std::int64_t half, float* grad_keys) {
+  // grad_keys [n, half]: touched rows are written, the others stay. A query is read for each of its
+  // sub-keys: the halves are first put side by side, where they fit the second-level cache better
+  // than at a distance that falls into few of its sets.
+  void write_keys(const float* query, std::int64_t num_tokens, std::int64_t stride,
+                  std::int64_t half, float* grad_keys) {
+    for (std::int64_t t = 0; t < num_tokens; ++t) {
+      std::copy_n(query + t * stride, half, halves_.begin() + t * half);
+    }
     for (std::int64_t e = 0; e < size_; ++e) ++count_[keys_[e] + 1];
     for (std::size_t i = 1; i < count_.size(); ++i) count_[i] += count_[i - 1];
-    std::vector<std::int64_t> tokens(size_);
-    std::vector<float> factors(size_);
-    std::vector<std::int64_t> place(count_.begin(), count_.end() - 1);
+    std::vector<std::int64_t>& place = entry_of_;
+    std::copy(count_.begin(), count_.end() - 1, place.begin());
     for (std::int64_t e = 0; e < size_; ++e) {
       const std::int64_t at = place[keys_[e]]++;
-      tokens[at] = tokens_[e];
-      factors[at] = factors_[e];
+      sorted_tokens_[at] = tokens_[e];
+      sorted_factors_[at] = factors_[e];
     }
     for (std::size_t key = 0; key + 1 < count_.size(); ++key) {
       const std::int64_t begin = count_[key], end = count_[key + 1];
       if (begin == end) continue;
-      kernels::active().f32.gather(query, {stride, half, 0, half}, tokens.data() + begin,
-                                   factors.data() + begin, end - begin, size_ - end,
+      kernels::active().f32.gather(halves_.data(), {half, half, 0, half},
+                                   sorted_tokens_.data() + begin, sorted_factors_.data() + begin,
+                                   end - begin, size_ - end,
                                    grad_keys + static_cast<std::int64_t>(key) * half);
     }
   }
 
  private:
-  std::vector<std::int64_t> entry_of_, count_;
+  std::vector<std::int64_t> entry_of_;  // a sub-key's last; of this token if not before its first
+  std::vector<std::int64_t> count_;
   std::int64_t size_ = 0;  // entries: a sub-key, a token and a factor each
-  std::vector<std::int64_t> keys_, tokens_;
-  std::vector<float> factors_;
+  std::vector<std::int64_t> keys_, tokens_, sorted_tokens_;
+  std::vector<float> factors_, sorted_factors_;  // factors_ is zero behind the entries
+  std::vector<float> halves_;
 };
 
-// The rows, or the columns, of all slots.
-std::vector<std::int32_t> cells(const at::Tensor& slots, std::int64_t set) {
+// The rows and the columns of all slots.
+std::array<std::vector<std::int32_t>, 2> cells(const at::Tensor& slots) {
   const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
-  std::vector<std::int32_t> result(slots.numel());
+  const auto count = static_cast<std::size_t>(slots.numel());
+  std::array<std::vector<std::int32_t>, 2> result{std::vector<std::int32_t>(count),
+                                                  std::vector<std::int32_t>(count)};
   parallel_ranges(slots.numel(), 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
-      const auto [row, column] = cell_of(slot[i]);
-      result[i] = static_cast<std::int32_t>(set == 0 ? row : column);
+      const auto [row, column] = kernels::cell_of(slot[i]);
+      result[0][i] = static_cast<std::int32_t>(row);
+      result[1][i] = static_cast<std::int32_t>(column);
     }
   });
   return result;
@@ -109,21 +130,22 @@ std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad_in,
   check_slots("lookup_backward", slots, n * n);
   at::Tensor grad_query = at::empty_like(query);
   at::Tensor grad_keys = at::zeros_like(keys);
-  const std::vector<std::int32_t> indices[2] = {cells(slots, 0), cells(slots, 1)};
+  const std::array<std::vector<std::int32_t>, 2> indices = cells(slots);
   const float* grad_data = grad.const_data_ptr<float>();
 
   at::parallel_for(0, H * 2, 1, [&](std::int64_t begin, std::int64_t end) {
+    SetBackward backward(T, n, knn, half);
     for (std::int64_t unit = begin; unit < end; ++unit) {
+      backward.start();
       const std::int64_t h = unit / 2, set = unit % 2;
       const float* set_keys = keys.const_data_ptr<float>() + unit * n * half;
-      SetBackward backward(T, n, knn);
       for (std::int64_t t = 0; t < T; ++t) {
         const std::int64_t token_head = t * H + h;
         backward.add_token(t, indices[set].data() + token_head * knn, grad_data + token_head * knn,
                            knn, set_keys, half,
                            grad_query.mutable_data_ptr<float>() + token_head * d + set * half);
       }
-      backward.write_keys(query.const_data_ptr<float>() + h * d + set * half, H * d, half,
+      backward.write_keys(query.const_data_ptr<float>() + h * d + set * half, T, H * d, half,
                           grad_keys.mutable_data_ptr<float>() + unit * n * half);
     }
   });

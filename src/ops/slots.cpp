@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include <atomic>
-#include <cmath>
 
 #include "kernels/kernels.h"
 #include "memlayers/ops.h"
@@ -16,15 +15,7 @@ std::int64_t slot_of(std::int64_t row, std::int64_t column) {
   return kernels::slot_of(row, column);
 }
 
-std::pair<std::int64_t, std::int64_t> cell_of(std::int64_t slot) {
-  auto m = static_cast<std::int64_t>(std::sqrt(static_cast<double>(slot)));
-  if (slot >= std::int64_t{1} << 51) {  // the root may have been rounded to the next whole number
-    while (m * m > slot) --m;
-    while ((m + 1) * (m + 1) <= slot) ++m;
-  }
-  const std::int64_t d = slot - m * m;
-  return d < m ? std::pair{d, m} : std::pair{m, 2 * m - d};
-}
+std::pair<std::int64_t, std::int64_t> cell_of(std::int64_t slot) { return kernels::cell_of(slot); }
 
 at::Tensor row_major_slots(std::int64_t n_keys) {
   at::Tensor slots = at::empty({n_keys * n_keys}, at::TensorOptions().dtype(at::kLong));
