@@ -266,20 +266,28 @@ std::string digest(const RowsView& rows) {
   return digest.finish();
 }
 
-std::string digest(const ChunkedRows& rows) {
-  const PoolInfo& info = rows.info();
+std::string digest(const RowsSource& source) {
   Digest digest;
-  digest.start(info.rows, info.width, info.type);
-  const std::int64_t row_bytes = row_format(info.type, info.width).bytes();
+  digest.start(source.rows, source.width, source.type);
+  const std::int64_t row_bytes = row_format(source.type, source.width).bytes();
   const std::int64_t at_once = std::max<std::int64_t>(1, (8 << 20) / row_bytes);
   std::vector<std::byte> buffer;
-  for (std::int64_t first = 0; first < info.rows; first += at_once) {
-    buffer.resize(static_cast<std::size_t>(std::min(at_once, info.rows - first) * row_bytes));
-    rows.read(first, buffer);
-    rows.release(first, static_cast<std::int64_t>(buffer.size()) / row_bytes);
+  for (std::int64_t first = 0; first < source.rows; first += at_once) {
+    buffer.resize(static_cast<std::size_t>(std::min(at_once, source.rows - first) * row_bytes));
+    source.read(first, buffer);
     digest.add(buffer.data(), buffer.size());
   }
   return digest.finish();
+}
+
+std::string digest(const ChunkedRows& rows) {
+  const PoolInfo& info = rows.info();
+  return digest(RowsSource{[&](std::int64_t first, std::span<std::byte> out) {
+                             rows.read(first, out);
+                             rows.release(first, static_cast<std::int64_t>(out.size()) /
+                                                     row_format(info.type, info.width).bytes());
+                           },
+                           info.rows, info.width, info.type});
 }
 
 }  // namespace memlayers::pool

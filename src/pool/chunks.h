@@ -56,6 +56,7 @@ class ChunkedRows {
  public:
   static ChunkedRows open(io::FileSystem& fs, const std::string& folder, std::string_view stem);
   const PoolInfo& info() const { return info_; }
+  const std::vector<Chunk>& chunks() const { return chunks_; }  // by first row
   std::size_t num_chunks() const { return chunks_.size(); }
   // Copies rows [first, first + out.size() / row bytes), contiguous, after checking the blocks they
   // lie in. Callable from several threads. Throws Error naming file and offset of an altered block.
@@ -79,6 +80,7 @@ bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t widt
 
 // XXH3-128 in hex of the logical content: rows as read, whatever their chunks.
 std::string digest(const RowsView& rows);
+std::string digest(const RowsSource& source);
 std::string digest(const ChunkedRows& rows);
 
 }  // namespace memlayers::pool

@@ -115,8 +115,8 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
   }
   const std::string header = header_text(file.file_.metadata());
   if (io::xxh3_hex(std::as_bytes(std::span(header))) != text("header_xxh3")) {
-    throw Error(path + ": expected header checksum " + text("header_xxh3") +
-                ", got another: the header at byte 0 was altered");
+    throw Corruption(path + ": expected header checksum " + text("header_xxh3") +
+                     ", got another: the header at byte 0 was altered");
   }
   // A feature is something that an older reader must not overlook.
   if (text("features") != "0" || text("byte_order") != "little") {
@@ -147,12 +147,12 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
                 dtype + "), got other shapes");
   }
   file.checksums_.resize(static_cast<std::size_t>(blocks));
-  std::memcpy(file.checksums_.data(), sums.bytes.data(), sums.bytes.size());
+  if (blocks > 0) std::memcpy(file.checksums_.data(), sums.bytes.data(), sums.bytes.size());
   if (file.digest() != text("digest")) {
     const std::ptrdiff_t at = sums.bytes.data() - rows.bytes.data();
-    throw Error(path + ": expected checksums (tensor xxh3, " + std::to_string(at) +
-                " bytes behind the start of rows) with digest " + text("digest") + ", got " +
-                file.digest() + ": the file was altered");
+    throw Corruption(path + ": expected checksums (tensor xxh3, " + std::to_string(at) +
+                     " bytes behind the start of rows) with digest " + text("digest") + ", got " +
+                     file.digest() + ": the file was altered");
   }
   file.is_good_ =
       std::make_unique<std::atomic<std::uint64_t>[]>(static_cast<std::size_t>(blocks + 63) / 64);
@@ -185,8 +185,8 @@ void RowsFile::check_block(std::int64_t block) const {
   const auto at = static_cast<std::size_t>(block * kBlockBytes);
   const auto bytes = data_.subspan(at, std::min<std::size_t>(kBlockBytes, data_.size() - at));
   if (io::xxh3(bytes) != checksums_[static_cast<std::size_t>(block)]) {
-    throw Error(path() + ": expected the checksum of the block at byte " + std::to_string(at) +
-                " of `rows` to hold, got another: the file was altered");
+    throw Corruption(path() + ": expected the checksum of the block at byte " + std::to_string(at) +
+                     " of `rows` to hold, got another: the file was altered");
   }
 }
 
