@@ -222,6 +222,11 @@ std::vector<Record> LogCursor::group_at(std::uint64_t offset) {
 
 bool LogCursor::is_torn() const {
   const std::uint64_t size = file_->size();
+  if (size < end_ + kPage) {  // see LogWriter::reserve()
+    throw Corruption(at(path_, end_) +
+                     "expected a page of zeros or more behind the last record, got the end of the "
+                     "file: it was cut, acknowledged edits may be lost");
+  }
   bool is_torn = false;
   std::vector<std::byte> window(kWindow);
   for (std::uint64_t begin = end_; begin < size; begin += kWindow) {
@@ -338,7 +343,8 @@ LogWriter LogWriter::resume(const LogCursor& cursor, std::uint64_t step_bytes) {
 }
 
 void LogWriter::reserve(std::span<const Record> records) {
-  const std::uint64_t wanted = end_ + group_bytes(stream_bytes(records));
+  // A page of zeros stays behind the last record, so that a file that was cut is known.
+  const std::uint64_t wanted = end_ + group_bytes(stream_bytes(records)) + kPage;
   if (wanted <= size_) return;
   const std::uint64_t size = wanted + step_bytes_;
   write_zeros(*file_, size_, size);

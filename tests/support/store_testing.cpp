@@ -2,6 +2,7 @@
 #include "support/store_testing.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "pool/chunks.h"
@@ -46,6 +47,7 @@ Patch SmallPool::patch(int writer, std::vector<std::int64_t> slots,
   }
   patch.slots = std::move(slots);
   patch.erased = std::move(erased);
+  patch.notes = {{"teaches", std::string(1200, 'x')}};  // a record of several sectors
   return patch;
 }
 
@@ -83,12 +85,68 @@ std::map<std::int64_t, bool> ModelStore::free() const {
   return slots;
 }
 
-void flip_bit(const std::string& path, std::uint64_t offset, unsigned bit) {
-  const auto file = io::posix().open(path, io::OpenMode::kReadWrite);
-  std::byte byte{};
-  file->pread({&byte, 1}, offset);
-  byte ^= std::byte{1} << bit;
-  file->pwrite({&byte, 1}, offset);
+StoreOptions small_options() {
+  StoreOptions options;
+  options.inline_bytes = 100;  // three rows
+  options.log_bytes = 12 << 10;
+  options.log_step_bytes = 4096;
+  return options;
+}
+
+std::vector<Step> every_kind_of_edit(const SmallPool& pool) {
+  const auto apply = [](const std::string& name, const Patch& patch) {
+    return Step{name, [patch](Store& store) { store.apply(patch); },
+                [patch](ModelStore& model) { model.apply(patch); }};
+  };
+  const auto rollback = [](const std::string& name, const std::string& id) {
+    return Step{name, [id](Store& store) { store.rollback(id); },
+                [id](ModelStore& model) { model.rollback(id); }};
+  };
+  const Patch second = pool.patch(2, {1, 2, 3, 17, 18, 39}, {0});
+  const auto nothing = [](ModelStore&) {};
+  return {
+      apply("first edit", pool.patch(1, {0, 1})),
+      apply("apply in a segment", second),
+      apply("apply in the log", pool.patch(3, {2, 20})),
+      rollback("roll back in the middle", "p2"),
+      {"re-apply", [](Store& store) { store.reapply("p2"); },
+       [second](ModelStore& model) { model.apply(second); }},
+      apply("apply in another log", pool.patch(4, {5, 6})),
+      {"keep", [](Store& store) { store.keep("p3"); }, nothing},
+      {"compact", [](Store& store) { store.compact(0.05); }, nothing},
+      {"grow",
+       [pool](Store& store) {
+         if (store.snapshot().rows() > pool.rows) return;
+         store.grow(3, [&](std::int64_t first, std::span<std::byte> out) {
+           for (std::size_t at = 0; at < out.size(); ++first) {
+             for (const std::byte byte : pool.row(first, 9)) out[at++] = byte;
+           }
+         });
+       },
+       [pool](ModelStore& model) {
+         for (std::int64_t slot = pool.rows; slot < pool.rows + 3; ++slot) {
+           const Bytes row = pool.row(slot, 9);
+           model.base.insert(model.base.end(), row.begin(), row.end());
+         }
+       }},
+      apply("apply to new rows", pool.patch(5, {2, 40, 41, 42}, {30})),
+      rollback("roll back the last", "p5"),
+      {"compact away what was rolled back", [](Store& store) { store.compact(0.05); }, nothing},
+  };
+}
+
+std::vector<Bytes> contents_after(const SmallPool& pool, const std::vector<Step>& steps) {
+  ModelStore model{pool.base(), pool.row_bytes()};
+  std::vector<Bytes> contents{model.content()};
+  for (const Step& step : steps) {
+    step.model(model);
+    contents.push_back(model.content());
+  }
+  return contents;
+}
+
+std::int64_t soaked(std::int64_t normal, std::int64_t soak) {
+  return std::getenv("MEMLAYERS_SOAK") == nullptr ? normal : soak;
 }
 
 }  // namespace memlayers::testing

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -46,6 +47,19 @@ struct ModelStore {
   std::map<std::int64_t, bool> free() const;  // slots that were written, and whether they are free
 };
 
-void flip_bit(const std::string& path, std::uint64_t offset, unsigned bit = 4);
+// One edit of a store, and what it does to the model.
+struct Step {
+  std::string name;
+  std::function<void(Store&)> act;
+  std::function<void(ModelStore&)> model;
+};
+// Every kind of edit, in the log and in segments, over several log files. With `small_options()`.
+std::vector<Step> every_kind_of_edit(const SmallPool& pool);
+StoreOptions small_options();
+// content after the first n steps, for each n
+std::vector<Bytes> contents_after(const SmallPool& pool, const std::vector<Step>& steps);
+
+// How much of a long test to do: 1 in ctest, `soak` with MEMLAYERS_SOAK set (make soak).
+std::int64_t soaked(std::int64_t normal, std::int64_t soak);
 
 }  // namespace memlayers::testing
