@@ -104,6 +104,9 @@ struct PoolSplit {
 struct MemoryGroup {
   std::shared_ptr<Communicator> processes = {};
   std::optional<PoolSplit> split = {};  // absent: choose_split()
+  // Those that hold the same part in the other memory groups of the run, and this process: their
+  // optimizers take the gradients of all. Absent: there is no other group.
+  std::shared_ptr<Communicator> replicas = {};
 };
 
 // Columns as far as a slice keeps a cache line pair (32 columns of float32, 64 of bfloat16) and the

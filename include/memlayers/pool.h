@@ -61,6 +61,7 @@ class MemoryPoolImpl : public torch::nn::Module {
   // Which part of the table this process holds. Row i of `values` is slot part().slot(i).
   const PoolPart& part() const { return part_; }
   bool is_sharded() const { return exchange_ != nullptr; }
+  PoolPart part_of(int process) const;  // of the group; this one's where there is none
   // The group of a sharded pool; null otherwise.
   Communicator* group() const { return is_sharded() ? options_.group.processes.get() : nullptr; }
 

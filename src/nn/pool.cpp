@@ -243,6 +243,10 @@ void MemoryPoolImpl::make_exchange() {
   part_ = exchange_->part();
 }
 
+PoolPart MemoryPoolImpl::part_of(int process) const {
+  return is_sharded() ? exchange_->part_of(process) : part_;
+}
+
 // What a gather over the group needs of this process.
 nn::ShardedRead MemoryPoolImpl::sharded_read(const at::Tensor& slots) {
   TORCH_CHECK_VALUE(values.is_cpu(),

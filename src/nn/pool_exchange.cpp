@@ -3,6 +3,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/where.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -45,15 +46,7 @@ at::Tensor whole_numbers(const std::vector<std::int64_t>& numbers, at::IntArrayR
 PoolExchange::PoolExchange(std::shared_ptr<Communicator> group, std::int64_t slots,
                            const std::vector<std::int64_t>& sections, PoolSplit split)
     : group_(std::move(group)) {
-  std::int64_t first_column = 0;
-  for (const std::int64_t width : sections) {
-    const dist::PoolLayout& layout = layouts_.emplace_back(slots, width, split);
-    const int own = layout.column_part_of(group_->rank());
-    first_local_column_.push_back(part_.width());
-    part_.columns.push_back(
-        {.first = first_column + layout.first_column(own), .width = layout.columns(own)});
-    first_column += width;
-  }
+  for (const std::int64_t width : sections) layouts_.emplace_back(slots, width, split);
   const dist::PoolLayout& layout = layouts_[0];
   if (layout.processes() != group_->size()) {
     throw Error("pool: a split in " + std::to_string(split.column_parts) +
@@ -61,11 +54,26 @@ PoolExchange::PoolExchange(std::shared_ptr<Communicator> group, std::int64_t slo
                 std::to_string(layout.processes()) + " processes, got a group of " +
                 std::to_string(group_->size()));
   }
-  const int row_part = layout.row_part_of(group_->rank());
-  part_.first_slot = row_part;
-  part_.slot_step = layout.row_parts();
-  part_.rows = layout.rows(row_part);
-  part_.row_width = first_column;
+  part_ = part_of(group_->rank());
+  std::int64_t local = 0;
+  for (const PoolPart::Columns& range : part_.columns) {
+    first_local_column_.push_back(local);
+    local += range.width;
+  }
+}
+
+PoolPart PoolExchange::part_of(int process) const {
+  const int row_part = layouts_[0].row_part_of(process);
+  PoolPart part{.first_slot = row_part,
+                .slot_step = layouts_[0].row_parts(),
+                .rows = layouts_[0].rows(row_part)};
+  for (const dist::PoolLayout& layout : layouts_) {  // side by side in a row
+    const int own = layout.column_part_of(process);
+    part.columns.push_back(
+        {.first = part.row_width + layout.first_column(own), .width = layout.columns(own)});
+    part.row_width += layout.width();
+  }
+  return part;
 }
 
 // --- What is asked of each part of the rows ------------------------------------------------------
@@ -102,7 +110,7 @@ std::vector<PoolExchange::Call::Route> PoolExchange::route(const at::Tensor& slo
         place[filled++] = j;
       }
       // What is not filled repeats a row with weight 0: it touches none that is not touched.
-      std::fill(row + filled, row + most, row[0]);
+      std::fill(row + filled, row + most, ~row[0]);
       std::fill(place + filled, place + most, -1);
       row += most;
       place += most;
@@ -201,7 +209,13 @@ PoolExchange::Call::Asked& PoolExchange::Call::asked_by(int process) {
     const int q = exchange_->layouts_[0].row_part_of(process);
     asked.slots = routes_[static_cast<std::size_t>(q)].slots;
   }
-  on_slots_(asked.slots);
+  if (exchange_->layouts_[0].row_parts() == 1) {
+    on_slots_(asked.slots);
+    return asked;
+  }
+  const at::Tensor is_real = asked.slots >= 0;
+  on_slots_(asked.slots.masked_select(is_real));
+  asked.slots = at::where(is_real, asked.slots, asked.slots.bitwise_not());
   return asked;
 }
 

@@ -28,7 +28,8 @@ class PoolExchange : public std::enable_shared_from_this<PoolExchange> {
                const std::vector<std::int64_t>& sections, PoolSplit split);
 
   Communicator& group() const { return *group_; }
-  PoolPart part() const { return part_; }
+  const PoolPart& part() const { return part_; }
+  PoolPart part_of(int process) const;
   int column_parts() const { return layouts_[0].column_parts(); }
 
   // The rows as this process holds them.
@@ -54,7 +55,7 @@ class PoolExchange : public std::enable_shared_from_this<PoolExchange> {
     friend class PoolExchange;
     // What is asked of one part of the rows.
     struct Route {
-      at::Tensor slots;   // [T', J'] int64: rows of the part
+      at::Tensor slots;   // [T', J'] int64: rows of the part; ~row where it only fills up
       at::Tensor tokens;  // [T'] int64: for which tokens; undefined: all of them
       at::Tensor places;  // [T', J'] int64: which of the T * J; -1: fills up; undefined: all
       at::Tensor weights(const at::Tensor& all) const;  // [T, J] -> [T', J']
@@ -80,8 +81,8 @@ class PoolExchange : public std::enable_shared_from_this<PoolExchange> {
     Transfers sent_;
   };
 
-  // Asks for slots [T, J]. on_slots: called with the rows (int64, contiguous) that each process's
-  // tokens read here, before they are read.
+  // Asks for slots [T, J]. on_slots: called with the rows (int64, contiguous, as often as they were
+  // chosen) that each process's tokens read here, before they are read.
   std::shared_ptr<Call> ask(const at::Tensor& slots, std::int64_t number,
                             std::function<void(const at::Tensor&)> on_slots);
 

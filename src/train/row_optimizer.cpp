@@ -10,6 +10,7 @@
 #include "nn/table.h"
 #include "ops/lagging_rows.h"
 #include "train/clip.h"
+#include "train/replica_gradients.h"
 
 namespace memlayers {
 namespace {
@@ -46,8 +47,12 @@ std::shared_ptr<Communicator> row_sharers(const MemoryPool& pool) {
   return pool->group()->part(members);
 }
 
+// Of this process's part, by the tokens of all memory groups.
 GroupedGradient gradient_of(const MemoryPool& pool) {
-  return group(pool->gradient(), pool->part().rows, pool->part().width());
+  std::vector<FactoredGradient> parts = pool->gradient();
+  const auto& replicas = pool->options().group.replicas;
+  if (replicas != nullptr) parts = train::of_all_replicas(*replicas, parts);
+  return group(std::move(parts), pool->part().rows, pool->part().width());
 }
 
 struct WholeGradient {  // of all processes that hold the pool
