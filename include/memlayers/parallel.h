@@ -52,7 +52,7 @@ class Communicator {
   virtual const std::string& host(int rank) const = 0;
 
   // Starts sending; `bytes` stay as they are, and `owner` alive, until the transfer is done. tag in
-  // [0, 2^20).
+  // [0, 2^15).
   virtual std::unique_ptr<Transfer> send(int to, int tag, std::span<const std::byte> bytes,
                                          std::shared_ptr<const void> owner) = 0;
   // Starts receiving a message of exactly out.size() bytes into `out`, which `owner` keeps alive.

@@ -22,6 +22,8 @@
 
 namespace memlayers::cli {
 
+constexpr int kFailed = 1, kUsage = 2;
+
 void set_threads(int threads) {
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   at::set_num_threads(threads > 0 ? threads : cores);

@@ -51,6 +51,13 @@ std::string broadcast(Communicator& group, const std::string& text, int from) {
 
 void sum_in_order(Communicator& group, std::span<double> numbers) {
   const std::vector<Message> all = all_gather(group, std::as_bytes(numbers));
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank].size != numbers.size_bytes()) {
+      throw Error("sum over processes: expected " + std::to_string(numbers.size()) +
+                  " numbers of rank " + std::to_string(rank) + ", got " +
+                  std::to_string(all[rank].size / sizeof(double)));
+    }
+  }
   for (std::size_t i = 0; i < numbers.size(); ++i) {
     double sum = 0;
     for (const Message& message : all) {

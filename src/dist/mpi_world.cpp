@@ -23,8 +23,10 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kTagsAPart = 1 << 20;
-constexpr int kNoticeTag = 2047 * kTagsAPart;  // beyond those of all parts
+// 23 bits are what every transport of Open MPI has for a tag. A part that is made after kParts
+// others has the tags of one that is long gone, or speaks to others.
+constexpr int kTagsAPart = 1 << 15, kParts = 254;
+constexpr int kNoticeTag = (kParts + 1) * kTagsAPart;  // beyond those of all parts
 // How long those that miss a process ask around for who else is there.
 constexpr std::chrono::seconds kAskAround{2};
 
@@ -49,6 +51,7 @@ struct Mpi {
   std::mutex mutex;  // held in every call of MPI
   int rank = 0, size = 1;
   std::vector<std::string> hosts;
+  double spin_s = 0.01;  // how long a wait keeps its core busy
   std::atomic<std::int64_t> step{0};
   std::atomic<double> deadline_s{25};
   std::atomic<int> parts{0};
@@ -181,10 +184,10 @@ class MpiTransfer final : public Transfer {
       }
       if (seconds > mpi_.deadline_s) mpi_.give_up(peer_, seconds);
       // Others may need this core: their answer is what is waited for.
-      if (seconds < 0.01) {
+      if (seconds < mpi_.spin_s) {
         std::this_thread::yield();
       } else {
-        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
       }
     }
   }
@@ -265,7 +268,8 @@ class MpiCommunicator final : public Communicator {
   std::shared_ptr<Communicator> part(std::span<const int> members) override {
     std::vector<int> world_members;
     for (const int member : members) world_members.push_back(world_rank(member));
-    return std::make_shared<MpiCommunicator>(mpi_, std::move(world_members), ++mpi_.parts);
+    return std::make_shared<MpiCommunicator>(mpi_, std::move(world_members),
+                                             1 + mpi_.parts++ % kParts);
   }
   void set_step(std::int64_t step) override { mpi_.step = step; }
   void set_deadline(Seconds deadline) override { mpi_.deadline_s = deadline.count(); }
@@ -303,6 +307,11 @@ std::shared_ptr<Communicator> start_mpi() {
     started->hosts.emplace_back(hosts.data() +
                                 static_cast<std::size_t>(rank) * MPI_MAX_PROCESSOR_NAME);
     all.push_back(rank);
+  }
+  const auto here =
+      std::ranges::count(started->hosts, started->hosts[static_cast<std::size_t>(started->rank)]);
+  if (here > static_cast<std::ptrdiff_t>(std::thread::hardware_concurrency())) {
+    started->spin_s = 20e-6;  // whoever is waited for needs the core
   }
   mpi = started;
   return std::make_shared<MpiCommunicator>(*started, std::move(all), 0);

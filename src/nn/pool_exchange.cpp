@@ -19,7 +19,7 @@ namespace memlayers::nn {
 namespace {
 
 // Each call has tags of its own, of which the same come again long after their messages arrived.
-constexpr std::int64_t kTagsACall = 32, kCallsApart = 1024;
+constexpr std::int64_t kTagsACall = 32, kCallsApart = 512;
 
 std::unique_ptr<Transfer> send(Communicator& group, int to, int tag, const at::Tensor& numbers) {
   const auto owner = std::make_shared<at::Tensor>(numbers.contiguous());

@@ -42,8 +42,12 @@ std::shared_ptr<Communicator> row_sharers(const MemoryPool& pool) {
   const int parts = column_parts(pool);
   if (parts == 1) return nullptr;
   std::vector<int> members;
-  const int first = pool->group()->rank() / parts * parts;
-  for (int member = first; member < first + parts; ++member) members.push_back(member);
+  const int own = pool->group()->rank(), first = own / parts * parts;
+  for (int member = first; member < first + parts; ++member) {
+    // Who has no columns has no rows to update either.
+    const bool shares = pool->part().width() > 0 && pool->part_of(member).width() > 0;
+    if (member == own || shares) members.push_back(member);
+  }
   return pool->group()->part(members);
 }
 

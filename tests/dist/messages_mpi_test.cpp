@@ -102,6 +102,12 @@ TEST_F(Messages, SumsHaveTheOrderOfTheRanks) {
   EXPECT_EQ(numbers[1], wanted[1]);
 }
 
+TEST_F(Messages, ASumOfDifferentNumbersOfNumbersIsAnError) {
+  if (size_ == 1) GTEST_SKIP();
+  std::vector<double> numbers(static_cast<std::size_t>(rank_));
+  EXPECT_TRUE(says(error_of([&] { sum_in_order(*group_, numbers); }), {"sum over processes"}));
+}
+
 TEST_F(Messages, BroadcastGivesAllWhatOneHas) {
   EXPECT_EQ(broadcast(*group_, "from " + std::to_string(rank_), size_ - 1),
             "from " + std::to_string(size_ - 1));

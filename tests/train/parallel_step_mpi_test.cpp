@@ -31,11 +31,12 @@ ModelConfig model_config(MemoryVariant variant = MemoryVariant::kMemoryPlus) {
   return config;
 }
 
-// Sequences with something to learn: each token is the one before, plus a number of its row.
-std::vector<text::Batch> batches(std::int64_t step, std::int64_t count = 1) {
+// Sequences with something to learn: each token is the one before, plus a number of its row. `few`:
+// some processes have none.
+std::vector<text::Batch> batches(std::int64_t step, std::int64_t count = 1, bool few = false) {
   std::vector<text::Batch> all;
   for (std::int64_t b = 0; b < count; ++b) {
-    const std::int64_t rows = 3 + (step + b) % 3, length = 8;
+    const std::int64_t rows = few ? 2 : 4 + (step + b) % 3, length = 8;
     text::Batch batch;
     batch.rows = rows;
     batch.length = length;
@@ -55,7 +56,7 @@ std::vector<text::Batch> batches(std::int64_t step, std::int64_t count = 1) {
   return all;
 }
 
-struct Run {
+struct Training {
   Llama model{nullptr};
   std::unique_ptr<DenseAdamW> dense;
   std::unique_ptr<RowAdamW> rows;
@@ -66,8 +67,8 @@ class ParallelStep : public ::testing::Test {
  protected:
   void SetUp() override { at::set_num_threads(1); }
 
-  static Run make(const ModelConfig& config, const MemoryGroup& group) {
-    Run run;
+  static Training make(const ModelConfig& config, const MemoryGroup& group) {
+    Training run;
     torch::manual_seed(11);
     run.model = Llama(config, 5, std::nullopt, group);
     run.model->train();
@@ -75,14 +76,16 @@ class ParallelStep : public ::testing::Test {
     run.rows = std::make_unique<RowAdamW>(run.model->pool(), RowAdamW::Options{.lr = 1e-2});
     return run;
   }
-  Run make_together(const Processes& processes, const ModelConfig& config,
-                    const GradientSum::Options& options = {.bucket_mb = 0.01}) const {
-    Run run = make(config, processes.group());
+  Training make_together(const Processes& processes, const ModelConfig& config,
+                         const GradientSum::Options& options = {.bucket_mb = 0.01}) const {
+    Training run = make(config, processes.group());
     run.gradients = std::make_unique<GradientSum>(world_, run.model->dense_parameters(), options);
     return run;
   }
-  static StepOutcome step(Run& run, std::vector<text::Batch> all, const Processes* processes) {
-    const StepRates rates{.lr = 3e-3, .value_lr = 1e-2, .clip = 1.0, .value_clip = 0.5};
+  static StepOutcome step(Training& run, std::vector<text::Batch> all, const Processes* processes) {
+    // Small, so that the last bits, in which the runs differ, tip no choice of a slot: a single one
+    // shows in the loss of so few tokens (docs/parallel.md).
+    const StepRates rates{.lr = 2e-4, .value_lr = 1e-3, .clip = 1.0, .value_clip = 0.5};
     if (processes == nullptr) return train_step(run.model, *run.dense, run.rows.get(), all, rates);
     const Together together{*processes, *run.gradients};
     return train_step(run.model, *run.dense, run.rows.get(), all, rates, &together);
@@ -94,7 +97,7 @@ class ParallelStep : public ::testing::Test {
 TEST_F(ParallelStep, AHundredStepsHaveTheLossesOfOneProcess) {
   for (const PoolSplitKind split : {PoolSplitKind::kColumns, PoolSplitKind::kRows}) {
     const Processes processes(world_, {.split = split});
-    Run alone = make(model_config(), {}), together = make_together(processes, model_config());
+    Training alone = make(model_config(), {}), together = make_together(processes, model_config());
     double first = 0, last = 0;
     for (std::int64_t i = 0; i < 100; ++i) {
       const StepOutcome a = step(alone, batches(i), nullptr);
@@ -105,25 +108,25 @@ TEST_F(ParallelStep, AHundredStepsHaveTheLossesOfOneProcess) {
       EXPECT_NEAR(a.grad_norm, b.grad_norm, 1e-4 * a.grad_norm);
       (i == 0 ? first : last) = a.loss;
     }
-    EXPECT_LT(last, 0.7 * first);
+    EXPECT_LT(last, 0.95 * first);
   }
 }
 
 TEST_F(ParallelStep, SoDoesPeer) {
   const Processes processes(world_, {});
   const ModelConfig config = model_config(MemoryVariant::kPeer);
-  Run alone = make(config, {}), together = make_together(processes, config);
+  Training alone = make(config, {}), together = make_together(processes, config);
   for (std::int64_t i = 0; i < 20; ++i) {
     ASSERT_NEAR(step(alone, batches(i, 2), nullptr).loss,
                 step(together, batches(i, 2), &processes).loss, 1e-5);
   }
 }
 
-TEST_F(ParallelStep, EveryProcessKeepsTheSameDenseWeights) {
+TEST_F(ParallelStep, EveryProcessKeepsTheSameDenseWeightsThoughSomeHaveNoRows) {
   const Processes processes(world_, {});
   for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-    Run run = make_together(processes, model_config(), {.bucket_mb = 0.02, .type = type});
-    for (std::int64_t i = 0; i < 5; ++i) step(run, batches(i, 2), &processes);
+    Training run = make_together(processes, model_config(), {.bucket_mb = 0.02, .type = type});
+    for (std::int64_t i = 0; i < 5; ++i) step(run, batches(i, 2, /*few=*/true), &processes);
     for (const auto& [name, parameter] : run.model->dense_parameters()) {
       const at::Tensor mine = parameter.detach().contiguous();
       const auto all = dist::all_gather(
@@ -137,7 +140,8 @@ TEST_F(ParallelStep, EveryProcessKeepsTheSameDenseWeights) {
 
 TEST_F(ParallelStep, TwoRunsOfOneLayoutHaveTheSameBits) {
   const Processes processes(world_, {});
-  Run a = make_together(processes, model_config()), b = make_together(processes, model_config());
+  Training a = make_together(processes, model_config()),
+           b = make_together(processes, model_config());
   for (std::int64_t i = 0; i < 5; ++i) {
     const StepOutcome of_a = step(a, batches(i, 2), &processes);
     const StepOutcome of_b = step(b, batches(i, 2), &processes);
@@ -150,7 +154,7 @@ TEST_F(ParallelStep, TwoRunsOfOneLayoutHaveTheSameBits) {
 TEST_F(ParallelStep, MemoryGroupsKeepTheSamePool) {
   if (world_->size() % 2 != 0) GTEST_SKIP() << "two groups need an even number of processes";
   const Processes processes(world_, {.groups = 2});
-  Run alone = make(model_config(), {}), together = make_together(processes, model_config());
+  Training alone = make(model_config(), {}), together = make_together(processes, model_config());
   for (std::int64_t i = 0; i < 20; ++i) {
     ASSERT_NEAR(step(alone, batches(i), nullptr).loss, step(together, batches(i), &processes).loss,
                 1e-5);
@@ -164,7 +168,7 @@ TEST_F(ParallelStep, MemoryGroupsKeepTheSamePool) {
 
 TEST_F(ParallelStep, ALossThatIsNotFiniteInOneProcessChangesNothingInAny) {
   const Processes processes(world_, {});
-  Run run = make_together(processes, model_config());
+  Training run = make_together(processes, model_config());
   step(run, batches(0), &processes);
   // What only the last process reads makes its loss infinite.
   const at::Tensor weight = run.model->dense_parameters()[0].second;
@@ -177,7 +181,9 @@ TEST_F(ParallelStep, ALossThatIsNotFiniteInOneProcessChangesNothingInAny) {
   const StepOutcome outcome = step(run, batches(1), &processes);
   EXPECT_TRUE(outcome.bad);
   EXPECT_FALSE(std::isfinite(outcome.loss));
-  if (world_->rank() < world_->size() - 1) EXPECT_TRUE(weight.equal(before));
+  if (world_->rank() < world_->size() - 1) {
+    EXPECT_TRUE(weight.equal(before));
+  }
   EXPECT_TRUE(run.model->pool()->values.equal(pool));
 }
 
