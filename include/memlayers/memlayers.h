@@ -12,5 +12,6 @@
 #include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
 #include "memlayers/pool.h"
+#include "memlayers/store.h"
 #include "memlayers/tokenizer.h"
 #include "memlayers/trainer.h"
