@@ -13,5 +13,6 @@
 #include "memlayers/optimizer.h"
 #include "memlayers/parallel.h"
 #include "memlayers/pool.h"
+#include "memlayers/store.h"
 #include "memlayers/tokenizer.h"
 #include "memlayers/trainer.h"

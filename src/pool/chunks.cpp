@@ -132,6 +132,9 @@ void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_vie
 ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
                               std::string_view stem) {
   ChunkedRows table;
+  if (fs.exists(io::join(folder, "CURRENT"))) {
+    throw Error(folder + ": expected a pool without edits, found CURRENT: open it as a store");
+  }
   const std::string prefix = std::string(stem) + "-";
   for (const std::string& name : fs.list(folder)) {
     if (!name.starts_with(prefix) || !name.ends_with(".safetensors")) continue;

@@ -92,6 +92,12 @@ TEST_P(StoreTest, ShowsAPatchAtOnceAndAfterReopening) {
               AllOf(Contains("CURRENT"), Contains("log-1"), Contains("LOCK")));
 }
 
+TEST_P(StoreTest, IsNotReadAsPlainChunksOnceItWasEdited) {
+  open().apply(pool_.patch(1, {3}));
+  expect_error([&] { pool::ChunkedRows::open(io::posix(), dir_.path(), "chunk"); },
+               HasSubstr("expected a pool without edits, found CURRENT"));
+}
+
 TEST_P(StoreTest, RollsBackAnyPatchToWhatTheOthersMake) {
   const std::vector<Patch> patches{pool_.patch(1, {0, 1, 2, 30}), pool_.patch(2, {1, 2, 3}, {20}),
                                    pool_.patch(3, {2, 3, 4, 20}), pool_.patch(4, {39}, {2, 30})};
