@@ -51,7 +51,8 @@ struct Chunk {
 Chunk open_chunk(io::FileSystem& fs, const std::string& path);
 
 // The chunks of one table. Everything but the rows' own checksums is checked by open(); a missing,
-// doubled, cut or swapped chunk is an Error that names it.
+// doubled, cut or swapped chunk is an Error that names it, and so is a folder that a store has
+// edited (docs/store.md): its chunks are not all of it.
 class ChunkedRows {
  public:
   static ChunkedRows open(io::FileSystem& fs, const std::string& folder, std::string_view stem);
