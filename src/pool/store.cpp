@@ -61,7 +61,7 @@ Store::Impl::Impl(io::FileSystem& fs, std::string folder, const StoreOptions& op
   } catch (const io::NotFound& error) {
     throw Corruption(std::string(error.what()) + ": the pool needs this file");
   }
-  published_ = pending_;
+  published_.store(pending_);
   if (log_) delete_orphans(pending_->state());
 }
 
@@ -191,7 +191,7 @@ void Store::Impl::flush_some(std::unique_lock<std::mutex>& lock) {
   is_flushing_ = false;
   if (failure_.empty()) failure_ = failure;
   if (error.empty()) {
-    published_ = batch.back()->version;
+    published_.store(batch.back()->version);
   } else {
     // What waits behind was made to follow what failed.
     batch.insert(batch.end(), queue_.begin(), queue_.end());

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -57,7 +56,7 @@ struct Store::Impl {
   const std::string folder_;
   const StoreOptions options_;
   std::unique_ptr<io::Lock> lock_;
-  std::atomic<std::shared_ptr<const pool::Version>> published_;
+  pool::CurrentVersion published_;
   std::mutex maintenance_;  // one grow() or compact() at a time; locked before mutex_
 
   struct Waiting {

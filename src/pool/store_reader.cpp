@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <atomic>
 #include <chrono>
 #include <thread>
 
@@ -42,7 +41,7 @@ struct StoreReader::Impl {
     const auto before = version_.load();
     if (before == nullptr || before->state().lsn != recovered.state.lsn ||
         log_.empty() != recovered.log.empty()) {
-      version_ = pool::Version::build(std::move(recovered.state), loader_);
+      version_.store(pool::Version::build(std::move(recovered.state), loader_));
     }
     log_ = recovered.log;
     cursor_ = recovered.cursor;
@@ -71,7 +70,7 @@ struct StoreReader::Impl {
       if (cursor.end() >= probe.end()) break;  // what came later may not be durable
     }
     cursor_ = cursor;
-    version_ = version;
+    version_.store(version);
     return true;
   }
 
@@ -79,7 +78,7 @@ struct StoreReader::Impl {
   const std::string folder_;
   const bool to_point_in_time_;
   pool::RowsLoader loader_;
-  std::atomic<std::shared_ptr<const pool::Version>> version_;
+  pool::CurrentVersion version_;
   std::string log_;  // name of the log that cursor_ reads; empty: never edited
   std::optional<pool::LogCursor> cursor_;
 };

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,25 @@ class Version {
   std::vector<std::shared_ptr<const Chunk>> chunks_;  // as state_.base
   OverrideMap overrides_;                             // points into the overlays of state_
   std::int64_t row_bytes_ = 0, rows_a_chunk_ = 1;
+};
+
+// The version that new snapshots get. The lock is held for the copy of a pointer and nothing else;
+// std::atomic<std::shared_ptr> would do, but that of libstdc++ 12 is no synchronisation that
+// ThreadSanitizer (or the memory model) accepts: its load() unlocks relaxed.
+class CurrentVersion {
+ public:
+  std::shared_ptr<const Version> load() const {
+    const std::lock_guard lock(mutex_);
+    return version_;
+  }
+  void store(std::shared_ptr<const Version> version) {
+    const std::lock_guard lock(mutex_);
+    version_.swap(version);  // the one before goes when the lock is free again
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::shared_ptr<const Version> version_;
 };
 
 }  // namespace memlayers::pool

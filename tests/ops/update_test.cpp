@@ -165,7 +165,7 @@ struct PlainRowwise {
   at::Tensor values, m, v, count, touched;
 };
 
-constexpr RowAdamWParameters kRowwise{.lr = 0.02,
+const RowAdamWParameters kRowwise{.lr = 0.02,
                                       .beta1 = 0.8,
                                       .beta2 = 0.9,
                                       .eps = 1e-3,
