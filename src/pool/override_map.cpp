@@ -27,9 +27,10 @@ OverrideMap OverrideMap::with(std::span<const Change> changes) const {
     auto next = std::make_shared<Page>();
     for (std::size_t bit = 0; bit < kSlots; ++bit) {
       if (bit % 64 == 0) next->rank[bit / 64] = static_cast<std::uint16_t>(next->places.size());
-      if (!slots[bit]) continue;
+      const auto& place = slots[bit];
+      if (!place) continue;
       next->bits[bit / 64] |= std::uint64_t{1} << (bit % 64);
-      next->places.push_back(*slots[bit]);
+      next->places.push_back(*place);
     }
     map.size_ += static_cast<std::int64_t>(next->places.size());
     page = next->places.empty() ? nullptr : std::move(next);

@@ -63,7 +63,7 @@ std::optional<std::string> read_current(io::FileSystem& fs, const std::string& f
   } catch (const io::NotFound&) {
     return std::nullopt;
   }
-  const std::string name = text.substr(0, text.find(' '));
+  std::string name = text.substr(0, text.find(' '));
   if (log_number(name) == 0 || text != current_text(name)) {
     throw Corruption(path + ": at byte 0: expected the name of a log and its checksum, got others");
   }

@@ -52,7 +52,7 @@ Store::Impl::Impl(io::FileSystem& fs, std::string folder, const StoreOptions& op
     pending_ = pool::Version::build(std::move(recovered.state), loader_);
     log_name_ = recovered.log;
     if (!log_name_.empty()) {
-      if (recovered.is_torn) {
+      if (recovered.is_torn || !recovered.cursor) {
         start_log(pending_->state());
       } else {
         log_ = pool::LogWriter::resume(*recovered.cursor, options_.log_step_bytes);
@@ -109,7 +109,7 @@ void Store::Impl::check_writable() const {
 }
 
 // A new log that begins with `state`, which has no more and no less than what is durable.
-void Store::Impl::start_log(const pool::State& state) {
+pool::LogWriter& Store::Impl::start_log(const pool::State& state) {
   const std::string name = pool::log_name(pool::log_number(log_name_) + 1);
   pool::LogWriter log = pool::LogWriter::create(
       fs_, path(name), {pool::RecordType::kState, state.lsn, pool::state_payload(state)},
@@ -133,9 +133,10 @@ void Store::Impl::start_log(const pool::State& state) {
     if (!is_current_unknown_) remove(name);
     throw;
   }
-  log_ = std::move(log);
+  pool::LogWriter& started = log_.emplace(std::move(log));
   const std::string before = std::exchange(log_name_, name);
   if (!before.empty() && !state.files().contains(before)) remove(before);
+  return started;
 }
 
 void Store::Impl::ensure_log() {
@@ -158,16 +159,17 @@ void Store::Impl::write_group(const std::vector<Waiting*>& batch) {
     if (waiting->record) records.push_back(std::move(*waiting->record));
   }
   if (records.empty()) return;
-  if (!log_ || log_->bytes() > options_.log_bytes) start_log(published()->state());
+  const bool has_room = log_ && log_->bytes() <= options_.log_bytes;
+  pool::LogWriter& log = has_room ? *log_ : start_log(published()->state());
   for (const Waiting* waiting : batch) {
     if (!waiting->record || waiting->record->type != pool::RecordType::kApply) continue;
     pool::PatchEntry& patch = *waiting->version->state().stack.back();
     if (!patch.segment.empty()) continue;
     patch.log = log_name_;
-    patch.group = log_->end();
+    patch.group = log.end();
   }
-  log_->reserve(records);
-  log_->append(records);
+  log.reserve(records);
+  log.append(records);
 }
 
 // Commits some of what waits, as the only one who does.
@@ -175,7 +177,7 @@ void Store::Impl::flush_some(std::unique_lock<std::mutex>& lock) {
   is_flushing_ = true;
   std::vector<Waiting*> batch;
   for (std::uint64_t bytes = 0; !queue_.empty() && (batch.empty() || bytes < kGroupBytes);) {
-    if (queue_.front()->record) bytes += queue_.front()->record->payload.size();
+    if (const auto& record = queue_.front()->record) bytes += record->payload.size();
     batch.push_back(queue_.front());
     queue_.pop_front();
   }

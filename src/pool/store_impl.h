@@ -80,7 +80,7 @@ struct Store::Impl {
   void check_writable() const;
   void flush_some(std::unique_lock<std::mutex>& lock);
   void write_group(const std::vector<Waiting*>& batch);
-  void start_log(const pool::State& state);
+  pool::LogWriter& start_log(const pool::State& state);
   void delete_orphans(const pool::State& state);
 };
 

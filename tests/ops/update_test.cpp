@@ -166,11 +166,11 @@ struct PlainRowwise {
 };
 
 const RowAdamWParameters kRowwise{.lr = 0.02,
-                                      .beta1 = 0.8,
-                                      .beta2 = 0.9,
-                                      .eps = 1e-3,
-                                      .weight_decay = 0.1,
-                                      .gradient_scale = 0.5};
+                                  .beta1 = 0.8,
+                                  .beta2 = 0.9,
+                                  .eps = 1e-3,
+                                  .weight_decay = 0.1,
+                                  .gradient_scale = 0.5};
 
 RowState rowwise_state(bool has_average, bool has_steps) {
   RowState state;
