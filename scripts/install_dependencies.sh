@@ -8,7 +8,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(cmake g++ ninja-build pkg-config libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
-          libsentencepiece-dev libxxhash-dev libpcre2-dev)
+          libsentencepiece-dev libxxhash-dev libpcre2-dev
+          libopenmpi-dev openmpi-bin)
 wheels=("torch==2.13.0" "numpy")  # exactly: a range would bring gigabytes of CUDA
 stamp=.venv/installed
 case "${1:-}" in

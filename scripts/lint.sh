@@ -11,7 +11,7 @@ echo "clang-format: $(git ls-files '*.cpp' '*.h' '*.inl' | wc -l) files hold"
 # The compile commands hold g++'s warnings, some of which clang does not know.
 tidy=(clang-tidy-19 --quiet "--warnings-as-errors=*" --extra-arg-before=-Wno-unknown-warning-option)
 cmake --preset tidy -DMEMLAYERS_TORCH=OFF -DMEMLAYERS_TESTS=OFF > /dev/null
-git ls-files 'src/kernels/*.cpp' 'src/io/*.cpp' 'src/pool/*.cpp' 'src/text/*.cpp' |
+git ls-files 'src/kernels/*.cpp' 'src/io/*.cpp' 'src/pool/*.cpp' 'src/dist/*.cpp' 'src/text/*.cpp' |
   xargs -P "$(nproc)" -n 4 "${tidy[@]}" -p build/tidy 2> /dev/null
 echo "clang-tidy: holds"
 

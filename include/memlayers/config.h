@@ -171,12 +171,29 @@ struct TrainStepConfig {
   std::string resume = "auto";      // "auto", "never", or a checkpoint folder
 };
 
+// How a memory group divides the pool's table (docs/parallel.md).
+enum class PoolSplitKind {
+  kAuto,     // by columns as far as slices stay two cache lines wide, then by rows
+  kColumns,  // a slice of every row
+  kRows,     // whole rows
+};
+
+// What matters only where mpirun starts several processes.
+struct ParallelConfig {
+  std::int64_t groups = 1;  // memory groups: each holds the whole pool
+  PoolSplitKind split = PoolSplitKind::kAuto;
+  DenseType gradient_dtype = DenseType::kFloat32;  // of dense gradients on their way
+  double bucket_mb = 4;                            // dense gradients sent together, in 10^6 bytes
+  double timeout_s = 25;  // without an answer another process counts as lost
+};
+
 struct TrainConfig {
   std::string out = "runs/demo";
   std::optional<std::string> init = {};  // a model folder to start from, instead of random weights
   ModelConfig model;
   DataConfig data;
   TrainStepConfig train;
+  ParallelConfig parallel;
 
   void validate() const;
 };

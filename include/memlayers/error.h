@@ -15,4 +15,11 @@ class Error : public std::runtime_error {
   explicit Error(const std::string& message) : std::runtime_error(message) {}
 };
 
+// Something that was written and acknowledged is no longer as it was: bytes altered, a file gone.
+// Trying again will not help.
+class Corruption : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace memlayers

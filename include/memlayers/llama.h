@@ -49,10 +49,11 @@ class LlamaImpl : public torch::nn::Module {
  public:
   // Random weights (Linear and embeddings normal with std 0.02, memory as DESIGN.md says), from
   // torch's global generator; the pool's from `pool_seed`, or zero where that is absent (a pool
-  // about to be loaded). `pool_folder`: PoolOptions::folder. Throws Error where the configuration
-  // is impossible.
+  // about to be loaded). `pool_folder`, `group`: PoolOptions::folder and group. Throws Error where
+  // the configuration is impossible.
   explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0,
-                     const std::optional<std::string>& pool_folder = {});
+                     const std::optional<std::string>& pool_folder = {},
+                     const MemoryGroup& group = {});
 
   // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
   // those it holds, and it takes them in.
@@ -103,10 +104,12 @@ Flops count_flops(const ModelConfig& config, std::int64_t context);
 
 // A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/
 // into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well. Both
-// hold the pool in memory once (with `pool_folder`, PoolOptions::folder, not even that).
+// hold the pool in memory once (with `pool_folder`, PoolOptions::folder, not even that). In a
+// memory group all processes save and load together: the first one writes, each reads its part.
 // Throws Error naming file and tensor for anything missing, of another shape or dtype, or not
 // finite.
 void save_model(const Llama& model, const std::string& path);
-Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder = {});
+Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder = {},
+                 const MemoryGroup& group = {});
 
 }  // namespace memlayers

@@ -11,6 +11,8 @@
 #include "memlayers/memory_layer.h"
 #include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
+#include "memlayers/parallel.h"
 #include "memlayers/pool.h"
+#include "memlayers/store.h"
 #include "memlayers/tokenizer.h"
 #include "memlayers/trainer.h"

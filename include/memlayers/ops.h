@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "memlayers/config.h"
+#include "memlayers/parallel.h"
 
 namespace memlayers {
 
@@ -105,6 +106,9 @@ GroupedGradient group(std::vector<FactoredGradient> parts, std::int64_t num_slot
                       std::int64_t width);
 // Euclidean norm of the whole gradient, summed in float64 in slot order; never materialised.
 double norm(const GroupedGradient& gradient, std::int64_t width);
+double squared_norm(const GroupedGradient& gradient, std::int64_t width);
+// [U] float64: the squared norm of each touched row's gradient.
+at::Tensor row_squares(const GroupedGradient& gradient, std::int64_t width);
 
 // What a row optimizer keeps, only for the rows: tables of as many rows as the pool. What an
 // optimizer does not use is undefined.
@@ -121,6 +125,11 @@ struct RowAdamWParameters {
   double gradient_scale = 1;  // multiplies the gradient first: clipping, averaging
   std::uint64_t rounding_seed =
       0;  // bfloat16 without master: stochastic rounding by (seed, slot, column)
+  // Of a pool that a memory group holds: which part of it values are, so that what depends on slot
+  // and column is what it would be in the whole; and of the row-wise optimizers, row_squares() of
+  // the whole rows. Absent: values are the whole pool.
+  PoolPart part = {};
+  at::Tensor squares = {};
 };
 
 // One AdamW step [AdamW19] on the touched rows only, in place; bias correction by the row's own

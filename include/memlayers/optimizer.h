@@ -22,7 +22,8 @@ namespace memlayers {
 // touched, read by gather() or peer_gather(), or saved (a saved copy catches up, the pool itself
 // does not, so that saving changes no bit of what follows). Whoever reads pool->values itself calls
 // pool->catch_up() first. A pool has one such optimizer at a time; destroying it brings all rows up
-// to date.
+// to date. In a memory group every process makes one, for its part of the pool, and calls step()
+// and gradient_norm() when the others do.
 //
 //   RowAdamW optimizer(model->pool(), {.lr = 1e-3});
 //   loss.backward();
@@ -44,7 +45,7 @@ class RowAdamW {
   RowAdamW& operator=(const RowAdamW&) = delete;
 
   struct StepResult {
-    double gradient_norm = 0;  // before clipping, after `gradient_scale`
+    double gradient_norm = 0;  // before clipping, after `gradient_scale`; of the whole pool
     std::int64_t touched_rows = 0;
   };
   // Applies and clears the pool's gradient, scaled by `gradient_scale` and clipped to norm `clip`.
@@ -71,7 +72,8 @@ class RowAdamW {
   RowState state_;
   std::int64_t steps_ = 0;
   class Lag;
-  std::shared_ptr<Lag> lag_;  // of kDenseAdamW
+  std::shared_ptr<Lag> lag_;                   // of kDenseAdamW
+  std::shared_ptr<Communicator> row_sharers_;  // of the row-wise kinds in a group split by columns
 };
 
 // AdamW [AdamW19] for everything but the pool: all tensors in one fused call. Weight decay is on

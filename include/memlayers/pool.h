@@ -13,8 +13,14 @@
 
 #include "memlayers/config.h"
 #include "memlayers/ops.h"
+#include "memlayers/parallel.h"
 
 namespace memlayers {
+
+namespace nn {
+class PoolExchange;
+struct ShardedRead;
+}  // namespace nn
 
 struct PoolOptions {
   std::int64_t n_keys = 128;  // the pool has n_keys^2 slots
@@ -26,9 +32,16 @@ struct PoolOptions {
   // the optimizer's state goes there too. The file has no name and ends with the pool, or with the
   // process however that ends. Absent: all of it in RAM.
   std::optional<std::string> folder = {};
+  // Who holds the pool: each process of the group has its part of the table, and gather() and
+  // peer_gather() are then something that all of them do together, each for its own tokens
+  // (docs/parallel.md).
+  MemoryGroup group = {};
+  // PEER: the first columns of a row, those of U. U and V are split each by itself.
+  std::int64_t u_width = 0;
 };
 
-// The value rows that all memory layers of a model share: one table [n_keys^2, width].
+// The value rows that all memory layers of a model share: one table [n_keys^2, width]; in a memory
+// group, this process's part of it.
 //
 // A torch::nn module with one parameter, `values`. Its gradient never exists: backward of gather
 // records factored contributions here, and RowAdamW (optimizer.h) consumes them; values.grad()
@@ -37,19 +50,28 @@ struct PoolOptions {
 // calls, so sums do not depend on timing. Forward calls of one pool come from one thread at a time.
 class MemoryPoolImpl : public torch::nn::Module {
  public:
-  // Throws ValueError for an impossible size, Error where memory or the folder has no room for it.
+  // Throws ValueError for an impossible size, or quantized rows in a memory group; Error where
+  // memory or the folder has no room for it, or the split does not fit the group.
   explicit MemoryPoolImpl(const PoolOptions& options);
 
   const PoolOptions& options() const { return options_; }
   std::int64_t slots() const { return options_.n_keys * options_.n_keys; }
   std::int64_t width() const { return options_.width; }
 
-  // [slots, width] float32 or bfloat16, or [slots, quantized_row_bytes(row_dtype, width)] uint8; in
-  // huge pages where the system has them.
+  // Which part of the table this process holds. Row i of `values` is slot part().slot(i).
+  const PoolPart& part() const { return part_; }
+  bool is_sharded() const { return exchange_ != nullptr; }
+  PoolPart part_of(int process) const;  // of the group; this one's where there is none
+  // The group of a sharded pool; null otherwise.
+  Communicator* group() const { return is_sharded() ? options_.group.processes.get() : nullptr; }
+
+  // [part().rows, part().width()] float32 or bfloat16, or [slots, quantized_row_bytes(row_dtype,
+  // width)] uint8; in huge pages where the system has them.
   torch::Tensor values;
   std::string id;  // names this pool in its files and patches
 
-  // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here.
+  // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here. In
+  // a memory group slots are those of the whole pool, and every process calls in the same order.
   at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights);
   at::Tensor peer_gather(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights);
 
@@ -74,15 +96,17 @@ class MemoryPoolImpl : public torch::nn::Module {
   // already, or not finite.
   void quantize(RowType type);
 
-  // What backward has recorded since the last clear_gradient(), in the order of the forward calls.
+  // What backward has recorded since the last clear_gradient(), in the order of the forward calls;
+  // rows and columns are those of `values`. In a memory group: of all its tokens, in the order of
+  // the forward calls and in each of the ranks.
   std::vector<FactoredGradient> gradient() const;
   void clear_gradient();
-  // The recorded gradient as a dense [slots, width] float32 tensor; for tests and small pools.
+  // The recorded gradient as a dense float32 tensor of values' shape; for tests and small pools.
   at::Tensor dense_gradient() const;
 
-  // [slots] int64 on the CPU: how often each slot was read in training mode since it was last set.
+  // [part().rows] int64 on the CPU: how often each was read in training mode since it was last set.
   const at::Tensor& usage() const { return usage_; }
-  void set_usage(const at::Tensor& usage);  // [slots] int64
+  void set_usage(const at::Tensor& usage);  // [part().rows] int64
   void reset_usage();
 
   // An optimizer may let rows lag behind (PoolOptimizer::kDenseAdamW): whoever owes them steps is
@@ -108,8 +132,13 @@ class MemoryPoolImpl : public torch::nn::Module {
   class Gather;
   class PeerGather;
   void count_usage(const at::Tensor& slots);
+  void add_usage(const at::Tensor& rows);
+  void make_exchange();
+  nn::ShardedRead sharded_read(const at::Tensor& slots);
 
   PoolOptions options_;
+  PoolPart part_;
+  std::shared_ptr<nn::PoolExchange> exchange_;  // null: this process holds all of the pool
   at::Tensor usage_;
   std::shared_ptr<Record> record_;
   std::shared_ptr<Lag> lag_;

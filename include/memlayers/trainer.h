@@ -53,6 +53,7 @@ struct TrainSetup {
   std::int64_t context = 0, batches_per_epoch = 0;
   std::int64_t first_step = 0, total_steps = 0;  // first_step steps were done before
   int threads = 0;
+  int processes = 1;  // of the run, each with `threads`
 };
 
 struct TrainResult {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -17,8 +18,11 @@
 #include "cli/command.h"
 #include "io/nearest.h"
 #include "memlayers/error.h"
+#include "memlayers/parallel.h"
 
 namespace memlayers::cli {
+
+constexpr int kFailed = 1, kUsage = 2;
 
 void set_threads(int threads) {
   const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -26,8 +30,6 @@ void set_threads(int threads) {
 }
 
 namespace {
-
-constexpr int kFailed = 1, kUsage = 2;
 
 int fail(const std::string& message, int code) {
   // One line, whatever a library put into its message.
@@ -68,7 +70,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& request) {  // --help, --version
     return app.exit(request);
   } catch (const CLI::ParseError& error) {
-    return fail(usage_text(error, app, commands, argc, argv), kUsage);
+    throw UsageError(usage_text(error, app, commands, argc, argv));
   }
   const int code = chosen();
   errno = 0;
@@ -80,6 +82,46 @@ int run(int argc, char** argv) {
   return code;
 }
 
+// Processes of one run mostly fail together and for the same reason: one tells it, and ends all
+// before the others' time is over.
+void let_the_first_speak(bool is_first) {
+  if (is_first) return;
+  std::signal(SIGTERM, SIG_DFL);  // which is how it ends them: there is nothing left to save
+  std::this_thread::sleep_for(std::chrono::seconds(3));
+}
+
+int guarded_run(int argc, char** argv) {
+  std::string message;
+  int code = kFailed;
+  bool is_first = true;
+  try {
+    try {
+      const int done = run(argc, argv);
+      leave_world();
+      return done;
+    } catch (const PeerLost&) {
+      throw;
+    } catch (...) {
+      is_first = world()->rank() == 0;
+      throw;
+    }
+  } catch (const UsageError& error) {
+    message = error.what();
+    code = kUsage;
+  } catch (const PeerLost& error) {
+    message = error.what();
+    is_first = error.is_first();
+  } catch (const c10::Error& error) {
+    message = error.what_without_backtrace();
+  } catch (const std::bad_alloc&) {
+    message = "out of memory";
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  let_the_first_speak(is_first);
+  return fail(message, code);
+}
+
 }  // namespace
 }  // namespace memlayers::cli
 
@@ -87,15 +129,7 @@ int main(int argc, char** argv) {
   using namespace memlayers::cli;
   // A reader that went away (| head) is no error of ours; writing then fails quietly.
   std::signal(SIGPIPE, [](int) { std::_Exit(0); });
-  try {
-    return run(argc, argv);
-  } catch (const UsageError& error) {
-    return fail(error.what(), kUsage);
-  } catch (const c10::Error& error) {
-    return fail(error.what_without_backtrace(), kFailed);
-  } catch (const std::bad_alloc&) {
-    return fail("out of memory", kFailed);
-  } catch (const std::exception& error) {
-    return fail(error.what(), kFailed);
-  }
+  const int code = guarded_run(argc, argv);
+  if (code == kFailed || code == kUsage) memlayers::abort_world(code);  // the others wait for us
+  return code;
 }

@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/terminal.h"
+#include "memlayers/parallel.h"
 #include "memlayers/trainer.h"
 #include "train/metrics.h"
 
@@ -75,9 +76,11 @@ void print_setup(const TrainSetup& s) {
             short_count(static_cast<double>(s.valid_tokens)) + " tokens";
   }
   line("data", data);
+  const std::string threads = std::to_string(s.threads) + (s.threads == 1 ? " thread" : " threads");
   line("run", std::to_string(s.total_steps) + " steps" +
                   (s.first_step > 0 ? ", " + std::to_string(s.first_step) + " of them done" : "") +
-                  ", " + std::to_string(s.threads) + (s.threads == 1 ? " thread" : " threads"));
+                  ", " + (s.processes > 1 ? std::to_string(s.processes) + " processes of " : "") +
+                  threads);
 }
 
 // What a person sees of a run. The bar exists from the first step to the last.
@@ -164,14 +167,17 @@ int run(const Options& options) {
   Display display(options.json);
   const TrainConfig config = read_config(options);
   Trainer trainer(config, display.callbacks());
+  const bool is_first = world()->rank() == 0;  // it talks to the user
   if (options.dry_run) {
-    print_setup(trainer.prepare());
+    const TrainSetup& setup = trainer.prepare();
+    if (is_first) print_setup(setup);
     return 0;
   }
   trainer.prepare();
   stop_on_signals();  // from here on there is something to save
   const TrainResult result = trainer.run();
   display.finish();
+  if (!is_first) return result.stopped ? 128 + stop_signal : 0;
   if (result.stopped) {
     std::fprintf(stderr, "stopped after step %lld; the same command goes on from there\n",
                  static_cast<long long>(result.step));

@@ -210,6 +210,9 @@ void TrainConfig::validate() const {
   check_min("[train] sample_every", train.sample_every, 0);
   check_min("[train] keep", train.keep, 1);
   check_min("[train] max_bad_steps", train.max_bad_steps, 1);
+  check_min("[parallel] groups", parallel.groups, 1);
+  check_range("[parallel] bucket_mb", parallel.bucket_mb, 0.001, 1000);
+  check_range("[parallel] timeout_s", parallel.timeout_s, 0.1, 1e6);
   if (train.value_optimizer == PoolOptimizer::kDenseAdamW) check_dense_adamw(train);
   if (train.pool_folder && train.pool_folder->empty()) {
     throw Error("[train] pool_folder: expected a folder, got \"\"");

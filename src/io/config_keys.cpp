@@ -133,6 +133,7 @@ ConfigKey only_with_memory(ConfigKey made) {
 #define MODEL(field) [](TrainConfig& c) -> auto& { return c.model.field; }
 #define MEMORY(field) [](TrainConfig& c) -> auto& { return memory_of(c).field; }
 #define DATA(field) [](TrainConfig& c) -> auto& { return c.data.field; }
+#define PARALLEL(field) [](TrainConfig& c) -> auto& { return c.parallel.field; }
 #define TRAIN(field) [](TrainConfig& c) -> auto& { return c.train.field; }
 
 void add_model_keys(std::vector<ConfigKey>& keys) {
@@ -297,6 +298,30 @@ void add_train_keys(std::vector<ConfigKey>& keys) {
                      TRAIN(resume)));
 }
 
+void add_parallel_keys(std::vector<ConfigKey>& keys) {
+  const std::string s = "parallel";
+  keys.push_back(key(s, "groups", "under mpirun: memory groups, each of which holds the whole pool",
+                     PARALLEL(groups)));
+  keys.push_back(choice<PoolSplitKind>(
+      s, "split",
+      "what a process of a memory group holds of the pool: some columns of every row, or some rows "
+      "(auto: columns as long as they fill two cache lines, then rows)",
+      {{"auto", PoolSplitKind::kAuto},
+       {"columns", PoolSplitKind::kColumns},
+       {"rows", PoolSplitKind::kRows}},
+      PARALLEL(split)));
+  keys.push_back(choice<DenseType>(
+      s, "gradient_dtype", "element type of dense gradients on their way between processes",
+      {{"float32", DenseType::kFloat32}, {"bfloat16", DenseType::kBFloat16}},
+      PARALLEL(gradient_dtype)));
+  keys.push_back(key(s, "bucket_mb", "dense gradients that are sent together, in megabytes",
+                     PARALLEL(bucket_mb)));
+  keys.push_back(key(s, "timeout_s",
+                     "seconds without an answer after which a process counts as lost",
+                     PARALLEL(timeout_s)));
+}
+
+#undef PARALLEL
 #undef MODEL
 #undef MEMORY
 #undef DATA
@@ -315,6 +340,7 @@ const std::vector<ConfigKey>& config_keys() {
     add_memory_keys(all);
     add_data_keys(all);
     add_train_keys(all);
+    add_parallel_keys(all);
     return all;
   }();
   return keys;

@@ -9,6 +9,10 @@ std::unique_ptr<Scratch> FileSystem::make_scratch(const std::string& folder, std
   throw Error(folder + ": expected a file system that can map a scratch file, got one that cannot");
 }
 
+std::unique_ptr<Lock> FileSystem::lock(const std::string& path) {
+  throw Error(path + ": expected a file system that can lock a file, got one that cannot");
+}
+
 bool FileSystem::is_link(const std::string&) { return false; }
 
 std::string join(std::string_view folder, std::string_view name) {

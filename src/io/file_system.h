@@ -11,7 +11,15 @@
 #include <string_view>
 #include <vector>
 
+#include "memlayers/error.h"
+
 namespace memlayers::io {
+
+// There is no file of that name (any more).
+class NotFound : public Error {
+ public:
+  using Error::Error;
+};
 
 // A read-only view of a whole file; unmapped on destruction. Bytes may be read from any thread.
 class Mapping {
@@ -41,8 +49,19 @@ class File {
   virtual void pread(std::span<std::byte> out, std::uint64_t offset) const = 0;
   // Writes all of `data` at `offset`, growing the file where needed.
   virtual void pwrite(std::span<const std::byte> data, std::uint64_t offset) = 0;
-  virtual void sync() = 0;  // fdatasync: after it returns the data survive a power loss
+  // fdatasync: after it returns the data survive a power loss. Once it failed they may be lost
+  // although a later call succeeds. A file opened for reading can be synced too.
+  virtual void sync() = 0;
+  // Forgets what memory holds of the file and is on the disk already, so that the next read tells
+  // what the disk holds. A wish: the system may keep what others use.
+  virtual void drop_cache() {}
   virtual std::uint64_t size() const = 0;
+};
+
+// Held until its destruction, or until the process ends in whatever way.
+class Lock {
+ public:
+  virtual ~Lock() = default;
 };
 
 enum class OpenMode { kRead, kCreate /* must not exist */, kReadWrite /* must exist */ };
@@ -52,6 +71,8 @@ class FileSystem {
   virtual ~FileSystem() = default;
   virtual std::unique_ptr<File> open(const std::string& path, OpenMode mode) = 0;
   virtual std::unique_ptr<Mapping> map(const std::string& path) = 0;
+  // The one write lock of a file, which is made where there is none; null while another holds it.
+  virtual std::unique_ptr<Lock> lock(const std::string& path);
   // All of the room is taken now, so that no later write to it finds the disk full. Throws Error
   // naming the folder, the bytes wanted and those there are.
   virtual std::unique_ptr<Scratch> make_scratch(const std::string& folder, std::uint64_t bytes);

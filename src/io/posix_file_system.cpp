@@ -19,6 +19,7 @@ namespace {
 
 [[noreturn]] void fail(const std::string& path, const char* what) {
   const int error = errno;
+  if (error == ENOENT) throw NotFound(path + ": " + what + ": " + std::strerror(error));
   if (error == ENOSPC) throw Error(path + ": " + what + ": disk full");
   throw Error(path + ": " + what + ": " + std::strerror(error));
 }
@@ -77,6 +78,8 @@ class PosixFile final : public File {
     if (::fdatasync(descriptor_) != 0) fail(path_, "cannot sync");
   }
 
+  void drop_cache() override { ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED); }
+
   int descriptor() const { return descriptor_; }
   std::uint64_t size() const override {
     struct stat status{};
@@ -87,6 +90,17 @@ class PosixFile final : public File {
  private:
   static constexpr std::size_t kPart = 32 << 20;
   std::string path_;
+  int descriptor_;
+};
+
+class PosixLock final : public Lock {
+ public:
+  explicit PosixLock(int descriptor) : descriptor_(descriptor) {}
+  ~PosixLock() override { ::close(descriptor_); }
+  PosixLock(const PosixLock&) = delete;
+  PosixLock& operator=(const PosixLock&) = delete;
+
+ private:
   int descriptor_;
 };
 
@@ -184,6 +198,19 @@ class PosixFileSystem final : public FileSystem {
     if (!S_ISREG(status.st_mode)) throw Error(path + ": expected a regular file");
     return std::make_unique<PosixMapping>(path, descriptor,
                                           static_cast<std::size_t>(status.st_size));
+  }
+
+  std::unique_ptr<Lock> lock(const std::string& path) override {
+    const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (descriptor < 0) fail(path, "cannot open");
+    auto held = std::make_unique<PosixLock>(descriptor);
+    struct flock range{};
+    range.l_type = F_WRLCK;
+    range.l_whence = SEEK_SET;
+    // Of the open file, not of the process: two holders in one process exclude each other too.
+    if (::fcntl(descriptor, F_OFD_SETLK, &range) == 0) return held;
+    if (errno != EAGAIN && errno != EACCES) fail(path, "cannot lock");
+    return nullptr;
   }
 
   std::unique_ptr<Scratch> make_scratch(const std::string& folder, std::uint64_t bytes) override {

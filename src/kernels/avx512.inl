@@ -80,6 +80,24 @@ Vec times_power(Vec a, Vec t) {
       _mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 float sum(Vec a) { return _mm512_reduce_add_ps(a); }
+// out[r] = sum of the lanes of a[r]: halves that stand side by side are added, four times over, so
+// that eight sums cost little more than two.
+void sums(const Vec (&a)[8], float* out) {
+  const auto halves = [](Vec x, Vec y) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+  };
+  const auto quarters = [](Vec x, Vec y) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+  };
+  const Vec front = quarters(halves(a[0], a[1]), halves(a[2], a[3]));
+  const Vec back = quarters(halves(a[4], a[5]), halves(a[6], a[7]));
+  // Lane by lane of 128 bits: two halves of row i, two of row 4 + i.
+  const Vec both =
+      _mm512_add_ps(_mm512_shuffle_ps(front, back, 0x88), _mm512_shuffle_ps(front, back, 0xdd));
+  const Vec all = _mm512_add_ps(both, _mm512_permute_ps(both, 0xb1));
+  const __m512i order = _mm512_castsi256_si512(_mm256_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14));
+  _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, all)));
+}
 // A bit a lane that is not below `bound`; NaN is not.
 std::uint32_t not_less(Vec a, float bound) {
   return _mm512_cmp_ps_mask(a, broadcast(bound), _CMP_NLT_UQ);

@@ -143,36 +143,80 @@ void gather(const Row* values, const RowSpan& span, const std::int64_t* ids, con
   }
 }
 
+// Sums of products of R rows, block by block, added pairwise: nodes_[l] is a sum of 2^l blocks that
+// waits for its right half.
+template <int R>
+class BlockSums {
+ public:
+  // The next block's products: sums of the lanes are still to be made.
+  [[gnu::always_inline]] inline void add(const Vec (&block)[kRowsAtOnce]) {
+    Part part;
+    sums(block, part.of);
+    int level = 0;
+    for (std::int64_t n = blocks_++; (n & 1) != 0; n >>= 1) part = nodes_[level++] + part;
+    nodes_[level] = part;
+  }
+  [[gnu::always_inline]] inline void total(const float (&scales)[R], float* out) const {
+    Part part{};
+    bool is_first = true;
+    int level = 0;
+    for (std::int64_t n = blocks_; n != 0; n >>= 1, ++level) {  // what is left has no right half
+      if ((n & 1) == 0) continue;
+      part = is_first ? nodes_[level] : nodes_[level] + part;
+      is_first = false;
+    }
+    for (int r = 0; r < R; ++r) out[r] = part.of[r] * scales[r];
+  }
+
+ private:
+  struct Part {
+    float of[kRowsAtOnce];
+    friend Part operator+(const Part& a, const Part& b) {
+      Part sum;
+      for (int r = 0; r < kRowsAtOnce; ++r) sum.of[r] = a.of[r] + b.of[r];
+      return sum;
+    }
+  };
+  std::int64_t blocks_ = 0;
+  Part nodes_[58];  // 2^58 blocks of 32 columns are more than any row has
+};
+
 template <int R, class Row>
 void dots_pass(const Row* values, const RowSpan& span, const std::int64_t* ids,
                const std::int64_t* end, const float* x, float* out) {
-  constexpr int kVecs = vecs_a_step<Row>();
+  constexpr std::int64_t kStep = vecs_a_step<Row>() * kWidth;
+  static_assert(kDotBlock % kWidth == 0);
   constexpr auto kSize = static_cast<std::int64_t>(sizeof(Row));
   Rows<R, Row> rows(values, span, ids, end);
   float scales[R];
-  Vec sums[R];
   for (int r = 0; r < R; ++r) {
     scales[r] = scale_of(rows.row[r], span);
     rows.row[r] += span.first;
-    sums[r] = zero();
   }
-  const auto add_vec = [&](std::int64_t c) __attribute__((always_inline)) {
-    const Vec factor = load(x + c);
-    for (int r = 0; r < R; ++r) sums[r] = fma(factor, load(rows.row[r] + c), sums[r]);
-  };
+  BlockSums<R> total;
+  Vec block[kRowsAtOnce];
+  for (Vec& products : block) products = zero();
   std::int64_t c = 0;
-  for (; c + kVecs * kWidth <= span.width; c += kVecs * kWidth) {
-    rows.prefetch((span.first + c) * kSize);
-    for (int v = 0; v < kVecs; ++v) add_vec(c + v * kWidth);
+  for (; c + kDotBlock <= span.width; c += kDotBlock) {
+    for (int r = 0; r < R; ++r) block[r] = zero();
+    for (std::int64_t v = c; v < c + kDotBlock; v += kWidth) {
+      if (v % kStep == 0) rows.prefetch((span.first + v) * kSize);
+      const Vec factor = load(x + v);
+      for (int r = 0; r < R; ++r) block[r] = fma(factor, load(rows.row[r] + v), block[r]);
+    }
+    total.add(block);
   }
-  if (c < span.width) rows.prefetch((span.first + c) * kSize);
-  for (; c + kWidth <= span.width; c += kWidth) add_vec(c);
   if (c < span.width) {
-    const std::int64_t rest = span.width - c;
-    const Vec factor = load(x + c, rest);
-    for (int r = 0; r < R; ++r) sums[r] = fma(factor, load(rows.row[r] + c, rest), sums[r]);
+    rows.prefetch((span.first + c) * kSize);
+    for (int r = 0; r < R; ++r) block[r] = zero();
+    for (; c < span.width; c += kWidth) {
+      const std::int64_t rest = span.width - c < kWidth ? span.width - c : kWidth;
+      const Vec factor = load(x + c, rest);
+      for (int r = 0; r < R; ++r) block[r] = fma(factor, load(rows.row[r] + c, rest), block[r]);
+    }
+    total.add(block);
   }
-  for (int r = 0; r < R; ++r) out[r] = sum(sums[r]) * scales[r];
+  total.total(scales, out);
 }
 
 template <class Row>

@@ -81,6 +81,10 @@ struct RowSpan {
   std::int64_t stride, row_width, first, width;
 };
 
+// Columns of a row whose products dots() sums before it adds the sums of such blocks, pairwise: a
+// cache line pair of float32, the thinnest slice of a row worth a process of its own.
+constexpr std::int64_t kDotBlock = 32;
+
 // Reads of the pool's rows, for one element type.
 //
 // Rows are read eight at a time, side by side: that many streams keep more of the memory busy than
@@ -101,6 +105,11 @@ struct ReadKernels {
                      float* out) noexcept;
   // out[i] = sum over c < width of x[c] * row(ids[i])[first + c], i < count: the gradient of
   // gather's weights, and PEER's first table. out[i] depends on its row alone, not on count.
+  //
+  // Float32 and bfloat16: the sum is that of a binary tree over the blocks of kDotBlock columns,
+  // counted from span.first; a node that has no right half is its left half. So the dots of a span
+  // of 2^l blocks that begins at a multiple of so many is a node of the whole row's tree, and
+  // processes that hold slices of the columns sum, together, in the order of one.
   void (*dots)(const Row* values, const RowSpan& span, const std::int64_t* ids, std::int64_t count,
                std::int64_t following, const float* x, float* out) noexcept;
 };
@@ -121,9 +130,10 @@ struct RowKernels : ReadKernels<Row> {
   // Rows [first, last) of a new table, contiguous at `rows` (the place of row `first`): normal
   // numbers of mean 0 and deviation `std`, from Philox4x32-10 [Philox11] with key `seed` and
   // counter (row, column / 4), by Box-Muller [BoxMuller58] in float64, rounded to float and then,
-  // for bfloat16, to nearest even. The same bits on every instruction set.
+  // for bfloat16, to nearest even. The same bits on every instruction set. The rows are the columns
+  // [first_column, first_column + width) of wider ones; first_column is a multiple of 4.
   void (*normal)(Row* rows, std::int64_t width, std::int64_t first, std::int64_t last, double std,
-                 std::uint64_t seed) noexcept;
+                 std::uint64_t seed, std::int64_t first_column) noexcept;
 };
 
 constexpr std::int64_t kScreenColumns = 64;

@@ -120,14 +120,14 @@ Words bfloat16_bits(Doubles x) {  // of the float: to nearest, ties to even; x i
 
 template <class Row>
 void normal(Row* rows, std::int64_t width, std::int64_t first, std::int64_t last, double std,
-            std::uint64_t seed) noexcept {
+            std::uint64_t seed, std::int64_t first_column) noexcept {
   Words lanes;
   for (std::int64_t i = 0; i < kBlocks; ++i) lanes[i] = static_cast<std::uint64_t>(i);
   for (std::int64_t slot = first; slot < last; ++slot) {
     Row* row = rows + (slot - first) * width;
     const Words s = Words{} + static_cast<std::uint64_t>(slot);
     for (std::int64_t column = 0; column < width; column += 4 * kBlocks) {
-      const Words block = lanes + static_cast<std::uint64_t>(column / 4);
+      const Words block = lanes + static_cast<std::uint64_t>((first_column + column) / 4);
       const Philox words = philox({s, s >> 32, block, block >> 32}, seed);
       Normals low = box_muller(words.a, words.b), high = box_muller(words.c, words.d);
       low = {low.x * std, low.y * std};

@@ -84,6 +84,9 @@ Vec times_power(Vec a, Vec t) {
   return __builtin_bit_cast(Vec, __builtin_bit_cast(Bits, a) + (__builtin_bit_cast(Bits, t) << 23));
 }
 float sum(Vec a) { return (a[0] + a[1]) + (a[2] + a[3]); }
+void sums(const Vec (&a)[8], float* out) {  // of the lanes of each
+  for (int r = 0; r < 8; ++r) out[r] = sum(a[r]);
+}
 // A bit a lane that is not below `bound`; NaN is not.
 std::uint32_t not_less(Vec a, float bound) {
   std::uint32_t lanes = 0;

@@ -42,7 +42,7 @@ void KvCache::keep_rows(const std::vector<std::int64_t>& rows) {
 }
 
 LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed,
-                     const std::optional<std::string>& pool_folder)
+                     const std::optional<std::string>& pool_folder, const MemoryGroup& group)
     : config_(config) {
   config.validate();
   const std::vector<std::int64_t> with_memory = config.memory_layers();
@@ -54,7 +54,9 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> poo
                                        .row_dtype = config.memory->row_dtype,
                                        .init_std = pool_seed ? 1 / std::sqrt(v_dim) : 0.0,
                                        .seed = pool_seed.value_or(0),
-                                       .folder = pool_folder}));
+                                       .folder = pool_folder,
+                                       .group = group,
+                                       .u_width = config.row_width() - config.value_dim()}));
   }
   embed_tokens_ =
       register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));

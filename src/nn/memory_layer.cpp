@@ -55,6 +55,9 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
   TORCH_CHECK_VALUE(pool->options().n_keys == config.n_keys && pool->width() == width,
                     "MemoryLayer: expected a pool of n_keys ", config.n_keys, " and width ", width,
                     ", got ", pool->options().n_keys, " and ", pool->width());
+  TORCH_CHECK_VALUE(!is_peer || !pool->is_sharded() || pool->options().u_width == dim,
+                    "MemoryLayer: expected a pool of a memory group with u_width ", dim, ", got ",
+                    pool->options().u_width);
   pool_ = register_module("pool", std::move(pool));
 
   const std::int64_t H = config.heads, d = config.k_dim;

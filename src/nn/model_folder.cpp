@@ -13,8 +13,10 @@
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
 #include "nn/table.h"
+#include "nn/whole_rows.h"
 #include "ops/parallel.h"
 #include "pool/chunks.h"
+#include "pool/row_format.h"
 
 namespace memlayers {
 namespace {
@@ -94,6 +96,24 @@ void load_dense(Llama& model, io::FileSystem& fs, const std::string& folder) {
   }
 }
 
+// Of rows [begin, end) of the whole pool, those columns of those that this process holds.
+void keep_part(MemoryPool& memory, std::span<const std::byte> rows, std::int64_t begin,
+               std::int64_t end) {
+  const PoolPart& part = memory->part();
+  const std::int64_t size = memory->values.element_size();
+  auto* data = static_cast<std::byte*>(memory->values.mutable_data_ptr());
+  const std::int64_t first = begin <= part.first_slot
+                                 ? 0
+                                 : (begin - part.first_slot + part.slot_step - 1) / part.slot_step;
+  for (std::int64_t row = first; row < part.rows && part.slot(row) < end; ++row) {
+    const std::byte* from = rows.data() + (part.slot(row) - begin) * part.row_width * size;
+    std::byte* to = data + row * part.width() * size;
+    for (const PoolPart::Columns& range : part.columns) {
+      to = std::copy_n(from + range.first * size, range.width * size, to);
+    }
+  }
+}
+
 void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   MemoryPool memory = model->pool();
   const pool::ChunkedRows stored = pool::ChunkedRows::open(fs, folder, "chunk");
@@ -106,7 +126,7 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
                 std::to_string(info.width) + " " + row_type_name(info.type));
   }
   at::Tensor& values = memory->values;
-  const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / info.rows;
+  const std::int64_t row_bytes = pool::row_format(info.type, info.width).bytes();
   auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
   // In pieces, each of which leaves memory before the next: what is held is the pool.
   const std::int64_t at_once = std::max<std::int64_t>(1, (4 << 20) / row_bytes);
@@ -114,9 +134,12 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   ops::parallel_ranges(pieces, at_once * row_bytes, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t piece = first; piece < last; ++piece) {
       const std::int64_t begin = piece * at_once, end = std::min(info.rows, begin + at_once);
-      const std::span<std::byte> rows{data + begin * row_bytes,
-                                      static_cast<std::size_t>((end - begin) * row_bytes)};
+      const auto bytes = static_cast<std::size_t>((end - begin) * row_bytes);
+      std::vector<std::byte> whole(memory->is_sharded() ? bytes : 0);
+      const std::span<std::byte> rows =
+          memory->is_sharded() ? std::span(whole) : std::span{data + begin * row_bytes, bytes};
       stored.read(begin, rows);
+      if (memory->is_sharded()) keep_part(memory, rows, begin, end);
       stored.release(begin, end - begin);
       memory->write_back();
       if (!pool::all_finite(rows, info.type, info.width)) {
@@ -128,6 +151,23 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   memory->id = info.id;
 }
 
+// A copy of lagging rows catches up: that a model is saved makes no difference to the bits of its
+// training.
+nn::WholeRows rows_to_save(const MemoryPool& memory) {
+  const at::Tensor values = memory->values.detach();
+  const auto lag = memory->lag();
+  return {memory, values.element_size(), /*is_one_number=*/false,
+          [values, lag](std::int64_t first, std::span<std::byte> out) {
+            if (lag != nullptr) {
+              lag->read(first, out);
+              return;
+            }
+            const auto at =
+                static_cast<std::size_t>(first * values.size(1) * values.element_size());
+            std::ranges::copy(bytes_of(values).subspan(at, out.size()), out.begin());
+          }};
+}
+
 }  // namespace
 
 void save_model(const Llama& model, const std::string& path) {
@@ -135,6 +175,11 @@ void save_model(const Llama& model, const std::string& path) {
 }
 
 void save_model(io::FileSystem& fs, const Llama& model, const std::string& path) {
+  if (!model->pool().is_empty() && model->pool()->is_sharded() &&
+      model->pool()->group()->rank() > 0) {
+    rows_to_save(model->pool()).serve();
+    return;
+  }
   std::vector<io::TensorToWrite> tensors;
   std::vector<at::Tensor> kept;  // contiguous copies live until they are written
   for (const auto& [name, parameter] : model->dense_parameters()) {
@@ -154,14 +199,15 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
                   " by the model's configuration, got " + c10::toString(values.scalar_type()));
     }
     io::make_folders(fs, folder);
-    if (const auto lag = memory->lag(); lag != nullptr) {
-      // A copy catches up: that a model is saved makes no difference to the bits of its training.
+    if (memory->lag() != nullptr || memory->is_sharded()) {
+      nn::WholeRows rows = rows_to_save(memory);
       pool::write_chunks(
           fs, folder, "chunk",
           pool::RowsSource{
-              [&](std::int64_t first, std::span<std::byte> out) { lag->read(first, out); },
+              [&](std::int64_t first, std::span<std::byte> out) { rows.read(first, out); },
               memory->slots(), memory->width(), memory->options().row_dtype},
           memory->id, 0);
+      rows.finish();
     } else {
       pool::write_chunks(fs, folder, "chunk",
                          pool::RowsView{bytes_of(values).data(), memory->slots(), memory->width(),
@@ -172,10 +218,11 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
 }
 
-Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder) {
+Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder,
+                 const MemoryGroup& group) {
   io::FileSystem& fs = io::posix();
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
-  Llama model(config, std::nullopt, pool_folder);
+  Llama model(config, std::nullopt, pool_folder, group);
   load_dense(model, fs, path);
   if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
   return model;

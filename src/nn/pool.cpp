@@ -2,11 +2,15 @@
 #include "memlayers/pool.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <mutex>
 #include <utility>
 
+#include "memlayers/error.h"
+#include "nn/by_tokens.h"
+#include "nn/pool_exchange.h"
+#include "nn/pool_record.h"
+#include "nn/sharded_gather.h"
 #include "nn/table.h"
 #include "ops/backend.h"
 #include "ops/check.h"
@@ -17,71 +21,9 @@
 
 namespace memlayers {
 
+using nn::by_tokens;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-// Shared with the graphs of forward calls, which may outlive the pool.
-struct MemoryPoolImpl::Record {
-  const void* file_rows = nullptr;  // where the scratch file is mapped; null: rows in RAM
-  bool is_in_file(const at::Tensor& values) const {
-    return file_rows != nullptr && values.is_cpu() && values.const_data_ptr() == file_rows;
-  }
-  // Of the rows and the tables beside them, as far as they are still there. Guarded by mutex.
-  std::vector<std::weak_ptr<const pool::MappedRegion>> files;
-  at::Tensor make_table(at::IntArrayRef sizes, at::ScalarType type,
-                        const std::optional<std::string>& folder) {
-    nn::Table table = nn::make_table(sizes, type, folder);
-    const std::lock_guard lock(mutex);
-    std::erase_if(files, [](const auto& file) { return file.expired(); });
-    if (folder) files.push_back(table.region);
-    return table.tensor;
-  }
-  void write_back() const {
-    const std::lock_guard lock(mutex);
-    for (const auto& file : files) {
-      if (const auto region = file.lock()) region->write_back();
-    }
-  }
-  std::int64_t next_call() { return calls++; }
-  void add(std::int64_t call, FactoredGradient part) {
-    // Saved variables come back with their graph, which must not live as long as the record.
-    part.weights = part.weights.detach();
-    part.rows = part.rows.detach();
-    const std::lock_guard lock(mutex);
-    parts.emplace_back(call, std::move(part));
-  }
-
-  std::atomic<std::int64_t> calls{0};
-  mutable std::mutex mutex;
-  std::vector<std::pair<std::int64_t, FactoredGradient>> parts;  // guarded by mutex
-};
-
-namespace {
-
-// run(begin, end) computes tensors for the tokens [begin, end), each of which reads rows of
-// slots [T, J]. Rows in RAM: one call for all. In a file: the rows of the next tokens are read
-// meanwhile.
-template <class Run>
-std::vector<at::Tensor> by_tokens(const at::Tensor& values, bool is_in_file,
-                                  const at::Tensor& slots_in, const Run& run) {
-  if (!is_in_file || slots_in.numel() == 0) return run(0, slots_in.size(0));
-  const at::Tensor slots = slots_in.contiguous();
-  ops::check_slots("MemoryPool", slots, values.size(0));
-  std::vector<std::vector<at::Tensor>> parts;  // by output
-  nn::for_each_window({&values, 1}, nn::as_span(slots), slots.size(1),
-                      [&](std::int64_t begin, std::int64_t end) {
-                        std::vector<at::Tensor> outputs = run(begin, end);
-                        parts.resize(outputs.size());
-                        for (std::size_t i = 0; i < outputs.size(); ++i) {
-                          parts[i].push_back(std::move(outputs[i]));
-                        }
-                      });
-  std::vector<at::Tensor> whole;
-  for (auto& part : parts) whole.push_back(part.size() == 1 ? part[0] : at::cat(part));
-  return whole;
-}
-
-}  // namespace
 
 // `values` is an input only so that backward runs; its gradient goes to the record.
 class MemoryPoolImpl::Gather : public torch::autograd::Function<MemoryPoolImpl::Gather> {
@@ -208,12 +150,50 @@ void check_options(const PoolOptions& options) {
                     " and width ", options.width);
 }
 
+// Columns [range.first, range.first + range.width) of a slot.
+void fill_columns(std::byte* to, const PoolOptions& options, std::int64_t slot,
+                  const PoolPart::Columns& range, double std) {
+  const std::int64_t aligned = range.first / 4 * 4;  // what fill_normal() can begin with
+  if (aligned == range.first) {
+    pool::fill_normal(to, options.row_dtype, range.width, slot, slot + 1, std, options.seed,
+                      aligned);
+    return;
+  }
+  const std::int64_t width = range.first + range.width - aligned;
+  at::Tensor buffer = at::empty({width}, nn::element_type(options.row_dtype));
+  auto* data = static_cast<std::byte*>(buffer.mutable_data_ptr());
+  pool::fill_normal(data, options.row_dtype, width, slot, slot + 1, std, options.seed, aligned);
+  std::copy(data + buffer.nbytes() / width * (range.first - aligned), data + buffer.nbytes(), to);
+}
+
+// Fills the new table of one part of a pool, with the bits that the whole has there.
+template <class AfterPart>
+void fill_part(at::Tensor& rows, const PoolOptions& options, const PoolPart& part, double std,
+               const AfterPart& after_part) {
+  auto* data = static_cast<std::byte*>(rows.mutable_data_ptr());
+  const std::int64_t size = rows.element_size(), row_bytes = part.width() * size;
+  ops::parallel_ranges(part.rows, row_bytes * 8, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      std::byte* to = data + row * row_bytes;
+      for (const PoolPart::Columns& range : part.columns) {
+        fill_columns(to, options, part.slot(row), range, std);
+        to += range.width * size;
+      }
+      if (row % 4096 == 4095) after_part();
+    }
+  });
+}
+
 // Fills the new table; after_part() is called now and then.
 template <class AfterPart>
-void fill(at::Tensor& rows, const PoolOptions& options, const AfterPart& after_part) {
+void fill(at::Tensor& rows, const PoolOptions& options, const PoolPart& part,
+          const AfterPart& after_part) {
   const double std = options.init_std.value_or(1 / std::sqrt(static_cast<double>(options.width)));
   if (std == 0) return;  // the table is zero already
   if (is_quantized(options.row_dtype)) return fill_quantized(rows, options, std, after_part);
+  if (options.group.processes != nullptr && options.group.processes->size() > 1) {
+    return fill_part(rows, options, part, std, after_part);
+  }
   auto* data = static_cast<std::byte*>(rows.mutable_data_ptr());
   const auto row_bytes = static_cast<std::int64_t>(rows.nbytes()) / rows.size(0);
   const std::int64_t at_once = std::max<std::int64_t>(1, (8 << 20) / row_bytes);
@@ -232,13 +212,61 @@ void fill(at::Tensor& rows, const PoolOptions& options, const AfterPart& after_p
 MemoryPoolImpl::MemoryPoolImpl(const PoolOptions& options)
     : id(pool::new_pool_id()), options_(options), record_(std::make_shared<Record>()) {
   check_options(options);
+  make_exchange();
   at::Tensor rows =
-      make_table({slots(), pool::row_format(options.row_dtype, options.width).elements},
+      make_table({part_.rows, pool::row_format(options.row_dtype, part_.width()).elements},
                  nn::element_type(options.row_dtype));
   if (options.folder) record_->file_rows = rows.const_data_ptr();
-  fill(rows, options, [&] { write_back(); });
+  fill(rows, options, part_, [&] { write_back(); });
   values = register_parameter("values", rows, !is_quantized(options.row_dtype));
   reset_usage();
+}
+
+void MemoryPoolImpl::make_exchange() {
+  const std::int64_t width = options_.width, u_width = options_.u_width;
+  part_ = {.rows = slots(), .columns = {{0, width}}, .row_width = width};
+  if (options_.group.processes == nullptr || options_.group.processes->size() == 1) return;
+  TORCH_CHECK_VALUE(!is_quantized(options_.row_dtype),
+                    "MemoryPool: expected rows of type float32 or bfloat16 in a memory group, got ",
+                    row_type_name(options_.row_dtype));
+  TORCH_CHECK_VALUE(u_width >= 0 && u_width < width, "MemoryPool: expected u_width below ", width,
+                    ", got ", u_width);
+  const std::vector<std::int64_t> sections =
+      u_width == 0 ? std::vector{width} : std::vector{u_width, width - u_width};
+  const auto element =
+      static_cast<std::int64_t>(c10::elementSize(nn::element_type(options_.row_dtype)));
+  const PoolSplit split = options_.group.split.value_or(
+      choose_split(*std::min_element(sections.begin(), sections.end()), element,
+                   options_.group.processes->size()));
+  exchange_ =
+      std::make_shared<nn::PoolExchange>(options_.group.processes, slots(), sections, split);
+  part_ = exchange_->part();
+}
+
+PoolPart MemoryPoolImpl::part_of(int process) const {
+  return is_sharded() ? exchange_->part_of(process) : part_;
+}
+
+// What a gather over the group needs of this process.
+nn::ShardedRead MemoryPoolImpl::sharded_read(const at::Tensor& slots) {
+  TORCH_CHECK_VALUE(values.is_cpu(),
+                    "MemoryPool: expected the rows of a memory group on the CPU, "
+                    "got them on ",
+                    values.device());
+  ops::check_slots("MemoryPool", slots.contiguous(), this->slots());
+  const bool counts = is_training() && torch::GradMode::is_enabled();
+  const auto on_rows = [this, counts](const at::Tensor& rows) {
+    if (lag_ != nullptr) lag_->catch_up(rows);
+    if (counts) add_usage(rows);
+  };
+  const auto record = [record = record_, size = options_.group.processes->size()](
+                          std::int64_t number, std::vector<FactoredGradient> parts) {
+    std::int64_t order = number * size;
+    for (FactoredGradient& part : parts) record->add(order++, std::move(part));
+  };
+  return {.call = exchange_->ask(slots, record_->next_call(), on_rows),
+          .rows = {values.detach(), is_in_file()},
+          .record = record};
 }
 
 at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& weights) {
@@ -247,6 +275,7 @@ at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& wei
     return gather_quantized(values, options_.row_dtype, width(), slots, weights);
   }
   ops::check_gather("MemoryPool::gather", values, slots, weights);
+  if (is_sharded()) return nn::sharded_gather(values, weights, sharded_read(slots));
   if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
   return Gather::apply(values, slots, weights, record_);
@@ -258,6 +287,14 @@ at::Tensor MemoryPoolImpl::peer_gather(const at::Tensor& x, const at::Tensor& sl
     count_usage(slots);
     return peer_gather_quantized(values, options_.row_dtype, width(), x, slots, weights);
   }
+  if (is_sharded()) {
+    ops::check_gather("MemoryPool::peer_gather", values, slots, weights);
+    ops::check_peer_x("MemoryPool::peer_gather", x, slots, width());
+    TORCH_CHECK_VALUE(x.size(1) == options_.u_width,
+                      "MemoryPool::peer_gather: expected x of width u_width of the pool, ",
+                      options_.u_width, ", got ", x.size(1));
+    return nn::sharded_peer_gather(values, x, weights, sharded_read(slots));
+  }
   ops::check_peer_gather("MemoryPool::peer_gather", values, x, slots, weights);
   if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
@@ -268,15 +305,23 @@ void MemoryPoolImpl::count_usage(const at::Tensor& slots) {
   if (!is_training() || !torch::GradMode::is_enabled()) return;
   const at::Tensor read = slots.to(torch::kCPU).contiguous();
   ops::check_slots("MemoryPool", read, this->slots());
-  const std::int64_t* slot = read.const_data_ptr<std::int64_t>();
+  add_usage(read);
+}
+
+void MemoryPoolImpl::add_usage(const at::Tensor& rows) {
+  const std::int64_t* row = rows.const_data_ptr<std::int64_t>();
   auto* count = usage_.mutable_data_ptr<std::int64_t>();
-  for (std::int64_t i = 0; i < read.numel(); ++i) ++count[slot[i]];
+  for (std::int64_t i = 0; i < rows.numel(); ++i) ++count[row[i]];
 }
 
 void MemoryPoolImpl::quantize(RowType type) {
   TORCH_CHECK_VALUE(!is_quantized(options_.row_dtype),
                     "MemoryPool::quantize: expected rows of type float32 or bfloat16, got ",
                     row_type_name(options_.row_dtype));
+  TORCH_CHECK_VALUE(!is_sharded(),
+                    "MemoryPool::quantize: expected a pool that one process holds, got one of a "
+                    "group of ",
+                    options_.group.processes->size());
   set_lag(nullptr);  // up to date for good: rows of few bits are not trained
   const at::Tensor rows = quantize_rows(values, type);
   const torch::NoGradGuard no_grad;
@@ -298,7 +343,7 @@ void MemoryPoolImpl::write_back() const {
 bool MemoryPoolImpl::is_in_file() const { return record_->is_in_file(values); }
 
 void MemoryPoolImpl::prefetch(const at::Tensor& slots) const {
-  if (!is_in_file()) return;
+  if (!is_in_file() || is_sharded()) return;  // who holds the rows reads ahead by itself
   ops::check_type("MemoryPool::prefetch", "slots", slots, {torch::kLong});
   const at::Tensor read = slots.to(torch::kCPU).contiguous();
   ops::check_slots("MemoryPool::prefetch", read, this->slots());
@@ -322,13 +367,15 @@ void MemoryPoolImpl::clear_gradient() {
   record_->parts.clear();
 }
 
-at::Tensor MemoryPoolImpl::dense_gradient() const { return to_dense(gradient(), slots(), width()); }
+at::Tensor MemoryPoolImpl::dense_gradient() const {
+  return to_dense(gradient(), part_.rows, part_.width());
+}
 
 void MemoryPoolImpl::set_usage(const at::Tensor& usage) {
-  TORCH_CHECK_VALUE(usage.dim() == 1 && usage.size(0) == slots(),
-                    "MemoryPool::set_usage: expected [", slots(), "], got ", usage.sizes());
+  TORCH_CHECK_VALUE(usage.dim() == 1 && usage.size(0) == part_.rows,
+                    "MemoryPool::set_usage: expected [", part_.rows, "], got ", usage.sizes());
   ops::check_type("MemoryPool::set_usage", "usage", usage, {torch::kLong});
-  at::Tensor table = nn::make_table({slots()}, torch::kLong, {}).tensor;
+  at::Tensor table = nn::make_table({part_.rows}, torch::kLong, {}).tensor;
   table.copy_(usage);
   usage_ = table;
 }
@@ -342,6 +389,8 @@ void MemoryPoolImpl::catch_up() {
   if (lag_ != nullptr) lag_->catch_up_all();
 }
 
-void MemoryPoolImpl::reset_usage() { usage_ = nn::make_table({slots()}, torch::kLong, {}).tensor; }
+void MemoryPoolImpl::reset_usage() {
+  usage_ = nn::make_table({part_.rows}, torch::kLong, {}).tensor;
+}
 
 }  // namespace memlayers

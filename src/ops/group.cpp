@@ -98,6 +98,16 @@ GroupedGradient group(std::vector<FactoredGradient> parts, std::int64_t num_slot
 }
 
 double norm(const GroupedGradient& gradient, std::int64_t width) {
+  return std::sqrt(squared_norm(gradient, width));
+}
+
+double squared_norm(const GroupedGradient& gradient, std::int64_t width) {
+  const at::Tensor squares = row_squares(gradient, width);
+  const double* of_row = squares.const_data_ptr<double>();
+  return std::accumulate(of_row, of_row + squares.numel(), 0.0);
+}
+
+at::Tensor row_squares(const GroupedGradient& gradient, std::int64_t width) {
   // Most rows have one entry, of which the norm is known from its token: no sum is needed.
   std::vector<double> token_squares, entry_squares(gradient.entries.numel());
   std::int64_t first = 0;
@@ -120,7 +130,8 @@ double norm(const GroupedGradient& gradient, std::int64_t width) {
   const std::int64_t* begin_of = gradient.begin.const_data_ptr<std::int64_t>();
   const std::int64_t* entries = gradient.entries.const_data_ptr<std::int64_t>();
   const std::int64_t rows = gradient.slots.numel();
-  std::vector<double> squares(rows);
+  at::Tensor squares_of_rows = at::empty({rows}, at::TensorOptions().dtype(at::kDouble));
+  auto* squares = squares_of_rows.mutable_data_ptr<double>();
   ops::check_columns(gradient, width);
   ops::parallel_ranges(rows, width, [&](std::int64_t begin, std::int64_t end) {
     ops::RowSum sum(gradient, width);
@@ -130,7 +141,7 @@ double norm(const GroupedGradient& gradient, std::int64_t width) {
                        : kernels::active().squared_norm(sum.compute(u), width);
     }
   });
-  return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+  return squares_of_rows;
 }
 
 at::Tensor to_dense(const std::vector<FactoredGradient>& gradient, std::int64_t num_slots,

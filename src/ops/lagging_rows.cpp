@@ -26,6 +26,7 @@ class LaggingRows::Table {
         // Another key than that of the row's update in the same step.
         seed_((lagging.seed_ ^ 0x632be59bd9b4e019ULL) * 0xd1342543de82ef95ULL +
               static_cast<std::uint64_t>(lagging.missed_.last())),
+        part_(lagging.part_),
         untouched_decay_(missed_.decay_since(0)),
         width_(state.exp_avg.size(1)),
         rows_(rows),
@@ -88,7 +89,7 @@ class LaggingRows::Table {
 
   void move(std::int64_t slot, std::int32_t current, Row* row, float* master, float* m, float* v) {
     kernels::CatchUpStep step = missed_.of(current);
-    step.rounding_key = rounding_key(seed_, slot);
+    step.rounding_key = rounding_key(seed_, part_, slot);
     kernels::active().rows<Row>().catch_up(row, master, m, v, width_, step);
   }
 
@@ -98,11 +99,12 @@ class LaggingRows::Table {
                                       {.decay = untouched_decay_,
                                        .lr = 0,
                                        .gradient_scale = 0,
-                                       .rounding_key = rounding_key(seed_, slot)});
+                                       .rounding_key = rounding_key(seed_, part_, slot)});
   }
 
   const MissedSteps& missed_;
   std::uint64_t seed_;
+  const PoolPart& part_;
   float untouched_decay_;
   std::int64_t width_;
   Row* rows_;
@@ -111,8 +113,8 @@ class LaggingRows::Table {
   std::vector<float> zeros_, master_, m_, v_;
 };
 
-LaggingRows::LaggingRows(double beta1, double beta2, double eps, std::uint64_t seed)
-    : missed_(beta1, beta2, eps), seed_(seed) {}
+LaggingRows::LaggingRows(double beta1, double beta2, double eps, std::uint64_t seed, PoolPart part)
+    : missed_(beta1, beta2, eps), seed_(seed), part_(std::move(part)) {}
 
 void LaggingRows::update(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                          const RowAdamWParameters& p) {

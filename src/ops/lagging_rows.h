@@ -18,8 +18,8 @@ namespace memlayers::ops {
 class LaggingRows {
  public:
   // Throws ValueError where MissedSteps does. `seed`: of stochastic rounding when rows catch up;
-  // beta1, beta2 and eps of later RowAdamWParameters must be these.
-  LaggingRows(double beta1, double beta2, double eps, std::uint64_t seed);
+  // beta1, beta2 and eps of later RowAdamWParameters must be these, and the part.
+  LaggingRows(double beta1, double beta2, double eps, std::uint64_t seed, PoolPart part = {});
 
   MissedSteps& missed() { return missed_; }
   const MissedSteps& missed() const { return missed_; }
@@ -42,6 +42,7 @@ class LaggingRows {
 
   MissedSteps missed_;
   std::uint64_t seed_;
+  PoolPart part_;
 };
 
 }  // namespace memlayers::ops

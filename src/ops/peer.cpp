@@ -4,27 +4,17 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
-#include <cmath>
-#include <numbers>
 
 #include "kernels/kernels.h"
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/gelu.h"
 #include "ops/row_dispatch.h"
 #include "ops/row_sums.h"
 
 namespace memlayers::ops::cpu {
 namespace {
-
-float gelu(float z) { return 0.5F * z * (1 + std::erf(z * std::numbers::sqrt2_v<float> / 2)); }
-
-float gelu_derivative(float z) {
-  const float cdf = 0.5F * (1 + std::erf(z * std::numbers::sqrt2_v<float> / 2));
-  const float density =
-      std::exp(-0.5F * z * z) * std::numbers::inv_sqrtpi_v<float> / std::numbers::sqrt2_v<float>;
-  return cdf + z * density;
-}
 
 // Rows go through both of their halves eight at a time: U is read, then V while U's products are
 // still at hand; the rows after them are on their way meanwhile.

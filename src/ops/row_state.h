@@ -22,6 +22,13 @@ inline std::uint32_t rounding_key(std::uint64_t seed, std::int64_t slot) {
   return kernels::hash32(key ^ static_cast<std::uint32_t>(s >> 32));
 }
 
+// The same for a row of a part of the pool: its slot is not its number, and its columns may begin
+// later.
+inline std::uint32_t rounding_key(std::uint64_t seed, const PoolPart& part, std::int64_t row) {
+  const std::int64_t first = part.columns.empty() ? 0 : part.columns[0].first;
+  return rounding_key(seed, part.slot(row)) + static_cast<std::uint32_t>(first);
+}
+
 // A table of the state, [S, W] like values, or [S].
 inline void check_state(const char* op, const char* name, const at::Tensor& tensor,
                         at::IntArrayRef sizes, at::ScalarType type) {
@@ -71,7 +78,7 @@ inline kernels::AdamWStep adamw_step(const RowAdamWParameters& p, std::int64_t t
           .step_size = static_cast<float>(p.lr / (1 - std::pow(p.beta1, power))),
           .v_correction = static_cast<float>(1 / (1 - std::pow(p.beta2, power))),
           .gradient_scale = static_cast<float>(p.gradient_scale),
-          .rounding_key = rounding_key(p.rounding_seed, slot)};
+          .rounding_key = rounding_key(p.rounding_seed, p.part, slot)};
 }
 
 // f(c, n) for the columns of a row in pieces [c, c + n): between them the same piece of a row that
@@ -139,7 +146,7 @@ class AdamWSteps {
   kernels::AdamWStep operator()(std::int64_t t, std::int64_t slot) const {
     if (t < 1 || t > kKept) return adamw_step(p_, t, slot);
     kernels::AdamWStep step = steps_[t - 1];
-    step.rounding_key = rounding_key(p_.rounding_seed, slot);
+    step.rounding_key = rounding_key(p_.rounding_seed, p_.part, slot);
     return step;
   }
 

@@ -14,7 +14,7 @@ namespace {
 using ops::at_column;
 
 // One step of every touched row without an average of its gradients:
-// row = (1 - lr * weight_decay) * row - rate(slot, gradient) * gradient_scale * gradient.
+// row = (1 - lr * weight_decay) * row - rate(u, gradient) * gradient_scale * gradient.
 template <class Rate>
 void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradient& gradient,
                   const RowAdamWParameters& p, const Rate& rate) {
@@ -27,9 +27,9 @@ void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradie
     ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
       const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
       const kernels::SgdStep step{.decay = static_cast<float>(1 - p.lr * p.weight_decay),
-                                  .lr = static_cast<float>(rate(slot, row_gradient)),
+                                  .lr = static_cast<float>(rate(u, row_gradient)),
                                   .gradient_scale = static_cast<float>(p.gradient_scale),
-                                  .rounding_key = ops::rounding_key(p.rounding_seed, slot)};
+                                  .rounding_key = ops::rounding_key(p.rounding_seed, p.part, slot)};
       ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
         tables.prefetch_piece(later, c, n);
         kernel.sgd(rows + slot * W + c, tables.at(tables.master, slot, c), row_gradient + c, n,
@@ -39,9 +39,14 @@ void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradie
   });
 }
 
-double mean_square(const float* gradient, std::int64_t width, double scale) {
-  return scale * scale * kernels::active().squared_norm(gradient, width) /
-         static_cast<double>(width);
+// Of the touched row u's scaled gradient, over all columns of the pool.
+double mean_square(const RowAdamWParameters& p, std::int64_t u, const float* gradient,
+                   std::int64_t width) {
+  const bool is_whole = !p.squares.defined();
+  const double square = is_whole ? kernels::active().squared_norm(gradient, width)
+                                 : p.squares.const_data_ptr<double>()[u];
+  return p.gradient_scale * p.gradient_scale * square /
+         static_cast<double>(is_whole ? width : p.part.row_width);
 }
 
 }  // namespace
@@ -85,10 +90,11 @@ void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGrad
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();
   float* squares = state.exp_avg_sq.mutable_data_ptr<float>();
   // Counts the step and returns lr / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
-  const auto rate = [&](std::int64_t slot, const float* row_gradient) {
+  const auto rate = [&](std::int64_t u, const float* row_gradient) {
+    const std::int64_t slot = slots[u];
     const double t = ++steps[slot];
-    squares[slot] = static_cast<float>(
-        p.beta2 * squares[slot] + (1 - p.beta2) * mean_square(row_gradient, W, p.gradient_scale));
+    squares[slot] = static_cast<float>(p.beta2 * squares[slot] +
+                                       (1 - p.beta2) * mean_square(p, u, row_gradient, W));
     return p.lr / (1 - std::pow(p.beta1, t)) /
            (std::sqrt(squares[slot] / (1 - std::pow(p.beta2, t))) + p.eps);
   };
@@ -101,11 +107,12 @@ void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGrad
     const ops::RowTables<Row> tables(rows, state, W);
     ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
       const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
-      const kernels::MomentumStep step{.beta1 = static_cast<float>(p.beta1),
-                                       .decay = static_cast<float>(1 - p.lr * p.weight_decay),
-                                       .step_size = static_cast<float>(rate(slot, row_gradient)),
-                                       .gradient_scale = static_cast<float>(p.gradient_scale),
-                                       .rounding_key = ops::rounding_key(p.rounding_seed, slot)};
+      const kernels::MomentumStep step{
+          .beta1 = static_cast<float>(p.beta1),
+          .decay = static_cast<float>(1 - p.lr * p.weight_decay),
+          .step_size = static_cast<float>(rate(u, row_gradient)),
+          .gradient_scale = static_cast<float>(p.gradient_scale),
+          .rounding_key = ops::rounding_key(p.rounding_seed, p.part, slot)};
       ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
         tables.prefetch_piece(later, c, n);
         kernel.momentum(rows + slot * W + c, tables.at(tables.master, slot, c),
@@ -122,9 +129,10 @@ void update_rowwise_adagrad(at::Tensor& values, RowState& state, const GroupedGr
   ops::check_values(kName, values, state, gradient.slots);
   ops::check_state(kName, "exp_avg_sq", state.exp_avg_sq, values.sizes().slice(0, 1), at::kFloat);
   float* squares = state.exp_avg_sq.mutable_data_ptr<float>();
-  step_by_rate(values, state, gradient, p, [&](std::int64_t slot, const float* row_gradient) {
-    squares[slot] +=
-        static_cast<float>(mean_square(row_gradient, values.size(1), p.gradient_scale));
+  const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
+  step_by_rate(values, state, gradient, p, [&](std::int64_t u, const float* row_gradient) {
+    const std::int64_t slot = slots[u];
+    squares[slot] += static_cast<float>(mean_square(p, u, row_gradient, values.size(1)));
     return p.lr / (std::sqrt(static_cast<double>(squares[slot])) + p.eps);
   });
 }

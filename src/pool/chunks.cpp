@@ -19,64 +19,7 @@ namespace memlayers::pool {
 namespace {
 
 constexpr std::int64_t kChunkBytes = 64 << 20;
-constexpr std::int64_t kBlockBytes = 64 << 10;
-constexpr std::int64_t kPage = 4096;
-
-io::ElementType element_type(RowType type) {
-  if (is_quantized(type)) return io::ElementType::kU8;
-  return type == RowType::kFloat32 ? io::ElementType::kF32 : io::ElementType::kBF16;
-}
-RowType type_named(const io::SafetensorsFile& file, const std::string& name) {
-  for (RowType type : {RowType::kFloat32, RowType::kBFloat16, RowType::kInt8, RowType::kInt4}) {
-    if (name == row_type_name(type)) return type;
-  }
-  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got \"" +
-              name + "\"");
-}
-
-// A multiple of 64 bytes and, where that wastes at most a quarter, a divisor or multiple of a page,
-// so that a row costs at most one fault.
-std::int64_t stride_bytes(std::int64_t width, RowType type) {
-  const std::int64_t bytes = row_format(type, width).bytes();
-  const std::int64_t lines = (bytes + 63) / 64 * 64;
-  std::int64_t paged = 64;
-  while (paged < bytes && paged < kPage) paged *= 2;
-  if (paged < bytes) paged = (bytes + kPage - 1) / kPage * kPage;
-  return (paged - bytes) * 4 <= paged ? paged : lines;
-}
-
-// Of a chunk's content: the checksum of its blocks' checksums.
-std::string digest_of(const std::vector<std::uint64_t>& checksums) {
-  return io::xxh3_hex(std::as_bytes(std::span(checksums)));
-}
-
-// The fields of a chunk that must hold, in one string: what the header's own checksum covers.
-std::string header_text(const std::map<std::string, std::string>& metadata) {
-  std::string text;
-  for (const auto& [key, value] : metadata) {
-    if (key != "header_xxh3") text += key + "=" + value + "\n";
-  }
-  return text;
-}
-
-std::int64_t number(const io::SafetensorsFile& file, const std::string& key) {
-  const auto found = file.metadata().find(key);
-  std::int64_t value = 0;
-  if (found != file.metadata().end()) {
-    const std::string& text = found->second;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error == std::errc() && end == text.data() + text.size() && value >= 0) return value;
-  }
-  throw Error(file.path() + ": metadata " + key + ": expected a number >= 0, got " +
-              (found == file.metadata().end() ? "none" : "\"" + found->second + "\""));
-}
-
-std::string text(const io::SafetensorsFile& file, const std::string& key) {
-  const auto found = file.metadata().find(key);
-  if (found == file.metadata().end())
-    throw Error(file.path() + ": expected metadata " + key + ", found none");
-  return found->second;
-}
+constexpr const char* kChunkFormat = "memlayers-chunk";
 
 std::string hex128(XXH128_hash_t hash) {
   XXH128_canonical_t canonical;
@@ -105,59 +48,44 @@ struct Digest {
   XXH3_state_t* state;
 };
 
+std::string chunk_name(std::string_view stem, std::int64_t index, std::uint64_t generation) {
+  return std::string(stem) + "-" + std::to_string(index) + "-" + std::to_string(generation) +
+         ".safetensors";
+}
+
 // One chunk file for each range of rows; rows_of(first, count) gives its rows, contiguous, valid
 // until the next call.
 template <class Rows>
 void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                      const PoolInfo& info, const Rows& rows_of) {
-  const std::int64_t row_bytes = row_format(info.type, info.width).bytes();
-  const std::int64_t stride = stride_bytes(info.width, info.type);
-  const std::int64_t element_bytes = row_format(info.type, info.width).element_bytes;
-  const std::int64_t rows_a_chunk = std::max<std::int64_t>(1, kChunkBytes / stride);
-  std::vector<std::byte> padded;
+  const std::int64_t rows_a_chunk = rows_of_a_chunk(info.width, info.type);
   for (std::int64_t first = 0, i = 0; first < info.rows; first += rows_a_chunk, ++i) {
-    const std::int64_t count = std::min(rows_a_chunk, info.rows - first);
-    std::span<const std::byte> data = rows_of(first, count);
-    if (stride != row_bytes) {
-      padded.assign(static_cast<std::size_t>(count * stride), std::byte{0});
-      for (std::int64_t row = 0; row < count; ++row) {
-        std::memcpy(padded.data() + row * stride, data.data() + row * row_bytes,
-                    static_cast<std::size_t>(row_bytes));
-      }
-      data = padded;
-    }
-    std::vector<std::uint64_t> checksums;
-    for (std::size_t at = 0; at < data.size(); at += kBlockBytes) {
-      checksums.push_back(
-          io::xxh3(data.subspan(at, std::min<std::size_t>(kBlockBytes, data.size() - at))));
-    }
-    std::map<std::string, std::string> metadata{{"format", "memlayers-chunk"},
-                                                {"version", "1"},
-                                                {"features", "0"},
-                                                {"byte_order", "little"},
-                                                {"pool", info.id},
-                                                {"generation", std::to_string(info.generation)},
-                                                {"first_row", std::to_string(first)},
-                                                {"rows", std::to_string(count)},
-                                                {"total_rows", std::to_string(info.rows)},
-                                                {"width", std::to_string(info.width)},
-                                                {"dtype", row_type_name(info.type)},
-                                                {"digest", digest_of(checksums)}};
-    const std::string header = header_text(metadata);
-    metadata["header_xxh3"] = io::xxh3_hex(std::as_bytes(std::span(header)));
-    const std::string name = std::string(stem) + "-" + std::to_string(i) + "-" +
-                             std::to_string(info.generation) + ".safetensors";
-    io::write_safetensors(fs, io::join(folder, name),
-                          {{"rows", element_type(info.type), {count, stride / element_bytes}, data},
-                           {"xxh3",
-                            io::ElementType::kU64,
-                            {static_cast<std::int64_t>(checksums.size())},
-                            std::as_bytes(std::span(checksums))}},
-                          metadata, kPage);
+    write_chunk(fs, io::join(folder, chunk_name(stem, i, info.generation)), info, first,
+                rows_of(first, std::min(rows_a_chunk, info.rows - first)));
   }
 }
 
 }  // namespace
+
+std::int64_t rows_of_a_chunk(std::int64_t width, RowType type) {
+  return std::max<std::int64_t>(1, kChunkBytes / stride_bytes(width, type));
+}
+
+void write_chunk(io::FileSystem& fs, const std::string& path, const PoolInfo& info,
+                 std::int64_t first, std::span<const std::byte> rows) {
+  write_rows_file(fs, path, kChunkFormat, info, rows, {{"first_row", std::to_string(first)}});
+}
+
+Chunk open_chunk(io::FileSystem& fs, const std::string& path) {
+  RowsFile file = RowsFile::open(fs, path, kChunkFormat);
+  const std::int64_t first = file.number("first_row"), total = file.pool().rows;
+  if (file.rows() < 1 || file.rows() > total || first > total - file.rows()) {
+    throw Error(path + ": metadata first_row, rows: expected rows inside [0, " +
+                std::to_string(total) + "), got " + std::to_string(file.rows()) + " from row " +
+                std::to_string(first));
+  }
+  return {std::move(file), first};
+}
 
 std::string new_pool_id() {
   std::random_device device;
@@ -204,68 +132,30 @@ void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_vie
 ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
                               std::string_view stem) {
   ChunkedRows table;
+  if (fs.exists(io::join(folder, "CURRENT"))) {
+    throw Error(folder + ": expected a pool without edits, found CURRENT: open it as a store");
+  }
   const std::string prefix = std::string(stem) + "-";
   for (const std::string& name : fs.list(folder)) {
     if (!name.starts_with(prefix) || !name.ends_with(".safetensors")) continue;
-    io::SafetensorsFile file = io::SafetensorsFile::open(fs, io::join(folder, name));
-    const std::string& path = file.path();
-    if (text(file, "format") != "memlayers-chunk" || text(file, "version") != "1") {
-      throw Error(path + ": expected a memlayers-chunk of version 1, got " + text(file, "format") +
-                  " " + text(file, "version"));
-    }
-    const std::string header = header_text(file.metadata());
-    if (io::xxh3_hex(std::as_bytes(std::span(header))) != text(file, "header_xxh3")) {
-      throw Error(path + ": expected header checksum " + text(file, "header_xxh3") +
-                  ", got another: the header was altered");
-    }
-    // A feature is something that an older reader must not overlook.
-    if (text(file, "features") != "0" || text(file, "byte_order") != "little") {
-      throw Error(path + ": expected features 0 and byte order little, got " +
-                  text(file, "features") + " and " + text(file, "byte_order") +
-                  ": written by a newer version");
-    }
-    const std::string dtype = text(file, "dtype");
-    PoolInfo info{text(file, "pool"), number(file, "total_rows"), number(file, "width"),
-                  type_named(file, dtype), static_cast<std::uint64_t>(number(file, "generation"))};
+    Chunk chunk = open_chunk(fs, io::join(folder, name));
+    const PoolInfo& info = chunk.file.pool();
     if (table.chunks_.empty()) {
       table.info_ = info;
+      table.stride_ = chunk.file.stride();
     } else if (info.id != table.info_.id || info.rows != table.info_.rows ||
                info.width != table.info_.width || info.type != table.info_.type) {
-      throw Error(path + ": expected a chunk of pool " + table.info_.id + " with " +
+      throw Error(chunk.file.path() + ": expected a chunk of pool " + table.info_.id + " with " +
                   std::to_string(table.info_.rows) + " rows of " +
                   std::to_string(table.info_.width) + ", got pool " + info.id + " with " +
                   std::to_string(info.rows) + " of " + std::to_string(info.width));
     }
-    if (info.width < 1 || info.width > std::int64_t{1} << 40) {
-      throw Error(path + ": metadata width: expected a number in [1, 2^40], got " +
-                  std::to_string(info.width));
-    }
-    const RowFormat format = row_format(info.type, info.width);
-    const io::TensorView rows = file.at("rows"), sums = file.at("xxh3");
-    const std::int64_t first = number(file, "first_row"), count = number(file, "rows");
-    const std::int64_t stride = rows.shape.size() == 2 ? rows.shape[1] * format.element_bytes : 0;
-    const std::int64_t data_bytes = static_cast<std::int64_t>(rows.bytes.size());
-    const std::int64_t blocks = (data_bytes + kBlockBytes - 1) / kBlockBytes;
-    if (rows.type != element_type(info.type) || rows.shape.size() != 2 || rows.shape[0] != count ||
-        format.elements > rows.shape[1] || count < 1 || count > info.rows ||
-        first > info.rows - count || sums.type != io::ElementType::kU64 ||
-        static_cast<std::int64_t>(sums.bytes.size()) != blocks * 8) {
-      throw Error(path + ": expected rows and xxh3 as the metadata say (" + std::to_string(count) +
-                  " rows of " + std::to_string(info.width) + " " + dtype + "), got other shapes");
-    }
-    if (table.stride_ == 0) table.stride_ = stride;
-    if (stride != table.stride_) {
-      throw Error(path + ": expected rows " + std::to_string(table.stride_) + " bytes apart, got " +
-                  std::to_string(stride));
-    }
-    std::vector<std::uint64_t> checksums(static_cast<std::size_t>(blocks));
-    std::memcpy(checksums.data(), sums.bytes.data(), sums.bytes.size());
-    if (digest_of(checksums) != text(file, "digest")) {
-      throw Error(path + ": expected checksums with digest " + text(file, "digest") + ", got " +
-                  digest_of(checksums) + ": the file was altered");
+    if (chunk.file.stride() != table.stride_) {
+      throw Error(chunk.file.path() + ": expected rows " + std::to_string(table.stride_) +
+                  " bytes apart, got " + std::to_string(chunk.file.stride()));
     }
     table.info_.generation = std::max(table.info_.generation, info.generation);
-    table.chunks_.push_back({std::move(file), first, count, rows.bytes, std::move(checksums)});
+    table.chunks_.push_back(std::move(chunk));
   }
   if (table.chunks_.empty()) {
     throw Error(folder + ": expected files " + prefix + "*.safetensors, found none");
@@ -279,23 +169,13 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
                   std::to_string(next) + ", got one at row " + std::to_string(chunk.first) +
                   ": a chunk is missing or there twice");
     }
-    next = chunk.first + chunk.rows;
+    next = chunk.first + chunk.file.rows();
   }
   if (next != table.info_.rows) {
     throw Error(folder + ": expected " + std::to_string(table.info_.rows) + " rows in " + prefix +
                 "*.safetensors, got " + std::to_string(next) + ": a chunk is missing");
   }
   return table;
-}
-
-void ChunkedRows::check_block(const Chunk& chunk, std::size_t block) const {
-  const std::size_t at = block * kBlockBytes;
-  const auto data =
-      chunk.data.subspan(at, std::min<std::size_t>(kBlockBytes, chunk.data.size() - at));
-  if (io::xxh3(data) != chunk.checksums[block]) {
-    throw Error(chunk.file.path() + ": expected the checksum of the block at byte " +
-                std::to_string(at) + " of `rows` to hold, got another: the file was altered");
-  }
 }
 
 template <class F>
@@ -305,7 +185,7 @@ void ChunkedRows::for_each_part(std::int64_t first, std::int64_t count, const F&
   --chunk;
   for (std::int64_t done = 0; done < count; ++chunk) {
     const std::int64_t begin = first + done - chunk->first;
-    const std::int64_t end = begin + std::min(count - done, chunk->rows - begin);
+    const std::int64_t end = begin + std::min(count - done, chunk->file.rows() - begin);
     f(*chunk, begin, end);
     done += end - begin;
   }
@@ -321,12 +201,9 @@ void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
                 std::to_string(first));
   }
   for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
-    const std::int64_t at = begin * stride_;
-    for (std::int64_t block = at / kBlockBytes; block * kBlockBytes < end * stride_; ++block) {
-      check_block(chunk, static_cast<std::size_t>(block));
-    }
+    chunk.file.check(begin, end - begin);
     std::byte* to = out.data() + (chunk.first + begin - first) * row_bytes;
-    const std::byte* from = chunk.data.data() + at;
+    const std::byte* from = chunk.file.row(begin);
     if (stride_ == row_bytes) {
       std::memcpy(to, from, static_cast<std::size_t>((end - begin) * row_bytes));
       return;
@@ -339,8 +216,7 @@ void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
 
 void ChunkedRows::release(std::int64_t first, std::int64_t count) const {
   for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
-    chunk.file.release(chunk.data.subspan(static_cast<std::size_t>(begin * stride_),
-                                          static_cast<std::size_t>((end - begin) * stride_)));
+    chunk.file.release(begin, end - begin);
   });
 }
 
@@ -393,20 +269,28 @@ std::string digest(const RowsView& rows) {
   return digest.finish();
 }
 
-std::string digest(const ChunkedRows& rows) {
-  const PoolInfo& info = rows.info();
+std::string digest(const RowsSource& source) {
   Digest digest;
-  digest.start(info.rows, info.width, info.type);
-  const std::int64_t row_bytes = row_format(info.type, info.width).bytes();
+  digest.start(source.rows, source.width, source.type);
+  const std::int64_t row_bytes = row_format(source.type, source.width).bytes();
   const std::int64_t at_once = std::max<std::int64_t>(1, (8 << 20) / row_bytes);
   std::vector<std::byte> buffer;
-  for (std::int64_t first = 0; first < info.rows; first += at_once) {
-    buffer.resize(static_cast<std::size_t>(std::min(at_once, info.rows - first) * row_bytes));
-    rows.read(first, buffer);
-    rows.release(first, static_cast<std::int64_t>(buffer.size()) / row_bytes);
+  for (std::int64_t first = 0; first < source.rows; first += at_once) {
+    buffer.resize(static_cast<std::size_t>(std::min(at_once, source.rows - first) * row_bytes));
+    source.read(first, buffer);
     digest.add(buffer.data(), buffer.size());
   }
   return digest.finish();
+}
+
+std::string digest(const ChunkedRows& rows) {
+  const PoolInfo& info = rows.info();
+  return digest(RowsSource{[&](std::int64_t first, std::span<std::byte> out) {
+                             rows.read(first, out);
+                             rows.release(first, static_cast<std::int64_t>(out.size()) /
+                                                     row_format(info.type, info.width).bytes());
+                           },
+                           info.rows, info.width, info.type});
 }
 
 }  // namespace memlayers::pool

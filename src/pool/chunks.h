@@ -11,8 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "io/safetensors.h"
+#include "io/file_system.h"
 #include "memlayers/config.h"
+#include "pool/rows_file.h"
 
 namespace memlayers::pool {
 
@@ -20,13 +21,6 @@ struct RowsView {
   const std::byte* data;  // contiguous rows
   std::int64_t rows, width;
   RowType type;
-};
-
-struct PoolInfo {
-  std::string id;
-  std::int64_t rows = 0, width = 0;
-  RowType type = RowType::kFloat32;
-  std::uint64_t generation = 0;
 };
 
 std::string new_pool_id();  // a random UUID
@@ -46,12 +40,24 @@ struct RowsSource {
 void write_chunks(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                   const RowsSource& source, const std::string& pool_id, std::uint64_t generation);
 
+// One chunk: `rows` are rows [first, first + their number) of a table of pool.rows.
+std::int64_t rows_of_a_chunk(std::int64_t width, RowType type);
+void write_chunk(io::FileSystem& fs, const std::string& path, const PoolInfo& pool,
+                 std::int64_t first, std::span<const std::byte> rows);
+struct Chunk {
+  RowsFile file;
+  std::int64_t first;
+};
+Chunk open_chunk(io::FileSystem& fs, const std::string& path);
+
 // The chunks of one table. Everything but the rows' own checksums is checked by open(); a missing,
-// doubled, cut or swapped chunk is an Error that names it.
+// doubled, cut or swapped chunk is an Error that names it, and so is a folder that a store has
+// edited (docs/store.md): its chunks are not all of it.
 class ChunkedRows {
  public:
   static ChunkedRows open(io::FileSystem& fs, const std::string& folder, std::string_view stem);
   const PoolInfo& info() const { return info_; }
+  const std::vector<Chunk>& chunks() const { return chunks_; }  // by first row
   std::size_t num_chunks() const { return chunks_.size(); }
   // Copies rows [first, first + out.size() / row bytes), contiguous, after checking the blocks they
   // lie in. Callable from several threads. Throws Error naming file and offset of an altered block.
@@ -61,13 +67,6 @@ class ChunkedRows {
   void release(std::int64_t first, std::int64_t count) const;
 
  private:
-  struct Chunk {
-    io::SafetensorsFile file;
-    std::int64_t first, rows;
-    std::span<const std::byte> data;
-    std::vector<std::uint64_t> checksums;
-  };
-  void check_block(const Chunk& chunk, std::size_t block) const;
   // f(chunk, begin, end) for the chunks' own rows that lie in [first, first + count).
   template <class F>
   void for_each_part(std::int64_t first, std::int64_t count, const F& f) const;
@@ -82,6 +81,7 @@ bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t widt
 
 // XXH3-128 in hex of the logical content: rows as read, whatever their chunks.
 std::string digest(const RowsView& rows);
+std::string digest(const RowsSource& source);
 std::string digest(const ChunkedRows& rows);
 
 }  // namespace memlayers::pool

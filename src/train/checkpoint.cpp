@@ -8,11 +8,13 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "dist/collectives.h"
 #include "io/config_keys.h"
 #include "io/folder.h"
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "nn/model_folder.h"
+#include "nn/whole_rows.h"
 #include "train/run_checkpoint.h"
 
 namespace memlayers {
@@ -106,6 +108,22 @@ std::string optimizer_name(PoolOptimizer kind) {
   return "";
 }
 
+// In a memory group each process writes and reads the state of its part of the pool.
+std::string rows_file(const MemoryPool& pool) {
+  if (!pool->is_sharded()) return kRowsFile;
+  return "optimizer/rows-" + std::to_string(pool->group()->rank()) + "-of-" +
+         std::to_string(pool->group()->size()) + ".safetensors";
+}
+
+// How the pool was split when the file was written.
+std::string split_of(const MemoryPool& pool) {
+  const std::int64_t rows = pool->part().slot_step;
+  const std::int64_t processes = pool->is_sharded() ? pool->group()->size() : 1;
+  return std::to_string(processes / rows) + " parts of columns, " + std::to_string(rows) +
+         " of rows";
+}
+
+constexpr const char* kSplit = "split";               // metadata
 constexpr const char* kOptimizer = "optimizer";       // metadata
 constexpr const char* kMissedSteps = "missed_steps";  // tensor of the dense AdamW's alone
 
@@ -147,12 +165,21 @@ at::Tensor read_missed_steps(const io::SafetensorsFile& file, std::int64_t row_s
 
 void load_rows(io::FileSystem& files, const std::string& path, RowAdamW& rows, MemoryPool& pool,
                std::int64_t row_steps) {
+  if (pool->is_sharded() && !files.exists(path)) {
+    throw Error(path + ": no such file; a run with a pool in " + split_of(pool) +
+                " resumes what a memory group with the same parts wrote (init starts from any)");
+  }
   const io::SafetensorsFile file = io::SafetensorsFile::open(files, path);
   const std::string wanted = optimizer_name(rows.options().kind);
   const auto found = file.metadata().find(kOptimizer);
   if (found != file.metadata().end() && found->second != wanted) {
     throw Error(path + ": state of the optimizer \"" + found->second + "\", expected \"" + wanted +
                 "\" (train.value_optimizer): a run resumes with the optimizer it began with");
+  }
+  const auto split = file.metadata().find(kSplit);
+  if (split != file.metadata().end() && split->second != split_of(pool)) {
+    throw Error(path + ": state of a pool in " + split->second + ", expected " + split_of(pool) +
+                " ([parallel] split): a run resumes with the parts it began with");
   }
   pool->reset_usage();  // a table of its own, to be read into
   read_tensors(file, row_tensors(rows, pool, pool->usage()), [&] { pool->write_back(); });
@@ -196,25 +223,94 @@ std::string checkpoint_path(const std::string& run_folder, std::int64_t step) {
   return io::join(run_folder, "step-" + std::to_string(step));
 }
 
+namespace {
+
+at::Tensor usage_of_all_groups(const MemoryPool& pool) {
+  const auto& replicas = pool->options().group.replicas;
+  if (replicas == nullptr) return pool->usage();
+  at::Tensor sum = at::zeros_like(pool->usage());
+  const auto* own = static_cast<const std::byte*>(pool->usage().const_data_ptr());
+  for (const Message& message : dist::all_gather(*replicas, {own, pool->usage().nbytes()})) {
+    sum += at::from_blob(message.data.get(), sum.sizes(), sum.options());
+  }
+  return sum;
+}
+
+void write_rows(io::FileSystem& files, const std::string& path, const RunParts& parts,
+                const at::Tensor& usage) {
+  const MemoryPool pool = parts.model->pool();
+  NamedTensors rows = row_tensors(*parts.rows, pool, usage);
+  if (lags(*parts.rows)) rows.emplace_back(kMissedSteps, parts.rows->missed_steps());
+  std::map<std::string, std::string> metadata{
+      {kOptimizer, optimizer_name(parts.rows->options().kind)}};
+  if (pool->is_sharded()) metadata[kSplit] = split_of(pool);
+  write_tensors(files, path, rows, metadata);
+}
+
+// What all but the first process do while that one writes: give rows, and write their own state.
+void help_to_save(io::FileSystem& files, const RunParts& parts, const Processes& processes) {
+  const std::string folder = dist::broadcast(processes.world(), "");
+  if (parts.rows != nullptr) {
+    const MemoryPool pool = parts.model->pool();
+    const bool has_part = processes.is_first_group() && pool->is_sharded();
+    if (has_part) save_model(files, parts.model, folder);
+    const at::Tensor usage = usage_of_all_groups(pool);
+    if (has_part) write_rows(files, io::join(folder, rows_file(pool)), parts, usage);
+  }
+  dist::barrier(processes.world());  // all is written
+  dist::barrier(processes.world());  // the folder is complete
+}
+
+}  // namespace
+
 void save_checkpoint(io::FileSystem& files, const std::string& path, const TrainConfig& config,
-                     const RunParts& parts, const RunState& state) {
+                     const RunParts& parts, const RunState& state, const Processes* processes) {
+  const bool is_alone = processes == nullptr || processes->is_alone();
+  std::optional<LongWait> long_wait;
+  if (!is_alone) long_wait.emplace(*processes);
+  if (!is_alone && !processes->is_first()) {
+    help_to_save(files, parts, *processes);
+    return;
+  }
   io::FolderWriter folder(files, path);
-  const std::string config_file = folder.file("config.json");
-  save_model(files, parts.model, config_file.substr(0, config_file.find_last_of('/')));
+  const std::string place = io::parent(folder.file("config.json"));
+  if (parts.rows != nullptr) folder.file(kRowsFile);  // makes its folder
+  if (!is_alone) dist::broadcast(processes->world(), place);
+  save_model(files, parts.model, place);
   folder.write_text(parts.tokenizer->file_name(), parts.tokenizer->file_bytes());
   NamedTensors dense = parts.dense->state();
   dense.emplace_back("rng", at::detail::getDefaultCPUGenerator().get_state());
   write_tensors(files, folder.file(kDenseFile), dense);
   if (parts.rows != nullptr) {
     const MemoryPool pool = parts.model->pool();
-    NamedTensors rows = row_tensors(*parts.rows, pool, pool->usage());
-    if (lags(*parts.rows)) rows.emplace_back(kMissedSteps, parts.rows->missed_steps());
-    write_tensors(files, folder.file(kRowsFile), rows,
-                  {{kOptimizer, optimizer_name(parts.rows->options().kind)}});
+    write_rows(files, folder.file(rows_file(pool)), parts, usage_of_all_groups(pool));
   }
   folder.write_text("training.toml", to_toml(config));
   folder.write_text(kStateFile, state_json(state));
+  if (!is_alone) dist::barrier(processes->world());  // what the others write is there
   folder.commit();
+  if (!is_alone) dist::barrier(processes->world());
+}
+
+at::Tensor whole_usage(const RunParts& parts, const Processes* processes) {
+  const MemoryPool pool = parts.model->pool();
+  const at::Tensor usage = usage_of_all_groups(pool);
+  if (!pool->is_sharded()) return usage;
+  if (!processes->is_first_group()) return {};
+  nn::WholeRows rows(pool, sizeof(std::int64_t), /*is_one_number=*/true,
+                     [&](std::int64_t first, std::span<std::byte> out) {
+                       const auto* data = static_cast<const std::byte*>(usage.const_data_ptr());
+                       const auto at = first * static_cast<std::int64_t>(sizeof(std::int64_t));
+                       std::copy_n(data + at, out.size(), out.data());
+                     });
+  if (!rows.is_first()) {
+    rows.serve();
+    return {};
+  }
+  at::Tensor whole = at::empty({pool->slots()}, at::kLong);
+  rows.read(0, {static_cast<std::byte*>(whole.mutable_data_ptr()), whole.nbytes()});
+  rows.finish();
+  return whole;
 }
 
 RunState load_run_state(io::FileSystem& files, const std::string& path) {
@@ -248,7 +344,8 @@ RunState load_run_state(io::FileSystem& files, const std::string& path) {
   }
 }
 
-void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts) {
+void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts,
+                     const Processes* processes) {
   at::Generator generator = at::detail::getDefaultCPUGenerator();
   const at::Tensor random_state = at::empty_like(generator.get_state());
   NamedTensors dense = parts.dense->state();
@@ -257,8 +354,10 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   generator.set_state(random_state);
   if (parts.rows != nullptr) {
     MemoryPool pool = parts.model->pool();
-    load_rows(files, io::join(path, kRowsFile), *parts.rows, pool,
+    load_rows(files, io::join(path, rows_file(pool)), *parts.rows, pool,
               load_run_state(files, path).row_steps);
+    // Counted for all groups: once.
+    if (processes != nullptr && !processes->is_first_group()) pool->reset_usage();
   }
 }
 

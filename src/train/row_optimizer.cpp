@@ -5,10 +5,12 @@
 #include <cmath>
 #include <mutex>
 
+#include "dist/collectives.h"
 #include "memlayers/optimizer.h"
 #include "nn/table.h"
 #include "ops/lagging_rows.h"
 #include "train/clip.h"
+#include "train/replica_gradients.h"
 
 namespace memlayers {
 namespace {
@@ -30,6 +32,57 @@ GroupedGradient part_of(const GroupedGradient& gradient, std::int64_t begin, std
   return part;
 }
 
+// How many processes share a row of the pool, each with some of its columns.
+int column_parts(const MemoryPool& pool) {
+  return pool->is_sharded() ? pool->group()->size() / static_cast<int>(pool->part().slot_step) : 1;
+}
+
+// This process and those that have the other columns of its rows.
+std::shared_ptr<Communicator> row_sharers(const MemoryPool& pool) {
+  const int parts = column_parts(pool);
+  if (parts == 1) return nullptr;
+  std::vector<int> members;
+  const int own = pool->group()->rank(), first = own / parts * parts;
+  for (int member = first; member < first + parts; ++member) {
+    // Who has no columns has no rows to update either.
+    const bool shares = pool->part().width() > 0 && pool->part_of(member).width() > 0;
+    if (member == own || shares) members.push_back(member);
+  }
+  return pool->group()->part(members);
+}
+
+// Of this process's part, by the tokens of all memory groups.
+GroupedGradient gradient_of(const MemoryPool& pool) {
+  std::vector<FactoredGradient> parts = pool->gradient();
+  const auto& replicas = pool->options().group.replicas;
+  if (replicas != nullptr) parts = train::of_all_replicas(*replicas, parts);
+  return group(std::move(parts), pool->part().rows, pool->part().width());
+}
+
+struct WholeGradient {  // of all processes that hold the pool
+  double norm;
+  std::int64_t touched_rows;
+};
+
+WholeGradient whole(const MemoryPool& pool, const GroupedGradient& gradient) {
+  double numbers[] = {squared_norm(gradient, pool->part().width()), 0};
+  if (!pool->is_sharded()) return {std::sqrt(numbers[0]), gradient.slots.numel()};
+  // Those that have other columns of the same rows do not count them again.
+  const bool counts = pool->group()->rank() % column_parts(pool) == 0;
+  if (counts) numbers[1] = static_cast<double>(gradient.slots.numel());
+  dist::sum_in_order(*pool->group(), numbers);
+  return {std::sqrt(numbers[0]), static_cast<std::int64_t>(numbers[1])};
+}
+
+// row_squares() of the whole rows; every one of those that share them has the same rows touched.
+at::Tensor whole_squares(Communicator& sharers, const GroupedGradient& gradient,
+                         std::int64_t width) {
+  const at::Tensor squares = row_squares(gradient, width);
+  dist::sum_in_order(
+      sharers, {squares.mutable_data_ptr<double>(), static_cast<std::size_t>(squares.numel())});
+  return squares;
+}
+
 }  // namespace
 
 // Lives as long as the optimizer, which takes it out of the pool. Locked, so that several threads
@@ -39,7 +92,7 @@ class RowAdamW::Lag final : public MemoryPoolImpl::Lag {
   explicit Lag(RowAdamW& optimizer)
       : optimizer_(optimizer),
         rows_(optimizer.options_.beta1, optimizer.options_.beta2, optimizer.options_.eps,
-              optimizer.options_.seed) {}
+              optimizer.options_.seed, optimizer.pool_->part()) {}
 
   void catch_up(const at::Tensor& slots) override {
     const std::lock_guard lock(mutex_);
@@ -80,6 +133,10 @@ RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
                     row_type_name(pool_->options().row_dtype),
                     ": rows of few bits are read, not trained");
   pool_->catch_up();  // with what another optimizer owes
+  if (options_.kind == PoolOptimizer::kRowwiseAdamW ||
+      options_.kind == PoolOptimizer::kRowwiseAdagrad) {
+    row_sharers_ = row_sharers(pool_);
+  }
   const at::Tensor& values = pool_->values;
   const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
     return values.is_cpu() ? pool_->make_table(sizes, type)
@@ -126,14 +183,14 @@ RowAdamW::~RowAdamW() {
 
 RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optional<double> clip) {
   at::NoGradGuard no_grad;
-  const GroupedGradient gradient = group(pool_->gradient(), pool_->slots(), pool_->width());
+  const GroupedGradient gradient = gradient_of(pool_);
   pool_->clear_gradient();
-  StepResult result;
-  result.touched_rows = gradient.slots.numel();
-  result.gradient_norm = norm(gradient, pool_->width()) * std::abs(gradient_scale);
+  const WholeGradient all = whole(pool_, gradient);
+  const StepResult result{.gradient_norm = all.norm * std::abs(gradient_scale),
+                          .touched_rows = all.touched_rows};
   if (!std::isfinite(result.gradient_norm)) return result;
 
-  const RowAdamWParameters parameters{
+  RowAdamWParameters parameters{
       .lr = lr,
       .beta1 = options_.beta1,
       .beta2 = options_.beta2,
@@ -142,34 +199,42 @@ RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optio
       .gradient_scale = gradient_scale * train::clip_factor(result.gradient_norm, clip),
       // Odd multiplier: no two steps of a run, and no two runs of neighbouring seeds, round alike.
       .rounding_seed = (options_.seed + 0x9e3779b97f4a7c15ULL) * 0xd1342543de82ef95ULL +
-                       static_cast<std::uint64_t>(steps_ + 1)};
+                       static_cast<std::uint64_t>(steps_ + 1),
+      .part = pool_->part()};
+  if (row_sharers_ != nullptr) {
+    parameters.squares = whole_squares(*row_sharers_, gradient, pool_->part().width());
+  }
   at::Tensor values = pool_->values;
-  const auto update = [&](const GroupedGradient& part) {
+  const auto update = [&](const GroupedGradient& part, const RowAdamWParameters& p) {
     switch (options_.kind) {
       case PoolOptimizer::kAdamW:
-        update_adamw(values, state_, part, parameters);
+        update_adamw(values, state_, part, p);
         break;
       case PoolOptimizer::kSgd:
-        update_sgd(values, state_, part, parameters);
+        update_sgd(values, state_, part, p);
         break;
       case PoolOptimizer::kRowwiseAdamW:
-        update_rowwise_adamw(values, state_, part, parameters);
+        update_rowwise_adamw(values, state_, part, p);
         break;
       case PoolOptimizer::kRowwiseAdagrad:
-        update_rowwise_adagrad(values, state_, part, parameters);
+        update_rowwise_adagrad(values, state_, part, p);
         break;
       case PoolOptimizer::kDenseAdamW:
-        lag_->update(part, parameters);
+        lag_->update(part, p);
         break;
     }
   };
   // Of a dense AdamW every call is a step of all rows.
   if (!pool_->is_in_file() || options_.kind == PoolOptimizer::kDenseAdamW) {
-    update(gradient);
+    update(gradient, parameters);
   } else {
     nn::for_each_window(tables_of(values, state_), nn::as_span(gradient.slots), 1,
                         [&](std::int64_t begin, std::int64_t end) {
-                          update(part_of(gradient, begin, end));
+                          RowAdamWParameters of_part = parameters;
+                          if (of_part.squares.defined()) {
+                            of_part.squares = parameters.squares.slice(0, begin, end);
+                          }
+                          update(part_of(gradient, begin, end), of_part);
                           pool_->write_back();
                         });
   }
@@ -210,8 +275,7 @@ void RowAdamW::set_steps(std::int64_t steps, const at::Tensor& missed_steps) {
 }
 
 double RowAdamW::gradient_norm(double gradient_scale) {
-  return norm(group(pool_->gradient(), pool_->slots(), pool_->width()), pool_->width()) *
-         std::abs(gradient_scale);
+  return whole(pool_, gradient_of(pool_)).norm * std::abs(gradient_scale);
 }
 
 }  // namespace memlayers

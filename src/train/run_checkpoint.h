@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a checkpoint holds beside the model folder: optimizer/dense.safetensors (state of DenseAdamW
-// by name, "rng"), optimizer/rows.safetensors (state of RowAdamW, and the rows' usage),
+// by name, "rng"), optimizer/rows.safetensors (state of RowAdamW, and the rows' usage; of a memory
+// group one file a process, rows-<i>-of-<n>.safetensors),
 // trainer.json (RunState), training.toml (the configuration), the tokenizer's file.
 #pragma once
 
@@ -16,6 +17,7 @@
 #include "memlayers/optimizer.h"
 #include "memlayers/tokenizer.h"
 #include "text/dataset.h"
+#include "train/processes.h"
 
 namespace memlayers::train {
 
@@ -40,9 +42,14 @@ struct RunParts {  // all that is saved and restored
 
 std::string checkpoint_path(const std::string& run_folder, std::int64_t step);
 
-// Writes the folder, whole or not at all; it must not exist. Throws Error.
+// Writes the folder, whole or not at all; it must not exist. Throws Error. All processes call it
+// together: the first one writes all but the optimizers' state of the others' parts of the pool.
 void save_checkpoint(io::FileSystem& files, const std::string& path, const TrainConfig& config,
-                     const RunParts& parts, const RunState& state);
+                     const RunParts& parts, const RunState& state,
+                     const Processes* processes = nullptr);
+// [slots] int64: how often each was read by all processes, which call it together. Undefined in all
+// but the first. Null: one process.
+at::Tensor whole_usage(const RunParts& parts, const Processes* processes);
 
 // Reads trainer.json. Throws Error where it is not one.
 RunState load_run_state(io::FileSystem& files, const std::string& path);
@@ -50,6 +57,7 @@ RunState load_run_state(io::FileSystem& files, const std::string& path);
 // Restores optimizers, usage and torch's random generator (the model is loaded already; rows that
 // lag are set back to where they lagged). Throws Error naming file and tensor where the checkpoint
 // is of another shape or another optimizer's.
-void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts);
+void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts,
+                     const Processes* processes = nullptr);
 
 }  // namespace memlayers::train

@@ -15,16 +15,20 @@ TrainResult Trainer::Run::train() {
   prepare();
   TrainResult result;
   if (callbacks.setup) callbacks.setup(setup);
-  io::make_folders(files, config.out);
-  io::remove_unfinished_checkpoints(files, config.out);
+  if (is_first()) {
+    io::make_folders(files, config.out);
+    io::remove_unfinished_checkpoints(files, config.out);
+  }
   if (state.step >= setup.total_steps) {
     notice(saved + " has all of the " + std::to_string(setup.total_steps) +
            " steps; nothing is left to do");
     result.already_done = true;
   } else {
-    run_log = std::make_unique<train::RunLog>(files, config.out, state.step);
-    events = std::make_unique<train::EventFile>(files, io::join(config.out, "tensorboard"),
-                                                state.step, wall_time());
+    if (is_first()) {
+      run_log = std::make_unique<train::RunLog>(files, config.out, state.step);
+      events = std::make_unique<train::EventFile>(files, io::join(config.out, "tensorboard"),
+                                                  state.step, wall_time());
+    }
     began = std::chrono::steady_clock::now();
     time_before = state.time_s;
   }
@@ -34,7 +38,7 @@ TrainResult Trainer::Run::train() {
     const bool last = state.step == setup.total_steps;
     const bool evaluation = data->valid() != nullptr && (last || due(config.train.eval_every));
     if (evaluation) evaluate(metrics);
-    if (last || evaluation || due(config.train.log_every)) log(metrics);
+    if (is_first() && (last || evaluation || due(config.train.log_every))) log(metrics);
     if (due(config.train.sample_every)) sample();
     result.stopped = !last && stop_requested();
     if (last || result.stopped || due(config.train.save_every)) save();
@@ -50,6 +54,7 @@ TrainResult Trainer::Run::train() {
 StepMetrics Trainer::Run::step() {
   const TrainStepConfig& t = config.train;
   const double begin = seconds();
+  processes->world().set_step(state.step + 1);
   batches.clear();
   for (std::int64_t i = 0; i < t.accumulate; ++i) batches.push_back(data->batches().next());
   const auto factor = [&](Schedule schedule) {
@@ -60,8 +65,10 @@ StepMetrics Trainer::Run::step() {
                                .value_lr = t.value_lr * factor(t.value_schedule),
                                .clip = t.clip,
                                .value_clip = t.value_clip};
-  const train::StepOutcome outcome =
-      train::train_step(parts.model, *dense, rows.get(), batches, rates);
+  std::optional<train::Together> together;
+  if (gradients != nullptr) together.emplace(*processes, *gradients);
+  const train::StepOutcome outcome = train::train_step(parts.model, *dense, rows.get(), batches,
+                                                       rates, together ? &*together : nullptr);
 
   ++state.step;
   state.position = data->batches().position();
@@ -87,7 +94,7 @@ StepMetrics Trainer::Run::step() {
                       .touched_rows = outcome.touched_rows,
                       .bad_steps = state.bad_steps};
   if (state.bad_in_a_row >= t.max_bad_steps) {
-    log(metrics);
+    if (is_first()) log(metrics);
     throw Error(
         "step " + std::to_string(state.step) + ": loss or gradient was not finite in " +
         std::to_string(state.bad_in_a_row) +

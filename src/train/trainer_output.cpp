@@ -36,7 +36,8 @@ void Trainer::Run::log(StepMetrics metrics) {
 }
 
 void Trainer::Run::evaluate(StepMetrics& metrics) {
-  const double loss = train::validation_loss(parts.model, *data->valid_batches());
+  const double loss = train::validation_loss(parts.model, *data->valid_batches(),
+                                             processes->is_alone() ? nullptr : processes.get());
   metrics.eval_loss = state.eval_loss = loss;
   if (!state.best_eval_loss || loss < *state.best_eval_loss) state.best_eval_loss = loss;
 }
@@ -49,6 +50,7 @@ void Trainer::Run::sample() {
   const std::vector<Generation> generations =
       Generator(parts.model, parts.tokenizer).generate(config.train.sample_prompts, options);
   parts.model->train();
+  if (!is_first()) return;  // all say the same, for all read the pool together
   for (std::size_t i = 0; i < generations.size(); ++i) {
     const TrainSample sample{
         .step = state.step, .prompt = config.train.sample_prompts[i], .text = generations[i].text};
@@ -60,16 +62,21 @@ void Trainer::Run::sample() {
 void Trainer::Run::save() {
   const std::string path = train::checkpoint_path(config.out, state.step);
   // A folder without a whole manifest is what a crash while removing an old checkpoint leaves.
-  if (files.exists(path) && !io::is_complete(files, path)) io::remove_all(files, path);
+  if (is_first() && files.exists(path) && !io::is_complete(files, path)) {
+    io::remove_all(files, path);
+  }
   state.time_s = seconds();
-  train::save_checkpoint(files, path, config, parts, state);
+  train::save_checkpoint(files, path, config, parts, state, processes.get());
   saved = path;
-  io::remove_old_checkpoints(files, config.out, config.train.keep);
   report();
+  if (is_first()) io::remove_old_checkpoints(files, config.out, config.train.keep);
   notice("saved " + path);
 }
 
 void Trainer::Run::report() {
+  const at::Tensor usage =
+      rows == nullptr ? at::Tensor() : train::whole_usage(parts, processes.get());
+  if (!is_first()) return;
   train::ReportData report{.title = config.out,
                            .config_toml = to_toml(config),
                            .setup = setup,
@@ -79,7 +86,7 @@ void Trainer::Run::report() {
                            .usage = {},
                            .n_keys = 0};
   if (rows != nullptr) {
-    report.usage = parts.model->pool()->usage();
+    report.usage = usage;
     report.n_keys = parts.model->pool()->options().n_keys;
   }
   io::write_atomic(files, io::join(config.out, "report.html"), train::make_report(report));

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "dist/collectives.h"
+#include "io/folder.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "train/trainer_run.h"
@@ -15,8 +17,16 @@ void Trainer::Run::prepare() {
   // Torch's own default knows OMP_NUM_THREADS and physical cores; an earlier run may have changed
   // it.
   static const int default_threads = at::get_num_threads();
-  at::set_num_threads(config.train.threads > 0 ? static_cast<int>(config.train.threads)
-                                               : default_threads);
+  processes = std::make_unique<train::Processes>(world(), config.parallel);
+  const train::LongWait long_wait(*processes);
+  if (!is_first()) {  // who does not talk to the user
+    const std::atomic<bool>* stop = callbacks.stop;
+    callbacks = {};
+    callbacks.stop = stop;
+  }
+  at::set_num_threads(config.train.threads > 0
+                          ? static_cast<int>(config.train.threads)
+                          : std::max(1, default_threads / processes->on_this_host()));
   torch::manual_seed(static_cast<std::uint64_t>(config.train.seed));
 
   const std::optional<train::ResumePoint> resume = train::find_resume_point(files, config);
@@ -26,28 +36,59 @@ void Trainer::Run::prepare() {
     train::check_same_model(config, resume->folder);
   }
   TrainConfig sources = config;  // what is saved with a checkpoint keeps its "-"
-  sources.data = train::spool_standard_input(files, config);
-  parts.tokenizer = train::make_tokenizer(files, sources, checkpoint);
+  prepare_tokenizer(sources, checkpoint);
   make_model(resume);
   const std::int64_t context = std::min(config.model.context, parts.model->config().context);
+  // The first process makes the cache, from which the others read.
+  if (!is_first()) dist::barrier(processes->world());
   data = std::make_unique<train::TrainingData>(files, sources, *parts.tokenizer, context,
                                                callbacks.tokenizing);
+  if (is_first()) dist::barrier(processes->world());
   make_optimizers(resume);
   setup.context = context;
   describe();
   check_sample_prompts();
+  dist::barrier(processes->world());  // while the wait may still be a long one
   prepared = true;
+}
+
+// Standard input and the training of a tokenizer are the first process's: the others read what it
+// writes to the cache folder.
+void Trainer::Run::prepare_tokenizer(TrainConfig& sources,
+                                     const std::optional<std::string>& checkpoint) {
+  if (is_first()) {
+    sources.data = train::spool_standard_input(files, config);
+    parts.tokenizer = train::make_tokenizer(files, sources, checkpoint);
+  }
+  if (processes->is_alone()) return;
+  for (std::vector<std::string>* paths : {&sources.data.train, &sources.data.valid}) {
+    for (std::string& path : *paths) path = dist::broadcast(processes->world(), path);
+  }
+  const bool is_trained_here = !checkpoint && !config.data.tokenizer && !config.init;
+  if (is_trained_here && is_first()) {
+    const std::string folder = io::join(train::cache_folder(config), "tokenizer");
+    io::make_folders(files, folder);
+    const std::string path = io::join(folder, parts.tokenizer->file_name());
+    io::write_atomic(files, path, parts.tokenizer->file_bytes());
+    sources.data.tokenizer = path;
+  }
+  if (is_trained_here) {
+    sources.data.tokenizer =
+        dist::broadcast(processes->world(), sources.data.tokenizer.value_or(""));
+  }
+  if (!is_first()) parts.tokenizer = train::make_tokenizer(files, sources, checkpoint);
 }
 
 void Trainer::Run::make_model(const std::optional<train::ResumePoint>& resume) {
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   if (resume) {
-    parts.model = load_model(resume->folder, config.train.pool_folder);
+    parts.model = load_model(resume->folder, config.train.pool_folder, processes->group());
   } else if (config.init) {
-    parts.model = load_model(resolve_model_folder(*config.init), config.train.pool_folder);
+    parts.model = load_model(resolve_model_folder(*config.init), config.train.pool_folder,
+                             processes->group());
   } else {
     parts.model = Llama(train::fit_to_tokenizer(config.model, *parts.tokenizer), seed,
-                        config.train.pool_folder);
+                        config.train.pool_folder, processes->group());
   }
   train::fit_to_tokenizer(parts.model->config(), *parts.tokenizer);  // throws where it does not
   parts.model->train();
@@ -60,6 +101,14 @@ void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resu
       DenseAdamW::Options{
           .beta1 = t.beta1, .beta2 = t.beta2, .eps = t.eps, .weight_decay = t.weight_decay});
   parts.dense = dense.get();
+  if (!processes->is_alone()) {
+    const auto& parallel = config.parallel;
+    gradients = std::make_unique<train::GradientSum>(
+        processes->shared_world(), parts.model->dense_parameters(),
+        train::GradientSum::Options{
+            .bucket_mb = parallel.bucket_mb,
+            .type = parallel.gradient_dtype == DenseType::kFloat32 ? at::kFloat : at::kBFloat16});
+  }
   if (!parts.model->pool().is_empty()) {
     rows = std::make_unique<RowAdamW>(
         parts.model->pool(), RowAdamW::Options{.lr = t.value_lr,
@@ -75,7 +124,7 @@ void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resu
   state.data = data->order();
   if (!resume) return;
 
-  train::load_optimizers(files, resume->folder, parts);
+  train::load_optimizers(files, resume->folder, parts, processes.get());
   const std::string order = state.data;
   state = resume->state;
   saved = resume->folder;
@@ -112,6 +161,7 @@ void Trainer::Run::describe() {
   setup.first_step = state.step;
   setup.total_steps = data->total_steps();
   setup.threads = at::get_num_threads();
+  setup.processes = processes->count();
 }
 
 // Now, not at the first sample some hours later.

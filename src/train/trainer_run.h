@@ -13,7 +13,9 @@
 #include "memlayers/optimizer.h"
 #include "memlayers/trainer.h"
 #include "train/event_file.h"
+#include "train/gradient_sum.h"
 #include "train/metrics.h"
+#include "train/processes.h"
 #include "train/resume.h"
 #include "train/run_checkpoint.h"
 #include "train/training_data.h"
@@ -29,6 +31,7 @@ struct Trainer::Run {
   void prepare();
   TrainResult train();
 
+  void prepare_tokenizer(TrainConfig& sources, const std::optional<std::string>& checkpoint);
   void make_model(const std::optional<train::ResumePoint>& resume);
   void make_optimizers(const std::optional<train::ResumePoint>& resume);
   void describe();
@@ -48,7 +51,12 @@ struct Trainer::Run {
         .count();
   }
   bool due(std::int64_t every) const { return every > 0 && state.step % every == 0; }
-  bool stop_requested() const { return callbacks.stop != nullptr && *callbacks.stop; }
+  // By the user, in one of the processes.
+  bool stop_requested() const {
+    const bool here = callbacks.stop != nullptr && *callbacks.stop;
+    return processes->is_alone() ? here : processes->any(here);
+  }
+  bool is_first() const { return processes->is_first(); }
   void notice(const std::string& text) const {
     if (callbacks.notice) callbacks.notice(text);
   }
@@ -58,6 +66,8 @@ struct Trainer::Run {
   io::FileSystem& files;
 
   bool prepared = false;
+  std::unique_ptr<train::Processes> processes;
+  std::unique_ptr<train::GradientSum> gradients;  // null where the process is alone
   TrainSetup setup;
   std::unique_ptr<train::TrainingData> data;
   std::unique_ptr<DenseAdamW> dense;

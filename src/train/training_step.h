@@ -8,6 +8,8 @@
 #include "memlayers/llama.h"
 #include "memlayers/optimizer.h"
 #include "text/dataset.h"
+#include "train/gradient_sum.h"
+#include "train/processes.h"
 
 namespace memlayers::train {
 
@@ -25,12 +27,22 @@ struct StepOutcome {
       false;  // loss or gradient not finite: weights, rows and optimizer states are as before
 };
 
+// What a step needs where several processes make it together.
+struct Together {
+  const Processes& processes;
+  GradientSum& gradients;
+};
+
 // One optimizer step over the micro-batches. The loss is the mean over all their target tokens, so
-// that how they were cut makes no difference but rounding. `rows` is null without a pool.
+// that how they were cut makes no difference but rounding. `rows` is null without a pool. Several
+// processes give the same batches, of which each works on its rows, and get the same outcome.
 StepOutcome train_step(Llama& model, DenseAdamW& dense, RowAdamW* rows,
-                       std::vector<text::Batch>& batches, const StepRates& rates);
+                       std::vector<text::Batch>& batches, const StepRates& rates,
+                       const Together* together = nullptr);
 
 // Mean loss over all target tokens of one pass over the stream, from its beginning; no gradients.
-double validation_loss(Llama& model, text::BatchStream& stream);
+// Several processes go through it together, each on its rows; `processes` is null for one.
+double validation_loss(Llama& model, text::BatchStream& stream,
+                       const Processes* processes = nullptr);
 
 }  // namespace memlayers::train

@@ -45,7 +45,7 @@ TEST_P(Normal, IsTheLibrarysLogarithmAndSine) {
   // rounded to double, is off by 1e-15.
   for (const std::int64_t slot : {std::int64_t{0}, std::int64_t{77}, std::int64_t{1} << 33}) {
     std::vector<float> row(20'000);
-    kernel().f32.normal(row.data(), 20'000, slot, slot + 1, 0.3, kSeed);
+    kernel().f32.normal(row.data(), 20'000, slot, slot + 1, 0.3, kSeed, 0);
     for (std::int64_t c = 0; c < 20'000; ++c) {
       const double wanted = 0.3 * plain_normal(slot, c);
       ASSERT_NEAR(row[static_cast<std::size_t>(c)], wanted, std::abs(wanted) * 0x1.001p-24 + 1e-14)
@@ -60,15 +60,27 @@ TEST_P(Normal, HasTheSameBitsOnEveryInstructionSetAndKeepsToItsRows) {
     const std::int64_t rows = 3;
     const auto size = static_cast<std::size_t>(rows * width);
     std::vector<float> floats(size + 1, 7), wanted_floats(size + 1, 7);
-    kernel().f32.normal(floats.data(), width, 5, 5 + rows, 1.5, kSeed);
-    plain.f32.normal(wanted_floats.data(), width, 5, 5 + rows, 1.5, kSeed);
+    kernel().f32.normal(floats.data(), width, 5, 5 + rows, 1.5, kSeed, 0);
+    plain.f32.normal(wanted_floats.data(), width, 5, 5 + rows, 1.5, kSeed, 0);
     EXPECT_EQ(std::memcmp(floats.data(), wanted_floats.data(), floats.size() * 4), 0) << width;
     EXPECT_EQ(floats.back(), 7) << width;
     std::vector<BFloat16> halves(size + 1, BFloat16{7}), wanted_halves = halves;
-    kernel().bf16.normal(halves.data(), width, 5, 5 + rows, 1.5, kSeed);
-    plain.bf16.normal(wanted_halves.data(), width, 5, 5 + rows, 1.5, kSeed);
+    kernel().bf16.normal(halves.data(), width, 5, 5 + rows, 1.5, kSeed, 0);
+    plain.bf16.normal(wanted_halves.data(), width, 5, 5 + rows, 1.5, kSeed, 0);
     EXPECT_EQ(std::memcmp(halves.data(), wanted_halves.data(), halves.size() * 2), 0) << width;
     EXPECT_EQ(halves.back().bits, 7) << width;
+  }
+}
+
+TEST_P(Normal, ASliceOfTheColumnsHasTheBitsOfTheWholeRows) {
+  constexpr std::int64_t kRowWidth = 100, kFirst = 36, kPart = 41;
+  std::vector<float> whole(3 * kRowWidth), part(3 * kPart);
+  kernel().f32.normal(whole.data(), kRowWidth, 7, 10, 1, kSeed, 0);
+  kernel().f32.normal(part.data(), kPart, 7, 10, 1, kSeed, kFirst);
+  for (std::size_t row = 0; row < 3; ++row) {
+    for (std::size_t c = 0; c < kPart; ++c) {
+      ASSERT_EQ(part[row * kPart + c], whole[row * kRowWidth + kFirst + c]) << row << ", " << c;
+    }
   }
 }
 

@@ -165,12 +165,12 @@ struct PlainRowwise {
   at::Tensor values, m, v, count, touched;
 };
 
-constexpr RowAdamWParameters kRowwise{.lr = 0.02,
-                                      .beta1 = 0.8,
-                                      .beta2 = 0.9,
-                                      .eps = 1e-3,
-                                      .weight_decay = 0.1,
-                                      .gradient_scale = 0.5};
+const RowAdamWParameters kRowwise{.lr = 0.02,
+                                  .beta1 = 0.8,
+                                  .beta2 = 0.9,
+                                  .eps = 1e-3,
+                                  .weight_decay = 0.1,
+                                  .gradient_scale = 0.5};
 
 RowState rowwise_state(bool has_average, bool has_steps) {
   RowState state;

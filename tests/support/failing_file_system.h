@@ -39,6 +39,9 @@ class FailingFileSystem : public io::FileSystem {
     change(folder);
     return io::posix().make_scratch(folder, bytes);
   }
+  std::unique_ptr<io::Lock> lock(const std::string& path) override {
+    return io::posix().lock(path);
+  }
   void rename(const std::string& from, const std::string& to) override;
   void unlink(const std::string& path) override;
   void remove_folder(const std::string& path) override;

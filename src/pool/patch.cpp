@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pool/patch.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <numeric>
+
+#include "io/folder.h"
+#include "io/safetensors.h"
+#include "pool/chunks.h"
+#include "pool/overlay.h"
+#include "pool/row_format.h"
+
+namespace memlayers {
+namespace {
+
+constexpr const char* kFormat = "memlayers-patch";
+constexpr std::string_view kNote = "note.";  // before the names of free metadata
+
+std::string field(const io::SafetensorsFile& file, const std::string& name) {
+  const auto found = file.metadata().find(name);
+  if (found != file.metadata().end()) return found->second;
+  throw Error(file.path() + ": expected metadata " + name + ", found none");
+}
+
+std::vector<std::int64_t> slots_of(const io::SafetensorsFile& file, const std::string& name) {
+  const io::TensorView& tensor = file.at(name);
+  if (tensor.type != io::ElementType::kI64 || tensor.shape.size() != 1) {
+    throw Error(file.path() + ": tensor \"" + name + "\": expected I64 [n], got " +
+                std::string(io::element_name(tensor.type)) + " with " +
+                std::to_string(tensor.shape.size()) + " dimensions");
+  }
+  return pool::to_slots(tensor.bytes);
+}
+
+RowType type_of(const io::SafetensorsFile& file) {
+  const std::string name = field(file, "dtype");
+  for (RowType type : {RowType::kFloat32, RowType::kBFloat16, RowType::kInt8, RowType::kInt4}) {
+    if (name == row_type_name(type)) return type;
+  }
+  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got \"" +
+              name + "\"");
+}
+
+std::int64_t width_of(const io::SafetensorsFile& file) {
+  const std::string text = field(file, "width");
+  std::int64_t width = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), width);
+  if (error == std::errc() && end == text.data() + text.size() && width >= 1 &&
+      width <= std::int64_t{1} << 40) {
+    return width;
+  }
+  throw Error(file.path() + ": metadata width: expected a number in [1, 2^40], got \"" + text +
+              "\"");
+}
+
+}  // namespace
+
+std::string new_patch_id() { return pool::new_pool_id(); }
+
+Patch read_patch(const std::string& path) { return read_patch(io::posix(), path); }
+
+Patch read_patch(io::FileSystem& fs, const std::string& path) {
+  const auto file = io::SafetensorsFile::open(fs, path);
+  if (field(file, "format") != kFormat || field(file, "version") != "1") {
+    throw Error(path + ": expected a " + kFormat + " of version 1, got " + field(file, "format") +
+                " " + field(file, "version"));
+  }
+  Patch patch;
+  patch.id = field(file, "patch");
+  patch.pool = field(file, "pool");
+  patch.width = width_of(file);
+  patch.row_dtype = type_of(file);
+  for (const auto& [name, value] : file.metadata()) {
+    if (name.starts_with(kNote)) patch.notes[name.substr(kNote.size())] = value;
+  }
+  const std::vector<std::int64_t> slots = slots_of(file, "slots");
+  const io::TensorView& rows = file.at("rows");
+  const pool::RowFormat format = pool::row_format(patch.row_dtype, patch.width);
+  if (rows.type != pool::element_type(patch.row_dtype) || rows.shape.size() != 2 ||
+      rows.shape[0] != static_cast<std::int64_t>(slots.size()) ||
+      rows.shape[1] != format.elements) {
+    throw Error(path + ": tensor \"rows\": expected " +
+                std::string(io::element_name(pool::element_type(patch.row_dtype))) + " [" +
+                std::to_string(slots.size()) + ", " + std::to_string(format.elements) +
+                "] by slots, width and dtype, got another shape or type");
+  }
+  std::vector<std::size_t> order(slots.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::ranges::stable_sort(order, {}, [&](std::size_t i) { return slots[i]; });
+  const auto row_bytes = static_cast<std::size_t>(format.bytes());
+  patch.rows.resize(rows.bytes.size());
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    patch.slots.push_back(slots[order[i]]);
+    std::memcpy(patch.rows.data() + i * row_bytes, rows.bytes.data() + order[i] * row_bytes,
+                row_bytes);
+  }
+  if (file.tensors().contains("erased")) {
+    patch.erased = slots_of(file, "erased");
+    std::ranges::sort(patch.erased);
+  }
+  const std::string content = pool::content_digest(patch.slots, patch.rows, patch.erased);
+  if (file.metadata().contains("content") && field(file, "content") != content) {
+    throw Error(path + ": expected content " + field(file, "content") + " by its metadata, got " +
+                content + ": the file was altered");
+  }
+  return patch;
+}
+
+void write_patch(const std::string& path, const Patch& patch) {
+  write_patch(io::posix(), path, patch);
+}
+
+void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch) {
+  const pool::RowFormat format = pool::row_format(patch.row_dtype, patch.width);
+  std::map<std::string, std::string> metadata{
+      {"format", kFormat},
+      {"version", "1"},
+      {"patch", patch.id},
+      {"pool", patch.pool},
+      {"width", std::to_string(patch.width)},
+      {"dtype", row_type_name(patch.row_dtype)},
+      {"content", pool::content_digest(patch.slots, patch.rows, patch.erased)}};
+  for (const auto& [name, value] : patch.notes) metadata[std::string(kNote) + name] = value;
+  const std::string temporary = path + ".tmp";
+  if (fs.exists(temporary)) fs.unlink(temporary);
+  io::write_safetensors(fs, temporary,
+                        {{"slots",
+                          io::ElementType::kI64,
+                          {static_cast<std::int64_t>(patch.slots.size())},
+                          std::as_bytes(std::span(patch.slots))},
+                         {"rows",
+                          pool::element_type(patch.row_dtype),
+                          {static_cast<std::int64_t>(patch.slots.size()), format.elements},
+                          patch.rows},
+                         {"erased",
+                          io::ElementType::kI64,
+                          {static_cast<std::int64_t>(patch.erased.size())},
+                          std::as_bytes(std::span(patch.erased))}},
+                        metadata);
+  try {
+    fs.rename(temporary, path);
+  } catch (...) {
+    try {
+      fs.unlink(temporary);
+    } catch (const Error&) {  // the first error is the one to tell
+    }
+    throw;
+  }
+  fs.sync_folder(io::parent(path));
+}
+
+namespace pool {
+namespace {
+
+void check_slots(const std::string& what, const std::vector<std::int64_t>& slots,
+                 std::int64_t rows) {
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i] < 0 || slots[i] >= rows) {
+      throw Error(what + ": expected slots in [0, " + std::to_string(rows) + "), got " +
+                  std::to_string(slots[i]));
+    }
+    if (i > 0 && slots[i] == slots[i - 1]) {
+      throw Error(what + ": expected each slot once, got " + std::to_string(slots[i]) + " twice");
+    }
+    if (i > 0 && slots[i] < slots[i - 1]) {
+      throw Error(what + ": expected ascending slots, got " + std::to_string(slots[i]) +
+                  " behind " + std::to_string(slots[i - 1]));
+    }
+  }
+}
+
+}  // namespace
+
+void check_patch(const Patch& patch, const PoolInfo& pool) {
+  const std::string what = "patch " + patch.id;
+  if (patch.id.empty() || patch.id.size() > 256) {
+    throw Error("patch: expected an id of 1 to 256 characters, got one of " +
+                std::to_string(patch.id.size()));
+  }
+  if (patch.pool != pool.id) {
+    throw Error(what + ": expected a patch for pool " + pool.id + ", got one for pool " +
+                patch.pool);
+  }
+  if (patch.width != pool.width || patch.row_dtype != pool.type) {
+    throw Error(what + ": expected rows of " + std::to_string(pool.width) + " " +
+                row_type_name(pool.type) + ", got " + std::to_string(patch.width) + " " +
+                row_type_name(patch.row_dtype));
+  }
+  const auto row_bytes = static_cast<std::size_t>(row_format(pool.type, pool.width).bytes());
+  if (patch.rows.size() != patch.slots.size() * row_bytes) {
+    throw Error(what + ": expected " + std::to_string(row_bytes) + " bytes for each of " +
+                std::to_string(patch.slots.size()) + " slots, got " +
+                std::to_string(patch.rows.size()));
+  }
+  if (patch.slots.empty() && patch.erased.empty()) {
+    throw Error(what + ": expected at least one slot, got none");
+  }
+  check_slots(what, patch.slots, pool.rows);
+  check_slots(what, patch.erased, pool.rows);
+  std::vector<std::int64_t> both;
+  std::ranges::set_intersection(patch.slots, patch.erased, std::back_inserter(both));
+  if (!both.empty()) {
+    throw Error(what + ": expected each slot once, got " + std::to_string(both.front()) +
+                " as a row and as erased");
+  }
+  if (all_finite(patch.rows, pool.type, pool.width)) return;
+  for (std::size_t i = 0; i < patch.slots.size(); ++i) {
+    const auto row = std::span(patch.rows).subspan(i * row_bytes, row_bytes);
+    if (!all_finite(row, pool.type, pool.width)) {
+      throw Error(what + ": expected finite numbers, got NaN or infinity in the row of slot " +
+                  std::to_string(patch.slots[i]));
+    }
+  }
+}
+
+}  // namespace pool
+}  // namespace memlayers

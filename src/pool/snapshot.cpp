@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
+#include "memlayers/store.h"
+#include "pool/chunks.h"
+#include "pool/version.h"
+
+namespace memlayers {
+namespace {
+
+PatchInfo info_of(const pool::PatchEntry& patch, bool is_kept) {
+  return {patch.id, patch.notes, patch.rows, patch.erased, is_kept};
+}
+
+void check_inside(const pool::Version& version, std::int64_t first, std::int64_t count) {
+  const std::int64_t rows = version.state().pool.rows;
+  if (first >= 0 && count <= rows && first <= rows - count) return;
+  throw Error("snapshot: expected rows inside [0, " + std::to_string(rows) + "), got " +
+              std::to_string(count) + " from row " + std::to_string(first));
+}
+
+}  // namespace
+
+std::uint64_t Snapshot::version() const { return version_->state().lsn; }
+const std::string& Snapshot::pool_id() const { return version_->state().pool.id; }
+std::int64_t Snapshot::rows() const { return version_->state().pool.rows; }
+std::int64_t Snapshot::width() const { return version_->state().pool.width; }
+RowType Snapshot::row_dtype() const { return version_->state().pool.type; }
+std::int64_t Snapshot::row_bytes() const { return version_->row_bytes(); }
+
+const std::byte* Snapshot::row(std::int64_t slot) const {
+  check_inside(*version_, slot, 1);
+  return version_->row(slot);
+}
+
+void Snapshot::read_rows(std::span<const std::int64_t> slots, std::span<std::byte> out) const {
+  const auto row_bytes = static_cast<std::size_t>(version_->row_bytes());
+  if (out.size() != slots.size() * row_bytes) {
+    throw Error("snapshot: expected room for " + std::to_string(slots.size()) + " rows of " +
+                std::to_string(row_bytes) + " bytes, got " + std::to_string(out.size()) + " bytes");
+  }
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    std::memcpy(out.data() + i * row_bytes, row(slots[i]), row_bytes);
+  }
+}
+
+void Snapshot::read(std::int64_t first, std::span<std::byte> out) const {
+  const auto row_bytes = static_cast<std::size_t>(version_->row_bytes());
+  const auto count = static_cast<std::int64_t>(out.size() / row_bytes);
+  if (out.size() % row_bytes != 0) {
+    throw Error("snapshot: expected room for whole rows of " + std::to_string(row_bytes) +
+                " bytes, got " + std::to_string(out.size()) + " bytes");
+  }
+  check_inside(*version_, first, count);
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::memcpy(out.data() + static_cast<std::size_t>(i) * row_bytes, version_->row(first + i),
+                row_bytes);
+  }
+}
+
+void Snapshot::release(std::int64_t first, std::int64_t count) const {
+  check_inside(*version_, first, count);
+  version_->for_each_part(first, count,
+                          [](const pool::Chunk& chunk, std::int64_t begin, std::int64_t end) {
+                            chunk.file.release(begin, end - begin);
+                          });
+}
+
+void Snapshot::verify() const {
+  for (const auto& chunk : version_->chunks()) {
+    constexpr std::int64_t kAtOnce = 4096;  // rows; memory need not hold a whole chunk
+    for (std::int64_t first = 0; first < chunk->file.rows(); first += kAtOnce) {
+      const std::int64_t count = std::min(kAtOnce, chunk->file.rows() - first);
+      chunk->file.check(first, count);
+      chunk->file.release(first, count);
+    }
+  }
+  for (const pool::PatchPointer& patch : version_->state().entries()) patch->overlay->verify();
+}
+
+std::string Snapshot::digest() const {
+  const pool::RowsSource source{[&](std::int64_t first, std::span<std::byte> out) {
+                                  read(first, out);
+                                  release(first,
+                                          static_cast<std::int64_t>(out.size()) / row_bytes());
+                                },
+                                rows(), width(), row_dtype()};
+  return pool::digest(source);
+}
+
+bool Snapshot::is_overridden(std::int64_t slot) const {
+  check_inside(*version_, slot, 1);
+  return version_->place(slot) != nullptr;
+}
+
+std::int64_t Snapshot::overridden_rows() const { return version_->overridden(); }
+
+std::optional<std::string> Snapshot::writer_of(std::int64_t slot) const {
+  check_inside(*version_, slot, 1);
+  const pool::RowPlace* place = version_->place(slot);
+  if (place == nullptr) return std::nullopt;
+  for (const pool::PatchPointer& patch : version_->state().stack) {
+    if (patch->overlay.get() == place->overlay) return patch->id;
+  }
+  return std::nullopt;
+}
+
+std::vector<PatchInfo> Snapshot::patches() const {
+  const pool::State& state = version_->state();
+  std::vector<PatchInfo> all;
+  for (std::size_t i = 0; i < state.stack.size(); ++i) {
+    all.push_back(info_of(*state.stack[i], i < state.kept));
+  }
+  return all;
+}
+
+std::vector<PatchInfo> Snapshot::undone() const {
+  std::vector<PatchInfo> all;
+  for (const pool::PatchPointer& patch : version_->state().undone) {
+    all.push_back(info_of(*patch, false));
+  }
+  return all;
+}
+
+Patch Snapshot::patch(const std::string& id) const {
+  pool::PatchPointer entry = version_->state().find(id);
+  if (entry == nullptr) entry = version_->state().find_undone(id);
+  if (entry == nullptr) throw Error("patch " + id + ": expected a patch in this store, found none");
+  const pool::Overlay& overlay = *entry->overlay;
+  Patch patch{.id = id, .pool = pool_id(), .width = width(), .row_dtype = row_dtype()};
+  patch.slots.assign(overlay.slots().begin(), overlay.slots().end());
+  patch.erased.assign(overlay.erased().begin(), overlay.erased().end());
+  patch.notes = entry->notes;
+  for (std::uint32_t i = 0; i < patch.slots.size(); ++i) {
+    const std::byte* row = overlay.row(i);
+    patch.rows.insert(patch.rows.end(), row, row + row_bytes());
+  }
+  return patch;
+}
+
+}  // namespace memlayers
