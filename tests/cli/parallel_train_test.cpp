@@ -104,7 +104,9 @@ TEST_F(ParallelTrain, IsTheRunOfOneProcessAndItsModelIsReadByOne) {
   EXPECT_TRUE(at::allclose(a->pool()->values, b->pool()->values, 1e-3, 1e-4));
   EXPECT_EQ(read_file(dir_ / "one/step-8/tokenizer.model"),
             read_file(dir_ / "three/step-8/tokenizer.model"));
-  EXPECT_EQ(testing::run_command({"eval", dir_ / "three/step-8", dir_ / "facts.jsonl"}).code, 0);
+  EXPECT_EQ(
+      testing::run_command({"eval", dir_ / "three/step-8", "--facts", dir_ / "facts.jsonl"}).code,
+      0);
 }
 
 TEST_F(ParallelTrain, GoesOnFromItsCheckpointAsIfItHadNotStopped) {
