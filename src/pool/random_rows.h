@@ -14,7 +14,6 @@ namespace memlayers::pool {
 // slot, column) alone: ranges may be filled by any threads, on any instruction set. The rows may be
 // the columns from first_column (a multiple of 4) on of wider ones.
 void fill_normal(std::byte* rows, RowType type, std::int64_t width, std::int64_t first,
-                 std::int64_t last, double std, std::uint64_t seed,
-                 std::int64_t first_column = 0);
+                 std::int64_t last, double std, std::uint64_t seed, std::int64_t first_column = 0);
 
 }  // namespace memlayers::pool
