@@ -130,15 +130,7 @@ void write_segment(io::FileSystem& fs, const std::string& path, const PoolInfo& 
                     io::ElementType::kI64,
                     {static_cast<std::int64_t>(erased.size())},
                     std::as_bytes(erased)}});
-  try {
-    fs.rename(temporary, path);
-  } catch (...) {
-    try {
-      fs.unlink(temporary);
-    } catch (const Error&) {  // the first error is the one to tell
-    }
-    throw;
-  }
+  rename_or_remove(fs, temporary, path);
   fs.sync_folder(io::parent(path));
 }
 

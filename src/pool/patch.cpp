@@ -11,6 +11,7 @@
 #include "pool/chunks.h"
 #include "pool/overlay.h"
 #include "pool/row_format.h"
+#include "pool/rows_file.h"
 
 namespace memlayers {
 namespace {
@@ -139,15 +140,7 @@ void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch
                           {static_cast<std::int64_t>(patch.erased.size())},
                           std::as_bytes(std::span(patch.erased))}},
                         metadata);
-  try {
-    fs.rename(temporary, path);
-  } catch (...) {
-    try {
-      fs.unlink(temporary);
-    } catch (const Error&) {  // the first error is the one to tell
-    }
-    throw;
-  }
+  pool::rename_or_remove(fs, temporary, path);
   fs.sync_folder(io::parent(path));
 }
 

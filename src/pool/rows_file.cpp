@@ -225,4 +225,16 @@ void RowsFile::load() {
   check_once(0, rows_);  // what was copied, so that no later look at the file matters
 }
 
+void rename_or_remove(io::FileSystem& fs, const std::string& temporary, const std::string& path) {
+  try {
+    fs.rename(temporary, path);
+  } catch (...) {
+    try {
+      fs.unlink(temporary);
+    } catch (const Error&) {  // the first error is the one to tell
+    }
+    throw;
+  }
+}
+
 }  // namespace memlayers::pool

@@ -79,4 +79,8 @@ class RowsFile {
   std::unique_ptr<MappedRegion> memory_;                   // after load()
 };
 
+// Gives a complete file its name; where that fails, removes it. The name is durable once the folder
+// is synced.
+void rename_or_remove(io::FileSystem& fs, const std::string& temporary, const std::string& path);
+
 }  // namespace memlayers::pool

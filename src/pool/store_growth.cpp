@@ -45,15 +45,7 @@ pool::ChunkEntry write_chunk(io::FileSystem& fs, const std::string& folder, cons
   const std::string path = io::join(folder, name), temporary = path + ".tmp";
   if (fs.exists(temporary)) fs.unlink(temporary);
   pool::write_chunk(fs, temporary, info, first, rows);
-  try {
-    fs.rename(temporary, path);
-  } catch (...) {
-    try {
-      fs.unlink(temporary);
-    } catch (const Error&) {  // the first error is the one to tell
-    }
-    throw;
-  }
+  pool::rename_or_remove(fs, temporary, path);
   const pool::Chunk chunk = pool::open_chunk(fs, path);
   return {name, first, chunk.file.rows(), chunk.file.digest()};
 }
