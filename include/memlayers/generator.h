@@ -32,14 +32,19 @@ struct Generation {
   std::vector<std::int32_t> tokens = {};
   FinishReason finish = FinishReason::kLength;
   std::int64_t prompt_tokens = 0;
+  // Of the pool's store, whose rows all of the answer was made with; 0 without one.
+  std::uint64_t pool_version = 0;
 };
 
 // A model with its tokenizer, ready to answer; the model is shared, not copied, and put into
 // evaluation mode. generate() holds one KV cache per call; calls from several threads are fine.
+// Where the model reads its pool from a store (open_model), each call begins with the edits made so
+// far and keeps to that version to its end.
 class Generator {
  public:
   Generator(Llama model, std::shared_ptr<const Tokenizer> tokenizer);
-  static Generator load(const std::string& model_folder);  // see resolve_model_folder()
+  // By open_model(): the pool stays in its files. See resolve_model_folder().
+  static Generator load(const std::string& model_folder, const StoreOptions& options = {});
 
   // Continues every prompt, all in one batch. A prompt gets BOS where the tokenizer has one.
   // `on_text(row, text)` is called with new text as it comes (already cut at stop strings);
@@ -54,12 +59,20 @@ class Generator {
   std::vector<std::vector<std::int32_t>> generate_tokens(
       const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options);
 
+  // Why the edits of the pool's store could not be followed when a call last tried; calls go on
+  // with the version before. Absent: all is well.
+  std::optional<std::string> store_error() const;
+
   Llama& model() { return model_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
  private:
+  void refresh();
+
   Llama model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  struct StoreState;
+  std::shared_ptr<StoreState> store_;
 };
 
 }  // namespace memlayers

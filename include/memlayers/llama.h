@@ -29,6 +29,11 @@ class KvCache {
   // Tokens of padding at the left of each row, [batch]; absent: none. Set before the first forward.
   void set_padding(std::vector<std::int64_t> padding);
   const std::vector<std::int64_t>& padding() const { return padding_; }
+  // Of a model that reads its pool from a store: the version whose rows the tokens were computed
+  // with, that of the first forward. All later ones keep to it, whatever is edited meanwhile; what
+  // is cached under another version must never be mixed with it. Absent before, and for other
+  // models.
+  std::optional<std::uint64_t> pool_version() const;
   // Keeps only the rows named, in that order (finished rows leave the batch).
   void keep_rows(const std::vector<std::int64_t>& rows);
 
@@ -37,6 +42,7 @@ class KvCache {
   friend class AttentionImpl;
   std::int64_t batch_, capacity_, length_ = 0;
   std::vector<std::int64_t> padding_;
+  std::optional<Snapshot> rows_;
   std::vector<at::Tensor> keys_, values_;  // a layer: [batch, kv_heads, capacity, head_dim]
 };
 
@@ -54,6 +60,8 @@ class LlamaImpl : public torch::nn::Module {
   explicit LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed = 0,
                      const std::optional<std::string>& pool_folder = {},
                      const MemoryGroup& group = {});
+  // A model that reads its pool's rows from `store` (PoolOptions::store), for serving.
+  LlamaImpl(const ModelConfig& config, std::shared_ptr<StoreReader> store);
 
   // Logits [B, T, vocab_size] float32 of the tokens [B, T] int64; with a cache the tokens continue
   // those it holds, and it takes them in.
@@ -77,6 +85,8 @@ class LlamaImpl : public torch::nn::Module {
   std::vector<std::pair<std::string, at::Tensor>> dense_parameters() const;
 
  private:
+  LlamaImpl(const ModelConfig& config, const PoolOptions& pool);
+
   ModelConfig config_;
   MemoryPool pool_{nullptr};
   torch::nn::Embedding embed_tokens_{nullptr};
@@ -108,8 +118,13 @@ Flops count_flops(const ModelConfig& config, std::int64_t context);
 // memory group all processes save and load together: the first one writes, each reads its part.
 // Throws Error naming file and tensor for anything missing, of another shape or dtype, or not
 // finite.
+// What patches of the pool's store (docs/store.md) have changed is loaded as changed.
 void save_model(const Llama& model, const std::string& path);
 Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder = {},
                  const MemoryGroup& group = {});
+// The same for serving: the pool's rows are read where they lie, mapped, so that opening takes no
+// longer for a larger pool, and MemoryPool::refresh() follows edits. Such a model is not trained or
+// saved.
+Llama open_model(const std::string& path, const StoreOptions& options = {});
 
 }  // namespace memlayers

@@ -29,7 +29,8 @@ class MemoryLayerImpl : public torch::nn::Module {
  public:
   MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, MemoryPool pool);
 
-  at::Tensor forward(const at::Tensor& x);
+  // `rows`: a snapshot of the pool's store, as in MemoryPool::gather.
+  at::Tensor forward(const at::Tensor& x, const Snapshot* rows = nullptr);
 
   // The slots and softmax weights of the tokens x [T, dim]: both [T, H, k]; what forward reads. A
   // few tokens without gradient (decoding) read the sub-keys in 8 bits first, kept from call to

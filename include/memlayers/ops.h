@@ -21,6 +21,8 @@
 
 namespace memlayers {
 
+class Snapshot;
+
 // The k slots of the n x n grid with the best scores row_score[i] + col_score[j], exactly, per
 // token and head, best first; Sec. 3.1 of [PK19]. Equal scores: that with the better row first. NaN
 // ranks highest, as in torch.topk, so that it is seen and not hidden.
@@ -67,6 +69,13 @@ at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::T
 // values [S, W]; x [T, D] float32; slots, weights [T, J]. Returns [T, W - D] float32.
 at::Tensor peer_gather(const at::Tensor& values, const at::Tensor& x, const at::Tensor& slots,
                        const at::Tensor& weights, bool sparse_grad = false);
+
+// The same over the rows of a store's snapshot (store.h), of any type, read where they lie: for
+// serving, without gradients. Rows must be on the CPU. PEER with kInt4: D a multiple of 64. Throws
+// Error where a row that is read for the first time has another checksum than its file says.
+at::Tensor gather(const Snapshot& rows, const at::Tensor& slots, const at::Tensor& weights);
+at::Tensor peer_gather(const Snapshot& rows, const at::Tensor& x, const at::Tensor& slots,
+                       const at::Tensor& weights);
 
 // Rows in 8 bits (a scale a row) or 4 bits (a scale for 32 columns) for reading: docs/formats.md.
 // values [S, W] float32 or bfloat16, finite. Returns [S, quantized_row_bytes(type, W)] uint8.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 #include "memlayers/config.h"
 #include "memlayers/ops.h"
 #include "memlayers/parallel.h"
+#include "memlayers/store.h"
 
 namespace memlayers {
 
@@ -38,6 +40,9 @@ struct PoolOptions {
   MemoryGroup group = {};
   // PEER: the first columns of a row, those of U. U and V are split each by itself.
   std::int64_t u_width = 0;
+  // For serving: rows are read from this store (store.h), where they lie, and never trained.
+  // `values` is then empty; width and row_dtype must be the store's, which may have more rows.
+  std::shared_ptr<StoreReader> store = {};
 };
 
 // The value rows that all memory layers of a model share: one table [n_keys^2, width]; in a memory
@@ -50,8 +55,8 @@ struct PoolOptions {
 // calls, so sums do not depend on timing. Forward calls of one pool come from one thread at a time.
 class MemoryPoolImpl : public torch::nn::Module {
  public:
-  // Throws ValueError for an impossible size, or quantized rows in a memory group; Error where
-  // memory or the folder has no room for it, or the split does not fit the group.
+  // Throws ValueError for an impossible size, quantized rows in a memory group, or a store of other
+  // rows; Error where memory or the folder has no room for it, or the split does not fit the group.
   explicit MemoryPoolImpl(const PoolOptions& options);
 
   const PoolOptions& options() const { return options_; }
@@ -72,8 +77,18 @@ class MemoryPoolImpl : public torch::nn::Module {
 
   // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here. In
   // a memory group slots are those of the whole pool, and every process calls in the same order.
-  at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights);
-  at::Tensor peer_gather(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights);
+  // `rows`: read these instead, a snapshot of this pool's store; a request keeps to one.
+  at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights,
+                    const Snapshot* rows = nullptr);
+  at::Tensor peer_gather(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
+                         const Snapshot* rows = nullptr);
+
+  // The store's rows as they are now; none for a pool that holds its rows itself.
+  std::optional<Snapshot> snapshot() const;
+  // Follows the edits that other processes, or a Store in this one, have made: later calls of
+  // snapshot() have them. Returns whether there is something new. From any thread. After an Error
+  // rows are as they were.
+  bool refresh();
 
   // For rows in a file: starts reading those of `slots` (int64, any shape) and returns at once; of
   // very many only the first, as gather reads on ahead of itself. Called by MemoryLayer as soon as
@@ -142,6 +157,7 @@ class MemoryPoolImpl : public torch::nn::Module {
   at::Tensor usage_;
   std::shared_ptr<Record> record_;
   std::shared_ptr<Lag> lag_;
+  std::mutex refresh_mutex_;  // StoreReader::refresh() is for one thread at a time
 };
 TORCH_MODULE(MemoryPool);
 

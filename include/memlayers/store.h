@@ -46,6 +46,18 @@ Patch read_patch(io::FileSystem& fs, const std::string& path);
 void write_patch(const std::string& path, const Patch& patch);
 void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch);
 
+// The slots that two patches write, each list ascending. An erased slot is a row of its own kind.
+struct PatchDiff {
+  std::vector<std::int64_t> only_first, only_second;
+  std::vector<std::int64_t> same, different;  // of both, with the same row or another
+};
+// Throws Error for patches of different pools, widths or types of rows.
+PatchDiff diff(const Patch& first, const Patch& second);
+// One patch, with an id of its own, that does what applying these in this order does: where several
+// write a slot the last one wins. Notes are put together, the last one's where they differ, and
+// `merged` names the ids. Throws Error for none, and as diff().
+Patch merge(std::span<const Patch> patches);
+
 // What is known of a patch in a store.
 struct PatchInfo {
   std::string id;
@@ -68,7 +80,8 @@ class Snapshot {
   std::int64_t rows() const;
   std::int64_t width() const;
   RowType row_dtype() const;
-  std::int64_t row_bytes() const;  // of a row without padding
+  std::int64_t row_bytes() const;   // of a row without padding
+  std::int64_t num_chunks() const;  // files of the base
 
   // The row of one slot, row_bytes() long and at a multiple of 64 bytes; valid as long as this
   // snapshot. Its block's checksum is checked the first time that the store touches it.

@@ -3,7 +3,6 @@
 // a case.
 #include "bench/bench.h"
 
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -192,13 +191,6 @@ Json describe(const Kind& kind, const bench::Machine& machine, const bench::Case
   }
   json["repeat"] = c.repeat;
   return json;
-}
-
-std::string short_number(double value) {
-  char text[32];
-  if (value >= 10000) return short_count(value);
-  std::snprintf(text, sizeof text, value >= 100 ? "%.0f" : "%.3g", value);
-  return text;
 }
 
 // Names that end in _median_ms are for --json.

@@ -22,6 +22,7 @@ Command generate_command();
 Command eval_command();
 Command inspect_command();
 Command quantize_command();
+Command patch_command();
 Command bench_command();
 
 // A mistake in how the command was called, found after parsing: exit code 2.

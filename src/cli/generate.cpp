@@ -25,6 +25,7 @@ struct Arguments {
   std::vector<std::string> prompts;
   std::string file;
   GenerateOptions options;
+  std::string pool = "mapped";
   bool is_interactive = false, is_json = false;
   int threads = 0;
 };
@@ -96,6 +97,7 @@ void answer_all(Generator& generator, const std::vector<std::string>& prompts,
                                            {"tokens", result.tokens},
                                            {"finish", reason(result.finish)},
                                            {"prompt_tokens", result.prompt_tokens},
+                                           {"pool_version", result.pool_version},
                                            {"tokens_per_s", static_cast<double>(tokens) / seconds}};
       std::cout << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
     } else {
@@ -104,15 +106,25 @@ void answer_all(Generator& generator, const std::vector<std::string>& prompts,
   }
 }
 
+// Edits that cannot be followed are told once; answers go on with the version before.
+void tell_store_error(const Generator& generator, std::string& told) {
+  const std::string error = generator.store_error().value_or("");
+  if (!error.empty() && error != told) {
+    std::cerr << "memlayers: warning: " << error << "; the pool stays as it was\n";
+  }
+  told = error;
+}
+
 int chat(Generator& generator, const GenerateOptions& options) {
   const bool has_terminal = is_terminal(STDIN_FILENO);
   if (has_terminal) std::cerr << "One question a line; an empty line ends.\n";
-  std::string line;
+  std::string line, told;
   while (!interrupted) {
     if (has_terminal) std::cerr << "> ";
     if (!std::getline(std::cin, line) || line.empty()) return 0;
     try {
       stream(generator, line, options);
+      tell_store_error(generator, told);
     } catch (const Error& error) {  // a question too long ends itself, not the conversation
       std::cerr << "memlayers: error: " << error.what() << '\n';
     }
@@ -129,7 +141,7 @@ int generate(const Arguments& arguments) {
   set_threads(arguments.threads);
   std::vector<std::string> prompts;
   if (!arguments.is_interactive) prompts = collect_prompts(arguments);
-  Generator generator = Generator::load(arguments.model);
+  Generator generator = Generator::load(arguments.model, {.in_memory = arguments.pool == "memory"});
   std::signal(SIGINT, [](int) { interrupted = true; });
   if (arguments.is_interactive) return chat(generator, arguments.options);
   if (prompts.size() == 1 && !arguments.is_json) {
@@ -164,6 +176,11 @@ Command generate_command() {
         app.add_option("--seed", a->options.seed, "of the draws")->capture_default_str();
         app.add_option("--stop", a->options.stop, "text that ends a generation (repeatable)");
         app.add_flag("--ignore-eos", a->options.ignore_eos, "go on behind the end-of-text token");
+        app.add_option("--pool", a->pool,
+                       "mapped: the pool's rows stay in their files, read as needed; memory: read "
+                       "all of them first")
+            ->check(CLI::IsMember({"mapped", "memory"}))
+            ->capture_default_str();
         app.add_option("--threads", a->threads, "CPU threads (0: all cores)")
             ->capture_default_str();
         app.add_flag("--json", a->is_json, "one JSON object a prompt on standard output");

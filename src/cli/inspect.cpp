@@ -12,8 +12,7 @@
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
-#include "pool/chunks.h"
-#include "pool/row_format.h"
+#include "memlayers/store.h"
 
 namespace memlayers::cli {
 namespace {
@@ -25,17 +24,19 @@ struct Arguments {
   bool is_json = false, wants_digest = false, wants_verify = false, wants_tensors = false;
 };
 
-Json describe_pool(const std::string& folder, const pool::ChunkedRows& rows, bool wants_digest) {
-  const pool::PoolInfo& info = rows.info();
+Json describe_pool(const std::string& folder, const Snapshot& pool, bool wants_digest) {
   Json json = {{"folder", folder},
-               {"id", info.id},
-               {"slots", info.rows},
-               {"width", info.width},
-               {"row_dtype", row_type_name(info.type)},
-               {"chunks", rows.num_chunks()},
-               {"generation", info.generation},
-               {"bytes", info.rows * pool::row_format(info.type, info.width).bytes()}};
-  if (wants_digest) json["digest"] = pool::digest(rows);
+               {"id", pool.pool_id()},
+               {"slots", pool.rows()},
+               {"width", pool.width()},
+               {"row_dtype", row_type_name(pool.row_dtype())},
+               {"chunks", pool.num_chunks()},
+               {"bytes", pool.rows() * pool.row_bytes()},
+               {"version", pool.version()},
+               {"patches", pool.patches().size()},
+               {"patched_rows", pool.overridden_rows()},
+               {"free_slots", pool.free_slots().size()}};
+  if (wants_digest) json["digest"] = pool.digest();
   return json;
 }
 
@@ -114,15 +115,16 @@ int inspect(const Arguments& arguments) {
   std::int64_t pooled = 0;
   if (!config.memory_layers().empty()) {
     const std::string pool_folder = io::join(folder, "pool");
-    const pool::ChunkedRows rows = pool::ChunkedRows::open(fs, pool_folder, "chunk");
-    if (rows.info().rows != config.memory->slots() || rows.info().width != config.row_width()) {
+    const Snapshot pool = StoreReader::open(fs, pool_folder).snapshot();
+    if (pool.rows() < config.memory->slots() || pool.width() != config.row_width()) {
       throw Error(pool_folder + ": expected " + std::to_string(config.memory->slots()) +
                   " rows of " + std::to_string(config.row_width()) + " by config.json, got " +
-                  std::to_string(rows.info().rows) + " of " + std::to_string(rows.info().width));
+                  std::to_string(pool.rows()) + " of " + std::to_string(pool.width()));
     }
-    pooled = rows.info().rows * rows.info().width;
+    pooled = pool.rows() * pool.width();
+    if (arguments.wants_verify) pool.verify();
     json["pool"] =
-        describe_pool(pool_folder, rows, arguments.wants_digest || arguments.wants_verify);
+        describe_pool(pool_folder, pool, arguments.wants_digest || arguments.wants_verify);
   } else if (arguments.wants_digest) {
     throw Error(folder + ": expected a model with a pool, got one without memory layers");
   }
@@ -130,7 +132,6 @@ int inspect(const Arguments& arguments) {
   json["flops_per_token"] = describe_flops(config);
   if (arguments.wants_tensors) json["tensors"] = std::move(tensors);
   if (arguments.wants_verify) {
-    // The pool's blocks were checked while its digest was made.
     if (fs.exists(io::join(folder, "MANIFEST.json"))) io::verify_folder(fs, folder);
     json["verified"] = true;
   }

@@ -50,6 +50,13 @@ std::string short_count(double count) {
          kUnits[unit];
 }
 
+std::string short_number(double value) {
+  char text[32];
+  if (value >= 10000) return short_count(value);
+  std::snprintf(text, sizeof text, value >= 100 ? "%.0f" : "%.3g", value);
+  return text;
+}
+
 std::string short_bytes(double bytes) {
   constexpr std::array<const char*, 5> kUnits{" B", " KiB", " MiB", " GiB", " TiB"};
   std::size_t unit = 0;

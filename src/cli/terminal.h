@@ -14,6 +14,7 @@ int terminal_width();              // columns; 100 where there is no terminal
 
 // 1234567 -> "1.23M"; 1536 bytes -> "1.5 KiB"; 75 s -> "1:15".
 std::string short_count(double count);
+std::string short_number(double value);  // 3 digits; 10000 and more as short_count()
 std::string short_bytes(double bytes);
 std::string short_time(double seconds);
 

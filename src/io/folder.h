@@ -39,6 +39,7 @@ struct ManifestEntry {
   std::string xxh3;
 };
 
+// Both leave out pool/ once a store has edited it (pool/CURRENT): its log answers for that.
 bool is_complete(FileSystem& fs, const std::string& folder);  // MANIFEST.json parses and sizes hold
 // Reads every file again and compares; throws Error naming the first file that is missing, of
 // another size, or altered.

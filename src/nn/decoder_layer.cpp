@@ -118,12 +118,12 @@ DecoderLayerImpl::DecoderLayerImpl(const ModelConfig& config, std::int64_t layer
 }
 
 at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const RopeTables& rope,
-                                     const at::Tensor& mask, KvCache* cache) {
+                                     const at::Tensor& mask, KvCache* cache, const Snapshot* rows) {
   const at::Tensor attended =
       x + attention->forward(nn::rms_norm(x, input_norm, norm_eps), rope, mask, cache, index);
   const at::Tensor normed = nn::rms_norm(attended, post_attention_norm, norm_eps);
   at::Tensor out = attended;
-  if (!memory.is_empty()) out = out + memory->forward(normed);
+  if (!memory.is_empty()) out = out + memory->forward(normed, rows);
   if (!feed_forward.is_empty()) out = out + feed_forward->forward(normed);
   return out;
 }

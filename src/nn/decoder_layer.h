@@ -45,8 +45,9 @@ TORCH_MODULE(FeedForward);
 struct DecoderLayerImpl : torch::nn::Module {
   // `pool` is empty where this layer has no memory.
   DecoderLayerImpl(const ModelConfig& config, std::int64_t index, const MemoryPool& pool);
+  // `rows`: of MemoryLayer::forward.
   at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const at::Tensor& mask,
-                     KvCache* cache);
+                     KvCache* cache, const Snapshot* rows);
 
   std::int64_t index;
   double norm_eps;

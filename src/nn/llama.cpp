@@ -29,6 +29,11 @@ void KvCache::set_padding(std::vector<std::int64_t> padding) {
   padding_ = std::move(padding);
 }
 
+std::optional<std::uint64_t> KvCache::pool_version() const {
+  if (!rows_) return std::nullopt;
+  return rows_->version();
+}
+
 void KvCache::keep_rows(const std::vector<std::int64_t>& rows) {
   const at::Tensor index = torch::tensor(rows, torch::kLong);
   for (at::Tensor& keys : keys_) keys = keys.index_select(0, index.to(keys.device()));
@@ -41,23 +46,46 @@ void KvCache::keep_rows(const std::vector<std::int64_t>& rows) {
   batch_ = static_cast<std::int64_t>(rows.size());
 }
 
+namespace {
+
+// The pool's options as far as the configuration says them.
+PoolOptions pool_options(const ModelConfig& config) {
+  config.validate();
+  if (config.memory_layers().empty()) return {};
+  return {.n_keys = config.memory->n_keys,
+          .width = config.row_width(),
+          .row_dtype = config.memory->row_dtype,
+          .u_width = config.row_width() - config.value_dim()};
+}
+
+PoolOptions new_pool(const ModelConfig& config, std::optional<std::uint64_t> seed,
+                     const std::optional<std::string>& folder, const MemoryGroup& group) {
+  PoolOptions options = pool_options(config);
+  options.init_std = seed ? 1 / std::sqrt(static_cast<double>(config.value_dim())) : 0.0;
+  options.seed = seed.value_or(0);
+  options.folder = folder;
+  options.group = group;
+  return options;
+}
+
+PoolOptions stored_pool(const ModelConfig& config, std::shared_ptr<StoreReader> store) {
+  PoolOptions options = pool_options(config);
+  options.store = std::move(store);
+  return options;
+}
+
+}  // namespace
+
 LlamaImpl::LlamaImpl(const ModelConfig& config, std::optional<std::uint64_t> pool_seed,
                      const std::optional<std::string>& pool_folder, const MemoryGroup& group)
-    : config_(config) {
-  config.validate();
+    : LlamaImpl(config, new_pool(config, pool_seed, pool_folder, group)) {}
+
+LlamaImpl::LlamaImpl(const ModelConfig& config, std::shared_ptr<StoreReader> store)
+    : LlamaImpl(config, stored_pool(config, std::move(store))) {}
+
+LlamaImpl::LlamaImpl(const ModelConfig& config, const PoolOptions& pool) : config_(config) {
   const std::vector<std::int64_t> with_memory = config.memory_layers();
-  if (!with_memory.empty()) {
-    const double v_dim = static_cast<double>(config.value_dim());
-    pool_ = register_module(
-        "pool", MemoryPool(PoolOptions{.n_keys = config.memory->n_keys,
-                                       .width = config.row_width(),
-                                       .row_dtype = config.memory->row_dtype,
-                                       .init_std = pool_seed ? 1 / std::sqrt(v_dim) : 0.0,
-                                       .seed = pool_seed.value_or(0),
-                                       .folder = pool_folder,
-                                       .group = group,
-                                       .u_width = config.row_width() - config.value_dim()}));
-  }
+  if (!with_memory.empty()) pool_ = register_module("pool", MemoryPool(pool));
   embed_tokens_ =
       register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));
   torch::nn::init::normal_(embed_tokens_->weight, 0, 0.02);
@@ -119,7 +147,12 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, KvCache* cache) {
   at::Tensor x = embed_tokens_(tokens);
   const RopeTables rope =
       rope_tables(rope_frequencies_.to(tokens.device()), positions, x.scalar_type());
-  for (const auto& layer : layers_) x = layer->forward(x, rope, mask, cache);
+  // All layers and, with a cache, all tokens of a request read one version of the pool.
+  std::optional<Snapshot> rows = cache == nullptr ? std::nullopt : cache->rows_;
+  if (!rows && !pool_.is_empty()) rows = pool_->snapshot();
+  if (cache != nullptr) cache->rows_ = rows;
+  const Snapshot* read = rows ? &*rows : nullptr;
+  for (const auto& layer : layers_) x = layer->forward(x, rope, mask, cache, read);
   if (cache != nullptr) cache->length_ += T;
   return nn::rms_norm(x, norm_, config_.norm_eps);
 }

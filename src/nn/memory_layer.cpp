@@ -118,7 +118,7 @@ std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) 
   return {slots, weights};
 }
 
-at::Tensor MemoryLayerImpl::forward(const at::Tensor& x) {
+at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows) {
   TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == dim_, "MemoryLayer: expected x [..., ", dim_,
                     "], got ", x.sizes());
   const at::Tensor flat = x.reshape({-1, dim_});  // [T, dim]
@@ -127,8 +127,8 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x) {
   slots = slots.view({T, J});
   weights = weights.view({T, J});
   at::Tensor y = config_.variant == MemoryVariant::kPeer
-                     ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights)
-                     : pool_->gather(slots, weights);
+                     ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights, rows)
+                     : pool_->gather(slots, weights, rows);
   y = y.to(x.scalar_type());
   if (swilu_proj) y = y * torch::silu(project(swilu_proj, flat));
   if (value_proj) y = project(value_proj, y);

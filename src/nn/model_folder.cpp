@@ -114,26 +114,34 @@ void keep_part(MemoryPool& memory, std::span<const std::byte> rows, std::int64_t
   }
 }
 
+// The store's rows are those that the configuration wants. After a growth that was interrupted
+// there are more: the first are the pool as it was (docs/store.md).
+void check_rows(const Snapshot& rows, const ModelConfig& config, const std::string& folder) {
+  const std::int64_t slots = config.memory->slots();
+  if (rows.rows() >= slots && rows.width() == config.row_width() &&
+      rows.row_dtype() == config.memory->row_dtype) {
+    return;
+  }
+  throw Error(folder + ": expected " + std::to_string(slots) + " rows of " +
+              std::to_string(config.row_width()) + " " + row_type_name(config.memory->row_dtype) +
+              " by config.json, got " + std::to_string(rows.rows()) + " of " +
+              std::to_string(rows.width()) + " " + row_type_name(rows.row_dtype()));
+}
+
 void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   MemoryPool memory = model->pool();
-  const pool::ChunkedRows stored = pool::ChunkedRows::open(fs, folder, "chunk");
-  const pool::PoolInfo& info = stored.info();
-  if (info.rows != memory->slots() || info.width != memory->width() ||
-      info.type != memory->options().row_dtype) {
-    throw Error(folder + ": expected " + std::to_string(memory->slots()) + " rows of " +
-                std::to_string(memory->width()) + " " + row_type_name(memory->options().row_dtype) +
-                " by config.json, got " + std::to_string(info.rows) + " of " +
-                std::to_string(info.width) + " " + row_type_name(info.type));
-  }
+  const Snapshot stored = StoreReader::open(fs, folder).snapshot();
+  check_rows(stored, model->config(), folder);
+  const std::int64_t slots = memory->slots();
   at::Tensor& values = memory->values;
-  const std::int64_t row_bytes = pool::row_format(info.type, info.width).bytes();
+  const std::int64_t row_bytes = stored.row_bytes();
   auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
   // In pieces, each of which leaves memory before the next: what is held is the pool.
   const std::int64_t at_once = std::max<std::int64_t>(1, (4 << 20) / row_bytes);
-  const std::int64_t pieces = (info.rows + at_once - 1) / at_once;
+  const std::int64_t pieces = (slots + at_once - 1) / at_once;
   ops::parallel_ranges(pieces, at_once * row_bytes, [&](std::int64_t first, std::int64_t last) {
     for (std::int64_t piece = first; piece < last; ++piece) {
-      const std::int64_t begin = piece * at_once, end = std::min(info.rows, begin + at_once);
+      const std::int64_t begin = piece * at_once, end = std::min(slots, begin + at_once);
       const auto bytes = static_cast<std::size_t>((end - begin) * row_bytes);
       std::vector<std::byte> whole(memory->is_sharded() ? bytes : 0);
       const std::span<std::byte> rows =
@@ -142,13 +150,13 @@ void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
       if (memory->is_sharded()) keep_part(memory, rows, begin, end);
       stored.release(begin, end - begin);
       memory->write_back();
-      if (!pool::all_finite(rows, info.type, info.width)) {
+      if (!pool::all_finite(rows, stored.row_dtype(), stored.width())) {
         throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
                     std::to_string(begin) + " to " + std::to_string(end));
       }
     }
   });
-  memory->id = info.id;
+  memory->id = stored.pool_id();
 }
 
 // A copy of lagging rows catches up: that a model is saved makes no difference to the bits of its
@@ -191,6 +199,9 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
   io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
   if (!model->pool().is_empty()) {
     const MemoryPool memory = model->pool();
+    TORCH_CHECK_VALUE(!memory->snapshot(),
+                      "save_model: expected a model that holds its pool (load_model), got one that "
+                      "reads it from a store (open_model)");
     const at::Tensor values = memory->values.detach().to(torch::kCPU).contiguous();
     const std::string folder = io::join(path, kPoolFolder);
     const at::ScalarType wanted = nn::element_type(memory->options().row_dtype);
@@ -225,6 +236,20 @@ Llama load_model(const std::string& path, const std::optional<std::string>& pool
   Llama model(config, std::nullopt, pool_folder, group);
   load_dense(model, fs, path);
   if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
+  return model;
+}
+
+Llama open_model(const std::string& path, const StoreOptions& options) {
+  io::FileSystem& fs = io::posix();
+  const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
+  std::shared_ptr<StoreReader> store;
+  if (!config.memory_layers().empty()) {
+    const std::string folder = io::join(path, kPoolFolder);
+    store = std::make_shared<StoreReader>(StoreReader::open(fs, folder, options));
+    check_rows(store->snapshot(), config, folder);
+  }
+  Llama model(config, store);
+  load_dense(model, fs, path);
   return model;
 }
 

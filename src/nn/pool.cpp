@@ -150,6 +150,19 @@ void check_options(const PoolOptions& options) {
                     " and width ", options.width);
 }
 
+void check_store(const PoolOptions& options) {
+  const Snapshot rows = options.store->snapshot();
+  TORCH_CHECK_VALUE(!options.folder && options.group.processes == nullptr,
+                    "MemoryPool: expected a store, a folder for rows of its own or a memory group, "
+                    "got two of them");
+  TORCH_CHECK_VALUE(rows.rows() >= options.n_keys * options.n_keys &&
+                        rows.width() == options.width && rows.row_dtype() == options.row_dtype,
+                    "MemoryPool: expected a store of ", options.n_keys * options.n_keys,
+                    " rows or more of ", options.width, " ", row_type_name(options.row_dtype),
+                    ", got ", rows.rows(), " of ", rows.width(), " ",
+                    row_type_name(rows.row_dtype()));
+}
+
 // Columns [range.first, range.first + range.width) of a slot.
 void fill_columns(std::byte* to, const PoolOptions& options, std::int64_t slot,
                   const PoolPart::Columns& range, double std) {
@@ -212,6 +225,18 @@ void fill(at::Tensor& rows, const PoolOptions& options, const PoolPart& part,
 MemoryPoolImpl::MemoryPoolImpl(const PoolOptions& options)
     : id(pool::new_pool_id()), options_(options), record_(std::make_shared<Record>()) {
   check_options(options);
+  if (options.store != nullptr) {
+    check_store(options);
+    id = options.store->snapshot().pool_id();
+    part_ = {.rows = 0, .columns = {{0, options.width}}, .row_width = options.width};
+    values = register_parameter(
+        "values",
+        at::empty({0, pool::row_format(options.row_dtype, options.width).elements},
+                  nn::element_type(options.row_dtype)),
+        /*requires_grad=*/false);
+    reset_usage();
+    return;
+  }
   make_exchange();
   at::Tensor rows =
       make_table({part_.rows, pool::row_format(options.row_dtype, part_.width()).elements},
@@ -269,7 +294,21 @@ nn::ShardedRead MemoryPoolImpl::sharded_read(const at::Tensor& slots) {
           .record = record};
 }
 
-at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& weights) {
+std::optional<Snapshot> MemoryPoolImpl::snapshot() const {
+  if (options_.store == nullptr) return std::nullopt;
+  return options_.store->snapshot();
+}
+
+bool MemoryPoolImpl::refresh() {
+  if (options_.store == nullptr) return false;
+  const std::lock_guard lock(refresh_mutex_);
+  return options_.store->refresh();
+}
+
+at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& weights,
+                                  const Snapshot* rows) {
+  if (rows != nullptr) return memlayers::gather(*rows, slots, weights);
+  if (const auto now = snapshot()) return memlayers::gather(*now, slots, weights);
   if (is_quantized(options_.row_dtype)) {
     count_usage(slots);
     return gather_quantized(values, options_.row_dtype, width(), slots, weights);
@@ -282,7 +321,9 @@ at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& wei
 }
 
 at::Tensor MemoryPoolImpl::peer_gather(const at::Tensor& x, const at::Tensor& slots,
-                                       const at::Tensor& weights) {
+                                       const at::Tensor& weights, const Snapshot* rows) {
+  if (rows != nullptr) return memlayers::peer_gather(*rows, x, slots, weights);
+  if (const auto now = snapshot()) return memlayers::peer_gather(*now, x, slots, weights);
   if (is_quantized(options_.row_dtype)) {
     count_usage(slots);
     return peer_gather_quantized(values, options_.row_dtype, width(), x, slots, weights);
@@ -318,6 +359,9 @@ void MemoryPoolImpl::quantize(RowType type) {
   TORCH_CHECK_VALUE(!is_quantized(options_.row_dtype),
                     "MemoryPool::quantize: expected rows of type float32 or bfloat16, got ",
                     row_type_name(options_.row_dtype));
+  TORCH_CHECK_VALUE(options_.store == nullptr,
+                    "MemoryPool::quantize: expected a pool that holds its rows, got one that reads "
+                    "them from a store");
   TORCH_CHECK_VALUE(!is_sharded(),
                     "MemoryPool::quantize: expected a pool that one process holds, got one of a "
                     "group of ",

@@ -59,6 +59,12 @@ inline void check_peer_x(const char* op, const at::Tensor& x, const at::Tensor& 
                     width, "), got shape ", x.sym_sizes());
 }
 
+// x of PEER beside rows of 4 bits, which are read from a block's first column on.
+inline void check_int4_x(const char* op, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(x.sym_size(1) % kernels::kInt4Block == 0, op, ": expected x of a multiple of ",
+                    kernels::kInt4Block, " columns for rows of 4 bits, got shape ", x.sym_sizes());
+}
+
 inline void check_peer_gather(const char* op, const at::Tensor& values, const at::Tensor& x,
                               const at::Tensor& slots, const at::Tensor& weights) {
   check_gather(op, values, slots, weights);
@@ -94,9 +100,7 @@ inline void check_peer_gather_quantized(const char* op, const at::Tensor& rows, 
                                         std::int64_t bits, std::int64_t width) {
   check_gather_quantized(op, rows, slots, weights, bits, width);
   check_peer_x(op, x, slots, width);
-  TORCH_CHECK_VALUE(bits == 8 || x.sym_size(1) % kernels::kInt4Block == 0, op,
-                    ": expected x of a multiple of ", kernels::kInt4Block,
-                    " columns for rows of 4 bits, got shape ", x.sym_sizes());
+  if (bits == 4) check_int4_x(op, x);
 }
 
 // What came back for an output [tokens, width].

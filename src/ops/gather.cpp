@@ -9,27 +9,33 @@
 #include "ops/check.h"
 #include "ops/row_dispatch.h"
 #include "ops/row_sums.h"
+#include "ops/snapshot_rows.h"
 
 namespace memlayers::ops::cpu {
 namespace {
 
-at::Tensor gather_stored(const StoredRows& values, const at::Tensor& slots_in,
-                         const at::Tensor& weights_in) {
-  const at::Tensor slots = slots_in.contiguous(), weights = weights_in.contiguous();
-  const std::int64_t T = slots.size(0), J = slots.size(1), W = values.width;
-  check_slots("gather", slots, values.data.size(0));
+// ids [T, J]: rows of `values`, checked.
+at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Tensor& weights) {
+  const std::int64_t T = ids.size(0), J = ids.size(1), W = values.width;
   at::Tensor out = at::empty({T, W}, weights.options());
   dispatch_rows(values, 0, W, [&]<class Row>(const Row* rows, const kernels::RowSpan& span) {
     const auto& kernel = kernels::active().rows<Row>();
     parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        kernel.gather(rows, span, slots.const_data_ptr<std::int64_t>() + t * J,
+        kernel.gather(rows, span, ids.const_data_ptr<std::int64_t>() + t * J,
                       weights.const_data_ptr<float>() + t * J, J, t + 1 < end ? J : 0,
                       out.mutable_data_ptr<float>() + t * W);
       }
     });
   });
   return out;
+}
+
+at::Tensor gather_stored(const StoredRows& values, const at::Tensor& slots_in,
+                         const at::Tensor& weights) {
+  const at::Tensor slots = slots_in.contiguous();
+  check_slots("gather", slots, values.data.size(0));
+  return sum_rows(view(values), slots, weights.contiguous());
 }
 
 at::Tensor backward_weights(const char* op, const at::Tensor& grad_in, const StoredRows& values,
@@ -93,3 +99,12 @@ at::Tensor gather_quantized_backward_weights(const at::Tensor& grad, const at::T
 }
 
 }  // namespace memlayers::ops::cpu
+
+namespace memlayers {
+
+at::Tensor gather(const Snapshot& rows, const at::Tensor& slots, const at::Tensor& weights) {
+  const ops::FoundRows found = ops::find_rows("gather", rows, slots, weights);
+  return ops::cpu::sum_rows(found.rows, found.ids, weights.contiguous());
+}
+
+}  // namespace memlayers

@@ -12,6 +12,7 @@
 #include "ops/gelu.h"
 #include "ops/row_dispatch.h"
 #include "ops/row_sums.h"
+#include "ops/snapshot_rows.h"
 
 namespace memlayers::ops::cpu {
 namespace {
@@ -20,12 +21,11 @@ namespace {
 // still at hand; the rows after them are on their way meanwhile.
 constexpr std::int64_t kRowsAtOnce = 8;
 
-at::Tensor forward(const StoredRows& values, const at::Tensor& x_in, const at::Tensor& slots_in,
+// ids [T, J]: rows of `values`, checked.
+at::Tensor forward(const RowsView& values, const at::Tensor& x_in, const at::Tensor& slots,
                    const at::Tensor& weights_in) {
-  const at::Tensor x = x_in.contiguous(), slots = slots_in.contiguous(),
-                   weights = weights_in.contiguous();
+  const at::Tensor x = x_in.contiguous(), weights = weights_in.contiguous();
   const std::int64_t T = slots.size(0), J = slots.size(1), D = x.size(1), W = values.width;
-  check_slots("peer_gather", slots, values.data.size(0));
   at::Tensor out = at::empty({T, W - D}, x.options());
   dispatch_rows(values, 0, D, [&]<class Row>(const Row* rows, const kernels::RowSpan& u_span) {
     const auto& kernel = kernels::active().rows<Row>();
@@ -49,6 +49,13 @@ at::Tensor forward(const StoredRows& values, const at::Tensor& x_in, const at::T
     });
   });
   return out;
+}
+
+at::Tensor forward(const StoredRows& values, const at::Tensor& x, const at::Tensor& slots_in,
+                   const at::Tensor& weights) {
+  const at::Tensor slots = slots_in.contiguous();
+  check_slots("peer_gather", slots, values.data.size(0));
+  return forward(view(values), x, slots, weights);
 }
 
 // With z = x . U, g = grad . V: V's factor is w gelu(z), U's is g w gelu'(z), grad_w = g gelu(z),
@@ -139,3 +146,15 @@ at::Tensor peer_gather_backward_values(const at::Tensor& grad, const at::Tensor&
 }
 
 }  // namespace memlayers::ops::cpu
+
+namespace memlayers {
+
+at::Tensor peer_gather(const Snapshot& rows, const at::Tensor& x, const at::Tensor& slots,
+                       const at::Tensor& weights) {
+  const ops::FoundRows found = ops::find_rows("peer_gather", rows, slots, weights);
+  ops::check_peer_x("peer_gather", x, slots, rows.width());
+  if (rows.row_dtype() == RowType::kInt4) ops::check_int4_x("peer_gather", x);
+  return ops::cpu::forward(found.rows, x, found.ids, weights);
+}
+
+}  // namespace memlayers

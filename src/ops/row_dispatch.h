@@ -11,22 +11,26 @@
 
 namespace memlayers::ops {
 
-// Calls f(rows, span) with a typed pointer to the stored rows and the span of columns [first,
-// first + width) of them.
+// Calls f(rows, span) with a typed pointer to the rows and the span of columns [first, first +
+// width) of them.
+template <class F>
+void dispatch_rows(const RowsView& rows, std::int64_t first, std::int64_t width, const F& f) {
+  const kernels::RowSpan span{rows.stride, rows.width, first, width};
+  switch (rows.type) {
+    case RowType::kFloat32:
+      return f(static_cast<const float*>(rows.data), span);
+    case RowType::kBFloat16:
+      return f(static_cast<const kernels::BFloat16*>(rows.data), span);
+    case RowType::kInt8:
+      return f(static_cast<const kernels::Int8*>(rows.data), span);
+    case RowType::kInt4:
+      return f(static_cast<const kernels::Int4*>(rows.data), span);
+  }
+}
+
 template <class F>
 void dispatch_rows(const StoredRows& values, std::int64_t first, std::int64_t width, const F& f) {
-  const kernels::RowSpan span{values.data.size(1), values.width, first, width};
-  const void* data = values.data.const_data_ptr();
-  switch (values.type) {
-    case RowType::kFloat32:
-      return f(static_cast<const float*>(data), span);
-    case RowType::kBFloat16:
-      return f(static_cast<const kernels::BFloat16*>(data), span);
-    case RowType::kInt8:
-      return f(static_cast<const kernels::Int8*>(data), span);
-    case RowType::kInt4:
-      return f(static_cast<const kernels::Int4*>(data), span);
-  }
+  dispatch_rows(view(values), first, width, f);
 }
 
 // The same for rows that are updated, which must be contiguous float32 or bfloat16.

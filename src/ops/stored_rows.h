@@ -17,6 +17,18 @@ struct StoredRows {
   std::int64_t width;
 };
 
+// Rows wherever they are: what row `id` of an operator means is the `stride` elements (bytes, for
+// rows of few bits) from data + id * stride on.
+struct RowsView {
+  const void* data;
+  std::int64_t stride, width;
+  RowType type;
+};
+
+inline RowsView view(const StoredRows& rows) {
+  return {rows.data.const_data_ptr(), rows.data.size(1), rows.width, rows.type};
+}
+
 // The rows of a tensor of float32 or bfloat16, contiguous.
 inline StoredRows stored_rows(const at::Tensor& values) {
   return {values.contiguous(),

@@ -28,6 +28,9 @@ std::int64_t Snapshot::rows() const { return version_->state().pool.rows; }
 std::int64_t Snapshot::width() const { return version_->state().pool.width; }
 RowType Snapshot::row_dtype() const { return version_->state().pool.type; }
 std::int64_t Snapshot::row_bytes() const { return version_->row_bytes(); }
+std::int64_t Snapshot::num_chunks() const {
+  return static_cast<std::int64_t>(version_->chunks().size());
+}
 
 const std::byte* Snapshot::row(std::int64_t slot) const {
   check_inside(*version_, slot, 1);

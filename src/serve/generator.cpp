@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <mutex>
 #include <numeric>
 #include <set>
 
@@ -16,10 +17,10 @@ namespace memlayers {
 namespace {
 
 // Continues all prompts in one batch; rows that are done leave it. `take(row, token)` gets every
-// new token, below `vocab_size`, and says whether the row goes on.
-void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
-            std::int64_t vocab_size, const GenerateOptions& options,
-            const std::function<bool(std::int64_t, std::int32_t)>& take) {
+// new token, below `vocab_size`, and says whether the row goes on. Returns the pool's version.
+std::uint64_t decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
+                     std::int64_t vocab_size, const GenerateOptions& options,
+                     const std::function<bool(std::int64_t, std::int32_t)>& take) {
   const c10::InferenceMode inference;
   const std::int64_t context = model->config().context;
   std::int64_t longest = 0, room = 0;
@@ -35,7 +36,7 @@ void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
   }
   const auto rows = static_cast<std::int64_t>(prompts.size());
   const std::int64_t steps = std::min(options.max_tokens, room);
-  if (steps == 0) return;
+  if (steps == 0) return 0;
 
   KvCache cache(model->config(), rows, longest + steps);
   at::Tensor tokens = torch::zeros({rows, longest}, torch::kLong);
@@ -68,7 +69,7 @@ void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
       }
     }
     if (kept.size() < active.size()) {
-      if (kept.empty()) return;
+      if (kept.empty()) break;
       cache.keep_rows(kept);
       std::vector<std::int64_t> still;
       for (std::int64_t i : kept) still.push_back(active[i]);
@@ -76,6 +77,7 @@ void decode(Llama& model, const std::vector<std::vector<std::int32_t>>& prompts,
     }
     tokens = torch::tensor(next, torch::kLong).unsqueeze(1);
   }
+  return cache.pool_version().value_or(0);
 }
 
 std::set<std::int32_t> end_tokens(const Llama& model, const Tokenizer& tokenizer,
@@ -90,8 +92,15 @@ std::set<std::int32_t> end_tokens(const Llama& model, const Tokenizer& tokenizer
 
 }  // namespace
 
+struct Generator::StoreState {
+  std::mutex mutex;
+  std::optional<std::string> error;  // guarded by mutex
+};
+
 Generator::Generator(Llama model, std::shared_ptr<const Tokenizer> tokenizer)
-    : model_(std::move(model)), tokenizer_(std::move(tokenizer)) {
+    : model_(std::move(model)),
+      tokenizer_(std::move(tokenizer)),
+      store_(std::make_shared<StoreState>()) {
   if (tokenizer_->vocab_size() > model_->config().vocab_size) {
     throw Error(tokenizer_->file_name() + ": expected at most " +
                 std::to_string(model_->config().vocab_size) +
@@ -100,9 +109,26 @@ Generator::Generator(Llama model, std::shared_ptr<const Tokenizer> tokenizer)
   model_->eval();
 }
 
-Generator Generator::load(const std::string& model_folder) {
+Generator Generator::load(const std::string& model_folder, const StoreOptions& options) {
   const std::string folder = resolve_model_folder(model_folder);
-  return {load_model(folder), load_tokenizer(folder)};
+  return {open_model(folder, options), load_tokenizer(folder)};
+}
+
+void Generator::refresh() {
+  if (model_->pool().is_empty()) return;
+  std::optional<std::string> error;
+  try {
+    model_->pool()->refresh();
+  } catch (const Error& failed) {
+    error = failed.what();
+  }
+  const std::lock_guard lock(store_->mutex);
+  store_->error = std::move(error);
+}
+
+std::optional<std::string> Generator::store_error() const {
+  const std::lock_guard lock(store_->mutex);
+  return store_->error;
 }
 
 std::vector<Generation> Generator::generate(
@@ -133,19 +159,21 @@ std::vector<Generation> Generator::generate(
     is_done[row] = 1;
     return false;
   };
-  decode(model_, tokens, tokenizer_->vocab_size(), options,
-         [&](std::int64_t row, std::int32_t token) {
-           if (ends.contains(token)) {
-             std::string rest = cutters[row].push(decoders[row].finish());
-             rest += cutters[row].finish();
-             give(row, rest);
-             return stop(row);
-           }
-           results[row].tokens.push_back(token);
-           const bool goes_on = give(row, cutters[row].push(decoders[row].push(token)));
-           return goes_on && !cutters[row].is_stopped() ? true : stop(row);
-         });
+  refresh();
+  const std::uint64_t version = decode(
+      model_, tokens, tokenizer_->vocab_size(), options, [&](std::int64_t row, std::int32_t token) {
+        if (ends.contains(token)) {
+          std::string rest = cutters[row].push(decoders[row].finish());
+          rest += cutters[row].finish();
+          give(row, rest);
+          return stop(row);
+        }
+        results[row].tokens.push_back(token);
+        const bool goes_on = give(row, cutters[row].push(decoders[row].push(token)));
+        return goes_on && !cutters[row].is_stopped() ? true : stop(row);
+      });
   for (std::size_t row = 0; row < prompts.size(); ++row) {
+    results[row].pool_version = version;
     if (is_done[row]) continue;
     const auto r = static_cast<std::int64_t>(row);
     const std::string rest = cutters[row].push(decoders[row].finish());
@@ -161,6 +189,7 @@ std::vector<std::vector<std::int32_t>> Generator::generate_tokens(
   const std::set<std::int32_t> ends = end_tokens(model_, *tokenizer_, options);
   std::vector<std::vector<std::int32_t>> results(prompts.size());
   if (prompts.empty()) return results;
+  refresh();
   decode(model_, prompts, tokenizer_->vocab_size(), options,
          [&](std::int64_t row, std::int32_t token) {
            if (ends.contains(token)) return false;
