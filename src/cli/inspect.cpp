@@ -13,6 +13,7 @@
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
 #include "memlayers/store.h"
+#include "nn/model_folder.h"
 
 namespace memlayers::cli {
 namespace {
@@ -115,12 +116,7 @@ int inspect(const Arguments& arguments) {
   std::int64_t pooled = 0;
   if (!config.memory_layers().empty()) {
     const std::string pool_folder = io::join(folder, "pool");
-    const Snapshot pool = StoreReader::open(fs, pool_folder).snapshot();
-    if (pool.rows() < config.memory->slots() || pool.width() != config.row_width()) {
-      throw Error(pool_folder + ": expected " + std::to_string(config.memory->slots()) +
-                  " rows of " + std::to_string(config.row_width()) + " by config.json, got " +
-                  std::to_string(pool.rows()) + " of " + std::to_string(pool.width()));
-    }
+    const Snapshot pool = open_pool(fs, config, pool_folder).snapshot();
     pooled = pool.rows() * pool.width();
     if (arguments.wants_verify) pool.verify();
     json["pool"] =

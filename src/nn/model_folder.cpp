@@ -114,24 +114,9 @@ void keep_part(MemoryPool& memory, std::span<const std::byte> rows, std::int64_t
   }
 }
 
-// The store's rows are those that the configuration wants. After a growth that was interrupted
-// there are more: the first are the pool as it was (docs/store.md).
-void check_rows(const Snapshot& rows, const ModelConfig& config, const std::string& folder) {
-  const std::int64_t slots = config.memory->slots();
-  if (rows.rows() >= slots && rows.width() == config.row_width() &&
-      rows.row_dtype() == config.memory->row_dtype) {
-    return;
-  }
-  throw Error(folder + ": expected " + std::to_string(slots) + " rows of " +
-              std::to_string(config.row_width()) + " " + row_type_name(config.memory->row_dtype) +
-              " by config.json, got " + std::to_string(rows.rows()) + " of " +
-              std::to_string(rows.width()) + " " + row_type_name(rows.row_dtype()));
-}
-
 void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
   MemoryPool memory = model->pool();
-  const Snapshot stored = StoreReader::open(fs, folder).snapshot();
-  check_rows(stored, model->config(), folder);
+  const Snapshot stored = open_pool(fs, model->config(), folder).snapshot();
   const std::int64_t slots = memory->slots();
   at::Tensor& values = memory->values;
   const std::int64_t row_bytes = stored.row_bytes();
@@ -229,6 +214,22 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
 }
 
+StoreReader open_pool(io::FileSystem& fs, const ModelConfig& config, const std::string& folder,
+                      const StoreOptions& options) {
+  StoreReader store = StoreReader::open(fs, folder, options);
+  const Snapshot rows = store.snapshot();
+  const std::int64_t slots = config.memory->slots();
+  const bool was_edited = rows.version() > 0;  // a pool grows by an edit
+  if ((rows.rows() == slots || (was_edited && rows.rows() > slots)) &&
+      rows.width() == config.row_width() && rows.row_dtype() == config.memory->row_dtype) {
+    return store;
+  }
+  throw Error(folder + ": expected " + std::to_string(slots) + " rows of " +
+              std::to_string(config.row_width()) + " " + row_type_name(config.memory->row_dtype) +
+              " by config.json, got " + std::to_string(rows.rows()) + " of " +
+              std::to_string(rows.width()) + " " + row_type_name(rows.row_dtype()));
+}
+
 Llama load_model(const std::string& path, const std::optional<std::string>& pool_folder,
                  const MemoryGroup& group) {
   io::FileSystem& fs = io::posix();
@@ -244,9 +245,8 @@ Llama open_model(const std::string& path, const StoreOptions& options) {
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
   std::shared_ptr<StoreReader> store;
   if (!config.memory_layers().empty()) {
-    const std::string folder = io::join(path, kPoolFolder);
-    store = std::make_shared<StoreReader>(StoreReader::open(fs, folder, options));
-    check_rows(store->snapshot(), config, folder);
+    store =
+        std::make_shared<StoreReader>(open_pool(fs, config, io::join(path, kPoolFolder), options));
   }
   Llama model(config, store);
   load_dense(model, fs, path);

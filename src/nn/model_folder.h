@@ -11,4 +11,10 @@ namespace memlayers {
 // save_model() of llama.h through any file system; a checkpoint is written so.
 void save_model(io::FileSystem& fs, const Llama& model, const std::string& path);
 
+// The pool in `folder` as its store has it, which must be the one that config.json of the model
+// describes: throws Error where it is not. After a growth that was interrupted it has more rows, of
+// which the first are the pool as it was.
+StoreReader open_pool(io::FileSystem& fs, const ModelConfig& config, const std::string& folder,
+                      const StoreOptions& options = {});
+
 }  // namespace memlayers

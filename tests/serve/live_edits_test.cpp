@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <thread>
 
 #include "io/file_system.h"
@@ -146,17 +147,20 @@ TEST_F(LiveEdits, EditsThatCannotBeFollowedLeaveTheVersionBefore) {
   Generator generator = Generator::load(dir_.path());
   Store::open(pool()).apply(scaled("p", -30));
   const auto before = answer(generator);
-  std::string log = io::read_text(io::posix(), dir_ / "pool/log-1");
+  const std::string path = dir_ / "pool/log-1", log = io::read_text(io::posix(), path);
   Store::open(pool()).rollback("p");
-  std::string altered = io::read_text(io::posix(), dir_ / "pool/log-1");
-  for (std::size_t i = 0; i < altered.size(); ++i) {
-    if (altered[i] != log[i]) {
-      altered[i + 20] = static_cast<char>(altered[i + 20] ^ 1);
-      break;
-    }
+  const std::string longer = io::read_text(io::posix(), path);
+  const auto changed = std::ranges::mismatch(log, longer).in2;
+  ASSERT_NE(changed, longer.end());
+  const auto at = changed - longer.begin() + 20;  // inside the record of the rollback
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);  // in place
+    file.seekp(at);
+    file.put(static_cast<char>(longer[static_cast<std::size_t>(at)] ^ 1));
   }
-  testing::write_file(dir_ / "pool/log-1", altered);
   EXPECT_EQ(answer(generator), before);
+  ASSERT_TRUE(generator.store_error());
+  EXPECT_TRUE(testing::says(*generator.store_error(), {path}));
 }
 
 TEST_F(LiveEdits, AModelThatServesIsNotSavedOrQuantized) {
@@ -168,11 +172,12 @@ TEST_F(LiveEdits, AModelThatServesIsNotSavedOrQuantized) {
 
 TEST_F(LiveEdits, AStoreOfOtherRowsIsRefused) {
   const auto store = std::make_shared<StoreReader>(StoreReader::open(pool()));
-  EXPECT_THROW(MemoryPool({.n_keys = 7, .width = 32, .store = store}), c10::ValueError);
-  EXPECT_THROW(MemoryPool({.n_keys = 6, .width = 31, .store = store}), c10::ValueError);
-  EXPECT_THROW(MemoryPool({.n_keys = 6, .width = 32, .folder = dir_.path(), .store = store}),
-               c10::ValueError);
-  EXPECT_NO_THROW(MemoryPool({.n_keys = 5, .width = 32, .store = store}));
+  EXPECT_THROW(MemoryPool(PoolOptions{.n_keys = 7, .width = 32, .store = store}), c10::ValueError);
+  EXPECT_THROW(MemoryPool(PoolOptions{.n_keys = 6, .width = 31, .store = store}), c10::ValueError);
+  EXPECT_THROW(
+      MemoryPool(PoolOptions{.n_keys = 6, .width = 32, .folder = dir_.path(), .store = store}),
+      c10::ValueError);
+  EXPECT_NO_THROW(MemoryPool(PoolOptions{.n_keys = 5, .width = 32, .store = store}));
 }
 
 }  // namespace
