@@ -18,6 +18,9 @@ TrainResult Trainer::Run::train() {
   if (is_first()) {
     io::make_folders(files, config.out);
     io::remove_unfinished_checkpoints(files, config.out);
+    for (const std::string& path : damaged) {
+      notice(path + " is damaged: now " + io::set_aside(files, path));
+    }
   }
   if (state.step >= setup.total_steps) {
     notice(saved + " has all of the " + std::to_string(setup.total_steps) +

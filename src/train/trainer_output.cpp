@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/folder.h"
 #include "io/run_folder.h"
+#include "memlayers/error.h"
 #include "memlayers/generator.h"
 #include "train/report.h"
 #include "train/trainer_run.h"
@@ -69,8 +70,21 @@ void Trainer::Run::save() {
   train::save_checkpoint(files, path, config, parts, state, processes.get());
   saved = path;
   report();
-  if (is_first()) io::remove_old_checkpoints(files, config.out, config.train.keep);
+  remove_old_checkpoints();
   notice("saved " + path);
+}
+
+// All processes read the newest again before the first of them removes one.
+void Trainer::Run::remove_old_checkpoints() {
+  const auto count = [&] {
+    return static_cast<std::int64_t>(io::find_checkpoints(files, config.out).size());
+  };
+  const bool is_due = is_first() && count() > config.train.keep;
+  if (!processes->any(is_due)) return;
+  const train::LongWait long_wait(*processes);
+  const std::string damage = train::damage_of(files, saved, processes.get());
+  if (!damage.empty()) throw Error(damage);
+  if (is_first()) io::remove_old_checkpoints(files, config.out, config.train.keep);
 }
 
 void Trainer::Run::report() {

@@ -41,6 +41,7 @@ struct Trainer::Run {
   void evaluate(StepMetrics& metrics);
   void sample();
   void save();
+  void remove_old_checkpoints();
   void report();
   double seconds() const {  // since the run began, all parts of it
     return time_before +
@@ -74,7 +75,8 @@ struct Trainer::Run {
   std::unique_ptr<RowAdamW> rows;
   train::RunParts parts;
   train::RunState state;
-  std::string saved;  // the newest checkpoint, "" before the first
+  std::string saved;                 // the newest checkpoint, "" before the first
+  std::vector<std::string> damaged;  // later ones, in whose place this run writes others
 
   std::unique_ptr<train::RunLog> run_log;
   std::unique_ptr<train::EventFile> events;
