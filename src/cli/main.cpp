@@ -90,8 +90,15 @@ void let_the_first_speak(bool is_first) {
   std::this_thread::sleep_for(std::chrono::seconds(3));
 }
 
+// "rank 2 on node7: " where the first process does not know of the error, else nothing.
+std::string own_name() {
+  const auto all = world();
+  const int rank = all->rank();
+  return rank == 0 ? "" : "rank " + std::to_string(rank) + " on " + all->host(rank) + ": ";
+}
+
 int guarded_run(int argc, char** argv) {
-  std::string message;
+  std::string message, whose;
   int code = kFailed;
   bool is_first = true;
   try {
@@ -103,6 +110,7 @@ int guarded_run(int argc, char** argv) {
       throw;
     } catch (...) {
       is_first = world()->rank() == 0;
+      whose = own_name();
       throw;
     }
   } catch (const UsageError& error) {
@@ -115,11 +123,12 @@ int guarded_run(int argc, char** argv) {
     message = error.what_without_backtrace();
   } catch (const std::bad_alloc&) {
     message = "out of memory";
+    is_first = true;  // of this process alone
   } catch (const std::exception& error) {
     message = error.what();
   }
   let_the_first_speak(is_first);
-  return fail(message, code);
+  return fail(whose + message, code);
 }
 
 }  // namespace

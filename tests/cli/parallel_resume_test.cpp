@@ -12,16 +12,7 @@ using testing::Finished;
 using testing::read_file;
 using testing::says;
 
-class ParallelResume : public testing::ParallelRun {
- protected:
-  // At these rates the last bits, in which runs of different numbers of processes differ, tip no
-  // choice of a slot (docs/parallel.md).
-  static void small_rates(TrainConfig& c) {
-    c.train.lr = 2e-4;
-    c.train.value_lr = 1e-3;
-    c.train.schedule = Schedule::kConstant;  // which does not know how many steps there will be
-  }
-};
+class ParallelResume : public testing::ParallelRun {};
 
 TEST_F(ParallelResume, GoesOnWithAnyOtherNumberOfProcesses) {
   struct Case {

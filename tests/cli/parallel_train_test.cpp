@@ -61,29 +61,5 @@ TEST_F(ParallelTrain, SaysOnceWhatIsWrong) {
   EXPECT_EQ(done.err.find("memlayers: error: "), done.err.rfind("memlayers: error: ")) << done.err;
 }
 
-TEST_F(ParallelTrain, AProcessThatHangsEndsTheRunWithItsRankHostAndStep) {
-  const std::string config = configure("run", 1000000, [](TrainConfig& c) {
-    c.parallel.timeout_s = 5;
-    c.data.valid = {};
-  });
-  const pid_t child = start(3, {config});
-  const auto is_running = [&] { return read_file(dir_ / "run/metrics.jsonl").size() > 1000; };
-  for (int i = 0; i < 600 && !is_running(); ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  }
-  ASSERT_TRUE(is_running());
-  pid_t last = 0;  // mpirun's youngest child
-  std::ifstream children("/proc/" + std::to_string(child) + "/task/" + std::to_string(child) +
-                         "/children");
-  for (pid_t process; children >> process;) last = process;
-  ASSERT_GT(last, 0);
-  kill(last, SIGSTOP);
-  const Finished done = finish(child);
-  kill(last, SIGKILL);
-  EXPECT_NE(done.code, 0);
-  EXPECT_TRUE(says(done.err, {"memlayers: error: rank ", " on ", "did not answer", " in step "}));
-  EXPECT_EQ(done.err.find("memlayers: error: "), done.err.rfind("memlayers: error: ")) << done.err;
-}
-
 }  // namespace
 }  // namespace memlayers
