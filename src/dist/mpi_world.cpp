@@ -34,6 +34,8 @@ using Clock = std::chrono::steady_clock;
 constexpr int kTagsAPart = 1 << 15, kParts = 254;
 constexpr int kNoticeTag = (kParts + 1) * kTagsAPart;  // beyond those of all parts
 constexpr int kFarewellTag = kNoticeTag + 1;           // of who ends the run and has said why
+// A call that tests a message takes less where there is nothing to move, and a copy takes longer.
+constexpr std::chrono::microseconds kMovesNothing{2};
 // How long those that miss a process ask around for who else is there.
 constexpr std::chrono::seconds kAskAround{2};
 
@@ -63,6 +65,7 @@ struct Mpi {
   std::atomic<std::int64_t> step{0};
   std::atomic<double> deadline_s{25};
   std::atomic<int> parts{0};
+  std::atomic<std::int64_t> bytes_sent{0}, exchange_ns{0}, waited_ns{0};
 
   std::string name(int world_rank) const {
     return "rank " + std::to_string(world_rank) + " on " +
@@ -179,7 +182,9 @@ class MpiTransfer final : public Transfer {
 
   void start_send(int tag, std::span<const std::byte> bytes, std::shared_ptr<const void> owner) {
     owner_ = std::move(owner);
+    mpi_.bytes_sent += static_cast<std::int64_t>(bytes.size());
     const std::lock_guard lock(mpi_.mutex);
+    const Moving moving(*this);
     check(MPI_Isend(bytes.data(), count_of(bytes.size(), "send"), MPI_BYTE, peer_, tag,
                     MPI_COMM_WORLD, &request_),
           "MPI_Isend");
@@ -196,6 +201,7 @@ class MpiTransfer final : public Transfer {
   bool done() override {
     if (is_done_) return true;
     const std::lock_guard lock(mpi_.mutex);
+    const Moving moving(*this);
     if (probed_tag_ && !match(*probed_tag_)) return false;
     int is_done = 0;
     MPI_Status status;
@@ -208,7 +214,9 @@ class MpiTransfer final : public Transfer {
   }
 
   void wait() override {
+    if (done()) return;
     const auto begin = Clock::now();
+    const std::int64_t moved_before = moved_ns_;
     auto ask = begin + std::chrono::milliseconds(100);
     for (std::int64_t tries = 0; !done(); ++tries) {
       const auto now = Clock::now();
@@ -226,11 +234,30 @@ class MpiTransfer final : public Transfer {
         std::this_thread::sleep_for(std::chrono::microseconds(20));
       }
     }
+    const std::chrono::nanoseconds all = Clock::now() - begin;
+    mpi_.waited_ns += std::max<std::int64_t>(0, all.count() - (moved_ns_ - moved_before));
   }
 
   Message take() override { return std::move(message_); }
 
  private:
+  // Counts the time of a call that moves bytes.
+  class Moving {
+   public:
+    explicit Moving(MpiTransfer& transfer) : transfer_(transfer), begin_(Clock::now()) {}
+    ~Moving() {
+      const std::chrono::nanoseconds time = Clock::now() - begin_;
+      if (!transfer_.is_done_ && time < kMovesNothing) return;
+      transfer_.moved_ns_ += time.count();
+      transfer_.mpi_.exchange_ns += time.count();
+    }
+    Moving(const Moving&) = delete;
+    Moving& operator=(const Moving&) = delete;
+
+   private:
+    MpiTransfer& transfer_;
+    Clock::time_point begin_;
+  };
   // Whether the message has come, so that its size is known; then starts to receive it.
   bool match(int tag) {
     int is_there = 0;
@@ -262,6 +289,7 @@ class MpiTransfer final : public Transfer {
   std::shared_ptr<const void> owner_;
   Message message_;
   bool is_done_ = false;
+  std::int64_t moved_ns_ = 0;
 };
 
 // Some of the world's processes. Messages of two communicators do not mix: each has tags of its
@@ -305,6 +333,11 @@ class MpiCommunicator final : public Communicator {
     for (const int member : members) world_members.push_back(world_rank(member));
     return std::make_shared<MpiCommunicator>(mpi_, std::move(world_members),
                                              1 + mpi_.parts++ % kParts);
+  }
+  Traffic traffic() const override {
+    return {.bytes_sent = mpi_.bytes_sent,
+            .exchange_s = 1e-9 * static_cast<double>(mpi_.exchange_ns),
+            .waited_s = 1e-9 * static_cast<double>(mpi_.waited_ns)};
   }
   void set_step(std::int64_t step) override { mpi_.step = step; }
   void set_deadline(Seconds deadline) override { mpi_.deadline_s = deadline.count(); }

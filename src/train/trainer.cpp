@@ -41,7 +41,10 @@ TrainResult Trainer::Run::train() {
     const bool last = state.step == setup.total_steps;
     const bool evaluation = data->valid() != nullptr && (last || due(config.train.eval_every));
     if (evaluation) evaluate(metrics);
-    if (is_first() && (last || evaluation || due(config.train.log_every))) log(metrics);
+    if (last || evaluation || due(config.train.log_every)) {
+      if (!processes->is_alone()) add_ranks(metrics);
+      if (is_first()) log(metrics);
+    }
     if (due(config.train.sample_every)) sample();
     result.stopped = !last && stop_requested();
     if (last || result.stopped || due(config.train.save_every)) save();

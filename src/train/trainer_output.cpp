@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
+#include "dist/collectives.h"
 #include "io/folder.h"
 #include "io/run_folder.h"
 #include "memlayers/error.h"
@@ -11,6 +15,16 @@ namespace memlayers {
 namespace {
 
 constexpr std::int64_t kSampleTokens = 48;
+
+// Rows and the optimizer's state of them that this process holds.
+std::int64_t bytes_held(const MemoryPool& pool, RowAdamW& rows) {
+  std::size_t bytes = pool->values.nbytes();
+  const RowState& state = rows.state();
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) bytes += table.nbytes();
+  }
+  return static_cast<std::int64_t>(bytes);
+}
 
 }  // namespace
 
@@ -30,10 +44,34 @@ void Trainer::Run::log(StepMetrics metrics) {
     scalars.emplace_back("pool/touched_rows", static_cast<double>(metrics.touched_rows));
   }
   if (metrics.eval_loss) scalars.emplace_back("eval/loss", *metrics.eval_loss);
+  if (!metrics.waited_s.empty()) {
+    scalars.emplace_back("parallel/most_waited_s", *std::ranges::max_element(metrics.waited_s));
+  }
   events->add(metrics.step, wall_time(), scalars);
   interval_tokens = 0;
   interval_s = 0;
   if (callbacks.logged) callbacks.logged(metrics);
+}
+
+// All processes call it together.
+void Trainer::Run::add_ranks(StepMetrics& metrics) {
+  struct Own {
+    std::int64_t bytes_sent, pool_bytes;
+    double waited_s;
+  };
+  const Traffic now = processes->world().traffic();
+  const Own own{.bytes_sent = now.bytes_sent - logged_traffic.bytes_sent,
+                .pool_bytes = rows == nullptr ? 0 : bytes_held(parts.model->pool(), *rows),
+                .waited_s = now.waited_s - logged_traffic.waited_s};
+  logged_traffic = now;
+  for (const Message& message :
+       dist::all_gather(processes->world(), std::as_bytes(std::span(&own, 1)))) {
+    Own one;
+    std::memcpy(&one, message.data.get(), sizeof one);
+    metrics.bytes_sent.push_back(one.bytes_sent);
+    metrics.waited_s.push_back(one.waited_s);
+    metrics.pool_bytes.push_back(one.pool_bytes);
+  }
 }
 
 void Trainer::Run::evaluate(StepMetrics& metrics) {

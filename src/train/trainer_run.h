@@ -38,6 +38,7 @@ struct Trainer::Run {
   void check_sample_prompts() const;
   StepMetrics step();
   void log(StepMetrics metrics);
+  void add_ranks(StepMetrics& metrics);
   void evaluate(StepMetrics& metrics);
   void sample();
   void save();
@@ -84,6 +85,7 @@ struct Trainer::Run {
   double time_before = 0;            // of earlier runs, seconds
   std::int64_t interval_tokens = 0;  // since the last logged step
   double interval_s = 0;
+  Traffic logged_traffic;  // of this process, up to the last logged step
   std::vector<text::Batch> batches;
 };
 

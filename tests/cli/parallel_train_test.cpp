@@ -54,6 +54,24 @@ TEST_F(ParallelTrain, GoesOnFromItsCheckpointAsIfItHadNotStopped) {
   }
 }
 
+TEST_F(ParallelTrain, MetricsSayWhatEachProcessSentWaitedForAndHolds) {
+  ASSERT_EQ(run(3, {configure("run", 4)}).code, 0);
+  const auto lines = metrics("run");
+  ASSERT_EQ(lines.size(), 4U);
+  for (const StepMetrics& m : lines) {
+    ASSERT_EQ(m.bytes_sent.size(), 3U);
+    ASSERT_EQ(m.waited_s.size(), 3U);
+    for (std::size_t rank = 0; rank < 3; ++rank) {
+      EXPECT_GT(m.bytes_sent[rank], 22'600 * 4) << "the dense gradients alone are more";
+      EXPECT_GT(m.waited_s[rank], 0);
+    }
+    // 100 rows of 96 columns: 32 of each row, their two moments, and a count of steps.
+    EXPECT_EQ(m.pool_bytes, std::vector<std::int64_t>(3, 100 * (3 * 32 * 4 + 4)));
+  }
+  ASSERT_EQ(testing::run_command({"train", configure("alone", 1)}).code, 0);
+  EXPECT_TRUE(metrics("alone").front().bytes_sent.empty());
+}
+
 TEST_F(ParallelTrain, SaysOnceWhatIsWrong) {
   const Finished done = run(3, {configure("run", 2), "--set", "parallel.groups=2"});
   EXPECT_EQ(done.code, 1);

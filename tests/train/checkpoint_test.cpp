@@ -5,12 +5,14 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cstring>
 #include <filesystem>
 #include <limits>
 
 #include "io/folder.h"
 #include "io/run_folder.h"
 #include "memlayers/error.h"
+#include "memlayers/store.h"
 #include "support/failing_files.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
@@ -110,6 +112,25 @@ TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
   EXPECT_EQ(state.bad_in_a_row, 1);
   EXPECT_EQ(state.loss, 1.0 / 3);
   EXPECT_FALSE(state.eval_loss);
+}
+
+TEST(Checkpoint, HasAPoolThatTheStoreOpensAndGrows) {
+  const TempDir dir;
+  SmallRun run;
+  save(io::posix(), dir.path(), run, 5);
+  const at::Tensor values = run.model->pool()->values.detach();
+  const auto row_bytes = static_cast<std::size_t>(values.size(1)) * sizeof(float);
+  {
+    Store store = Store::open(dir / "step-5/pool");
+    store.grow(13, [&](std::int64_t, std::span<std::byte> out) {
+      std::fill(out.begin(), out.end(), std::byte{0});
+    });
+  }
+  const Snapshot grown = Store::open(dir / "step-5/pool").snapshot();
+  EXPECT_EQ(grown.rows(), 36 + 13);
+  std::vector<std::byte> rows(36 * row_bytes);
+  grown.read(0, rows);
+  EXPECT_EQ(std::memcmp(rows.data(), values.const_data_ptr(), rows.size()), 0);
 }
 
 constexpr PoolOptimizer kKinds[] = {PoolOptimizer::kAdamW, PoolOptimizer::kSgd,
