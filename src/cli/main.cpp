@@ -57,7 +57,8 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
   const std::vector<Command> commands{train_command(),   generate_command(), eval_command(),
-                                      inspect_command(), quantize_command(), bench_command()};
+                                      inspect_command(), quantize_command(), bench_command(),
+                                      plan_command()};
   std::function<int()> chosen;
   for (const Command& command : commands) {
     CLI::App* verb = app.add_subcommand(command.name, command.summary);
