@@ -115,7 +115,8 @@ Flops count_flops(const ModelConfig& config, std::int64_t context);
 // A model folder in Hugging Face's layout. save writes config.json, model.safetensors and pool/
 // into the folder `path`, which must exist; load reads them and a plain LLaMA folder as well. Both
 // hold the pool in memory once (with `pool_folder`, PoolOptions::folder, not even that). In a
-// memory group all processes save and load together: the first one writes, each reads its part.
+// memory group all processes save and load together, each some of the files of the pool; the first
+// one writes the rest.
 // Throws Error naming file and tensor for anything missing, of another shape or dtype, or not
 // finite.
 // What patches of the pool's store (docs/store.md) have changed is loaded as changed.

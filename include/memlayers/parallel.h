@@ -37,6 +37,13 @@ using Transfers = std::vector<std::unique_ptr<Transfer>>;
 // Throws what Transfer::wait() throws.
 void wait_all(Transfers& transfers);
 
+// What a process has sent, and the time that went by in doing so, since it started.
+struct Traffic {
+  std::int64_t bytes_sent = 0;
+  double exchange_s = 0;  // in calls that move messages
+  double waited_s = 0;    // for other processes, who had nothing to say yet
+};
+
 // The processes of a run, or some of them, numbered from 0. Messages between two of them with the
 // same tag arrive in the order in which they were sent.
 //
@@ -65,6 +72,9 @@ class Communicator {
   // process calls it the same number of times in the same order, each with a group of its own.
   virtual std::shared_ptr<Communicator> part(std::span<const int> members) = 0;
 
+  // Of this process, all its communicators together.
+  virtual Traffic traffic() const { return {}; }
+
   // What PeerLost names: set by whoever counts steps.
   virtual void set_step(std::int64_t step) = 0;
   // How long a wait may take before the other side counts as lost: 25 s where nothing is set. A
@@ -88,6 +98,8 @@ class PeerLost : public Error {
 // or this one alone. Starts MPI when it is called first, and only under a launcher. Throws Error
 // where MPI does not start.
 std::shared_ptr<Communicator> world();
+// Whether a launcher started this process; then it may be one of several.
+bool is_launched();
 // Waits for all processes and ends MPI, once, before main() returns: no message after it.
 void leave_world();
 // Ends all processes of the run with exit code `code`, this one too; returns only where there is no

@@ -34,6 +34,10 @@ struct StepMetrics {
   std::int64_t touched_rows = 0;  // pool rows that this step changed
   std::int64_t bad_steps = 0;     // steps skipped so far because loss or gradient was not finite
   std::optional<double> eval_loss = {};
+  // By rank, of several processes: sent and waited since the line before; rows and their
+  // optimizer's state that each holds.
+  std::vector<std::int64_t> bytes_sent = {}, pool_bytes = {};
+  std::vector<double> waited_s = {};
 };
 
 // A greedy continuation of one of the configured prompts.

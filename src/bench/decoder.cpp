@@ -2,60 +2,11 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <memory>
-#include <utility>
-#include <vector>
 
 #include "bench/parts.h"
-#include "memlayers/llama.h"
-#include "train/training_step.h"
+#include "bench/trainee.h"
 
 namespace memlayers::bench {
-namespace {
-
-// A model with its optimizers, trained on token ids that carry no meaning.
-class Trainee {
- public:
-  Trainee(const Case& c, const ModelConfig& model)
-      : model_(model, kSeed), dense_(make_dense_optimizer(c, model_->dense_parameters())) {
-    if (!model_->pool().is_empty()) {
-      rows_ = make_row_optimizer(c, model_->pool());
-    }
-    rates_ = {.lr = c.config.train.lr,
-              .value_lr = c.config.train.value_lr,
-              .clip = c.config.train.clip,
-              .value_clip = c.config.train.value_clip};
-  }
-  double seconds_of_step(text::Batch batch) {
-    std::vector<text::Batch> batches{std::move(batch)};
-    return seconds_of([&] { train::train_step(model_, dense_, rows_.get(), batches, rates_); });
-  }
-  double flops_a_token(std::int64_t context) const {
-    return count_flops(model_->config(), context).total();
-  }
-
- private:
-  Llama model_;
-  DenseAdamW dense_;
-  std::unique_ptr<RowAdamW> rows_;  // null for a model without a pool
-  train::StepRates rates_{};
-};
-
-// `tokens` or a few less in sequences of `context` or less.
-text::Batch draw_batch(IndexDraw& words, std::int64_t tokens, std::int64_t context) {
-  text::Batch batch;
-  batch.length = std::min(context, tokens);
-  batch.rows = tokens / batch.length;
-  batch.tokens = batch.target_tokens = batch.rows * batch.length;
-  const at::Tensor ids = words.draw({2, batch.tokens});
-  const std::int64_t* id = ids.const_data_ptr<std::int64_t>();
-  batch.input.assign(id, id + batch.tokens);
-  batch.target.assign(id + batch.tokens, id + 2 * batch.tokens);
-  return batch;
-}
-
-}  // namespace
-
 Figures bench_decoder(const Case& c, Stream& stream) {
   const ModelConfig& model = c.config.model;
   ModelConfig twin = model;

@@ -5,43 +5,16 @@
 
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
-#include <optional>
 
-#include "bench/machine.h"
-#include "cli/command.h"
+#include "cli/bench_cases.h"
 #include "cli/terminal.h"
-#include "io/config_keys.h"
-#include "memlayers/error.h"
 
 namespace memlayers::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Numbers = std::vector<std::int64_t>;
-using Words = std::vector<std::string>;
 
-struct Arguments {
-  // Each with all the values to measure.
-  Numbers tokens{1024}, dim{1024}, heads{4}, knn{32}, k_dim{}, v_dim{}, n_keys{1024};
-  Words dtype{"float32"}, dist{"uniform"}, variant{"memory+"}, optimizer{"adamw"};
-  double zipf_exponent = 1;
-  bool master_rows = false;
-  std::int64_t layers = 8, context = 512, vocab = 32000;  // bench decoder
-  std::optional<std::int64_t> ff_dim = {};
-  std::optional<std::int64_t> stream_mib = {};
-  int repeat = 5, threads = 0;
-  bool is_json = false;
-};
-
-struct Kind {
-  const char* name;
-  const char* summary;
-  bench::Figures (*measure)(const bench::Case& c, bench::Stream& stream);
-  std::int64_t default_dim;
-};
-
-constexpr Kind kKinds[] = {
+constexpr BenchKind kKinds[] = {
     {"lookup", "query to slots, beside the two score products alone", bench::bench_lookup, 1024},
     {"gather", "the weighted sum of rows, beside a bare read of the same rows", bench::bench_gather,
      1024},
@@ -52,167 +25,11 @@ constexpr Kind kKinds[] = {
      bench::bench_step, 1024},
     {"decoder", "a whole decoder's training step, beside its dense twin", bench::bench_decoder,
      512},
+    {"parallel", "a decoder's training step over 1, 2, 4 processes: compute, exchange, wait, bytes",
+     nullptr, 256},
 };
 
-struct NamedCase {
-  std::string label;  // the options of which there are several values
-  bench::Case c;
-};
-
-const io::ConfigKey& key_of(const std::string& section, const std::string& name) {
-  for (const io::ConfigKey& key : io::config_keys()) {
-    if (key.section == section && key.name == name) return key;
-  }
-  throw std::logic_error("no configuration key " + section + "." + name);
-}
-
-std::string text_of(std::int64_t value) { return std::to_string(value); }
-std::string text_of(const std::string& value) { return value; }
-
-// For each case so far, one for each value: `set` puts a value into a case.
-template <class Value, class Set>
-void combine(std::vector<NamedCase>& cases, const std::string& option,
-             const std::vector<Value>& values, const Set& set) {
-  std::vector<NamedCase> combined;
-  for (const NamedCase& before : cases) {
-    for (const Value& value : values) {
-      combined.push_back(before);
-      NamedCase& made = combined.back();
-      if (values.size() > 1) {
-        made.label += (made.label.empty() ? "" : ", ") + option + " " + text_of(value);
-      }
-      try {
-        set(made.c, value);
-      } catch (const Error& error) {
-        throw UsageError("bench: --" + option + ": " + error.what() + ", got " + text_of(value));
-      }
-    }
-  }
-  cases = std::move(combined);
-}
-
-// The values of a key of the configuration, in its words.
-template <class Value>
-void combine_key(std::vector<NamedCase>& cases, const std::string& option,
-                 const std::vector<Value>& values, const std::string& section,
-                 const std::string& name) {
-  const io::ConfigKey& key = key_of(section, name);
-  if (values.empty()) return;  // the configuration's own default
-  combine(cases, option, values,
-          [&](bench::Case& c, const Value& value) { key.set(c.config, io::ConfigValue(value)); });
-}
-
-void set_distribution(bench::Case& c, const std::string& name, double exponent) {
-  if (name == "uniform") {
-    c.distribution.zipf_exponent = {};
-  } else if (name == "zipf") {
-    c.distribution.zipf_exponent = exponent;
-  } else {
-    throw Error("expected uniform or zipf");
-  }
-}
-
-std::vector<NamedCase> make_cases(const Kind& kind, const Arguments& a) {
-  const bool is_decoder = kind.measure == bench::bench_decoder;
-  NamedCase base;
-  base.c.repeat = a.repeat;
-  base.c.config.train.master_rows = a.master_rows;
-  base.c.config.model.memory.emplace();
-  std::vector<NamedCase> cases{base};
-  combine(cases, "tokens", a.tokens, [](bench::Case& c, std::int64_t n) { c.tokens = n; });
-  combine_key(cases, "dim", a.dim, "model", "dim");
-  combine_key(cases, "heads", a.heads, "memory", "heads");
-  combine_key(cases, "knn", a.knn, "memory", "knn");
-  combine_key(cases, "k-dim", a.k_dim.empty() ? Numbers{is_decoder ? 256 : 512} : a.k_dim, "memory",
-              "k_dim");
-  combine_key(cases, "v-dim", a.v_dim, "memory", "v_dim");
-  combine_key(cases, "n-keys", a.n_keys, "memory", "n_keys");
-  combine_key(cases, "dtype", a.dtype, "memory", "row_dtype");
-  combine_key(cases, "variant", a.variant, "memory", "variant");
-  combine_key(cases, "optimizer", a.optimizer, "train", "value_optimizer");
-  combine(cases, "dist", a.dist, [&](bench::Case& c, const std::string& name) {
-    set_distribution(c, name, a.zipf_exponent);
-  });
-  for (NamedCase& made : cases) {
-    ModelConfig& model = made.c.config.model;
-    try {
-      if (is_decoder) {
-        model.layers = a.layers;
-        model.heads = std::max<std::int64_t>(1, model.dim / 64);
-        model.ff_dim = a.ff_dim.value_or((model.dim * 8 / 3 + 31) / 32 * 32);
-        model.context = a.context;
-        model.vocab_size = a.vocab;
-        model.validate();
-      } else {
-        model.memory->validate_layer(model.dim);
-      }
-    } catch (const Error& error) {
-      throw UsageError("bench " + std::string(kind.name) + ": " + error.what());
-    }
-  }
-  return cases;
-}
-
-void add_value(Json& json, const std::string& name, const io::ConfigKey& key,
-               const TrainConfig& config) {
-  const io::ConfigValue value = key.get(config);
-  if (const auto* number = std::get_if<std::int64_t>(&value)) json[name] = *number;
-  if (const auto* text = std::get_if<std::string>(&value)) json[name] = *text;
-}
-
-Json describe(const Kind& kind, const bench::Machine& machine, const bench::Case& c) {
-  const ModelConfig& model = c.config.model;
-  Json json = {{"bench", kind.name},
-               {"cpu", machine.cpu},
-               {"isa", machine.isa},
-               {"threads", machine.threads},
-               {"cache_bytes", machine.cache_bytes},
-               {"tokens", c.tokens},
-               {"dim", model.dim}};
-  for (const char* name : {"heads", "knn", "k_dim"}) {
-    add_value(json, name, key_of("memory", name), c.config);
-  }
-  json["v_dim"] = model.value_dim();
-  json["n_keys"] = model.memory->n_keys;
-  json["slots"] = model.memory->slots();
-  add_value(json, "dtype", key_of("memory", "row_dtype"), c.config);
-  add_value(json, "variant", key_of("memory", "variant"), c.config);
-  add_value(json, "optimizer", key_of("train", "value_optimizer"), c.config);
-  json["master_rows"] = c.config.train.master_rows;
-  const std::optional<double>& exponent = c.distribution.zipf_exponent;
-  json["dist"] = exponent ? "zipf" : "uniform";
-  json["zipf_exponent"] = exponent ? Json(*exponent) : Json();
-  if (kind.measure == bench::bench_decoder) {
-    json["layers"] = model.layers;
-    json["memory_layers"] = model.memory_layers();
-    json["ff_dim"] = model.ff_dim;
-    json["context"] = model.context;
-    json["vocab_size"] = model.vocab_size;
-  }
-  json["repeat"] = c.repeat;
-  return json;
-}
-
-// Names that end in _median_ms are for --json.
-void print_table(const std::vector<NamedCase>& cases, const std::vector<bench::Figures>& results) {
-  std::vector<std::vector<std::string>> rows{{""}};
-  for (std::size_t i = 0; i < results.size(); ++i) {
-    rows.push_back({cases[i].label});
-    for (const auto& [name, value] : results[i].items()) {
-      if (name.ends_with("_median_ms")) continue;
-      if (i == 0) rows.front().push_back(name);
-      rows.back().push_back(short_number(value));
-    }
-  }
-  if (results.size() == 1) {  // one column instead of one row
-    std::vector<std::vector<std::string>> turned;
-    for (std::size_t i = 1; i < rows[0].size(); ++i) turned.push_back({rows[0][i], rows[1][i]});
-    rows = std::move(turned);
-  }
-  std::cout << table(rows);
-}
-
-int run(const Kind& kind, const Arguments& arguments) {
+int run(const BenchKind& kind, const BenchArguments& arguments) {
   set_threads(arguments.threads);
   const std::vector<NamedCase> cases = make_cases(kind, arguments);
   const bench::Machine machine = bench::describe_machine();
@@ -247,57 +64,6 @@ int run(const Kind& kind, const Arguments& arguments) {
   return 0;
 }
 
-void add_options(CLI::App& app, const Kind& kind, Arguments& a) {
-  a.dim = {kind.default_dim};
-  const auto numbers = [&app](const char* name, Numbers& values, const char* help) {
-    return app.add_option(name, values, help)->delimiter(',')->check(CLI::PositiveNumber);
-  };
-  const auto words = [&app](const char* name, Words& values, const char* help) {
-    app.add_option(name, values, help)->delimiter(',')->capture_default_str();
-  };
-  numbers("--tokens", a.tokens, "tokens of a batch")->capture_default_str();
-  numbers("--dim", a.dim, "width of the hidden states")->capture_default_str();
-  numbers("--heads", a.heads, "independent lookups per token")->capture_default_str();
-  numbers("--knn", a.knn, "slots read per head")->capture_default_str();
-  numbers("--k-dim", a.k_dim, "width of a query (absent: 512; decoder: 256)");
-  numbers("--v-dim", a.v_dim, "width of a value row (absent: dim)");
-  numbers("--n-keys", a.n_keys, "sub-keys per set: n_keys^2 slots")->capture_default_str();
-  words("--dtype", a.dtype, "of the pool's rows, as [memory] row_dtype");
-  words("--variant", a.variant, "as [memory] variant");
-  words("--optimizer", a.optimizer, "of the pool's rows, as [train] value_optimizer");
-  app.add_flag("--master-rows", a.master_rows, "as [train] master_rows");
-  words("--dist", a.dist,
-        "uniform or zipf: how slots are drawn (gather, update), or tokens from a vocabulary (the "
-        "others, whose slots come from the lookup)");
-  app.add_option("--zipf-exponent", a.zipf_exponent, "the r-th comes in proportion to r^-this")
-      ->capture_default_str()
-      ->check(CLI::PositiveNumber);
-  if (kind.measure == bench::bench_decoder) {
-    app.add_option("--layers", a.layers, "of the decoder; three of them with memory")
-        ->capture_default_str()
-        ->check(CLI::PositiveNumber);
-    app.add_option("--ff-dim", a.ff_dim, "of the feed-forward blocks (absent: 8/3 dim)")
-        ->check(CLI::PositiveNumber);
-    app.add_option("--context", a.context, "tokens of a sequence, at most")
-        ->capture_default_str()
-        ->check(CLI::PositiveNumber);
-    app.add_option("--vocab", a.vocab, "size of the vocabulary")
-        ->capture_default_str()
-        ->check(CLI::PositiveNumber);
-  }
-  app.add_option("--repeat", a.repeat, "timed repetitions, after one that is not")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 10000));
-  app.add_option("--stream-mib", a.stream_mib,
-                 "size of the memory that is read for stream_gbs and to empty the caches (absent: "
-                 "eight last-level caches, 256 at least; less makes neither right)")
-      ->check(CLI::Range(1, 1 << 20));
-  app.add_option("--threads", a.threads, "CPU threads (0: all cores)")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  app.add_flag("--json", a.is_json, "one JSON object a case on standard output");
-}
-
 constexpr const char* kFooter =
     "Options that take several values (1,2,3) make a case of each combination. Times are minima "
     "(with --json medians too).\nCold: gather and update start with nothing in the caches but what "
@@ -314,12 +80,16 @@ Command bench_command() {
           [](CLI::App& app) -> std::function<int()> {
             app.require_subcommand(1);
             auto chosen = std::make_shared<std::function<int()>>();
-            for (const Kind& kind : kKinds) {
+            for (const BenchKind& kind : kKinds) {
               CLI::App* verb = app.add_subcommand(kind.name, kind.summary);
               verb->footer(kFooter);
-              auto a = std::make_shared<Arguments>();
+              auto a = std::make_shared<BenchArguments>();
               add_options(*verb, kind, *a);
-              verb->callback([chosen, kind, a] { *chosen = [kind, a] { return run(kind, *a); }; });
+              verb->callback([chosen, kind, a] {
+                *chosen = [kind, a] {
+                  return kind.measure == nullptr ? run_parallel(kind, *a) : run(kind, *a);
+                };
+              });
             }
             return [chosen] { return (*chosen)(); };
           }};

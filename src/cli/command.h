@@ -5,6 +5,9 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <string>
+#include <vector>
+
+#include "memlayers/config.h"
 
 namespace memlayers::cli {
 
@@ -24,12 +27,17 @@ Command inspect_command();
 Command quantize_command();
 Command patch_command();
 Command bench_command();
+Command plan_command();
 
 // A mistake in how the command was called, found after parsing: exit code 2.
 class UsageError : public std::runtime_error {
  public:
   explicit UsageError(const std::string& message) : std::runtime_error(message) {}
 };
+
+// CONFIG and the words behind --set, among which CONFIG may stand, of a verb that takes both.
+TrainConfig read_train_config(const std::string& verb, std::string path,
+                              const std::vector<std::string>& words);
 
 // Number of CPU threads of the process; 0: all cores.
 void set_threads(int threads);

@@ -51,6 +51,21 @@ Json describe_flops(const ModelConfig& config) {
           {"total", flops.total()}};
 }
 
+// "4 processes in 2 groups, each pool in 2 parts of columns, 1 of rows"
+std::string describe_layout(const Json& layout) {
+  const auto number = [&](const char* key) {
+    const Json value = layout.value(key, Json());
+    return value.is_number_integer() ? value.get<std::int64_t>() : 0;
+  };
+  const auto counted = [](std::int64_t count, const std::string& noun, const char* plural) {
+    return std::to_string(count) + " " + noun + (count == 1 ? "" : plural);
+  };
+  return counted(number("processes"), "process", "es") + " in " +
+         counted(number("groups"), "group", "s") + ", the pool in " +
+         counted(number("column_parts"), "part", "s") + " of columns, " +
+         std::to_string(number("row_parts")) + " of rows";
+}
+
 void print(const Json& json, bool wants_tensors) {
   const auto text = [](const Json& value) {
     return value.is_string() ? value.get<std::string>() : value.dump();
@@ -61,6 +76,7 @@ void print(const Json& json, bool wants_tensors) {
   };
   add("folder", text(json["folder"]));
   if (json.contains("step")) add("training step", text(json["step"]));
+  if (json.contains("layout")) add("written by", describe_layout(json["layout"]));
   for (const auto& [name, value] : json["config"].items()) {
     if (!value.is_object()) add(name, text(value));
   }
@@ -98,6 +114,9 @@ int inspect(const Arguments& arguments) {
     const Json state = Json::parse(io::read_text(fs, trainer), nullptr, /*allow_exceptions=*/false);
     if (state.is_object() && state.contains("step") && state["step"].is_number_integer()) {
       json["step"] = state["step"];
+    }
+    if (state.is_object() && state.contains("layout") && state["layout"].is_object()) {
+      json["layout"] = state["layout"];
     }
   }
   json["config"] = Json::parse(io::model_config_json(config));

@@ -58,7 +58,7 @@ int run(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   const std::vector<Command> commands{train_command(),   generate_command(), eval_command(),
                                       inspect_command(), quantize_command(), patch_command(),
-                                      bench_command()};
+                                      bench_command(),   plan_command()};
   std::function<int()> chosen;
   for (const Command& command : commands) {
     CLI::App* verb = app.add_subcommand(command.name, command.summary);
@@ -91,8 +91,15 @@ void let_the_first_speak(bool is_first) {
   std::this_thread::sleep_for(std::chrono::seconds(3));
 }
 
+// "rank 2 on node7: " where the first process does not know of the error, else nothing.
+std::string own_name() {
+  const auto all = world();
+  const int rank = all->rank();
+  return rank == 0 ? "" : "rank " + std::to_string(rank) + " on " + all->host(rank) + ": ";
+}
+
 int guarded_run(int argc, char** argv) {
-  std::string message;
+  std::string message, whose;
   int code = kFailed;
   bool is_first = true;
   try {
@@ -104,6 +111,7 @@ int guarded_run(int argc, char** argv) {
       throw;
     } catch (...) {
       is_first = world()->rank() == 0;
+      whose = own_name();
       throw;
     }
   } catch (const UsageError& error) {
@@ -116,11 +124,12 @@ int guarded_run(int argc, char** argv) {
     message = error.what_without_backtrace();
   } catch (const std::bad_alloc&) {
     message = "out of memory";
+    is_first = true;  // of this process alone
   } catch (const std::exception& error) {
     message = error.what();
   }
   let_the_first_speak(is_first);
-  return fail(message, code);
+  return fail(whose + message, code);
 }
 
 }  // namespace

@@ -141,20 +141,7 @@ class Display {
 };
 
 TrainConfig read_config(const Options& options) {
-  // "--set a=1 CONFIG.toml": the option takes all that follows it.
-  std::string path = options.config;
-  std::vector<std::string> overrides;
-  for (const std::string& text : options.overrides) {
-    if (text.find('=') != std::string::npos) {
-      overrides.push_back(text);
-    } else if (path.empty()) {
-      path = text;
-    } else {
-      throw UsageError("--set: expected key=value, got \"" + text + "\"");
-    }
-  }
-  if (path.empty()) throw UsageError("train: expected a configuration file, CONFIG.toml");
-  TrainConfig config = load_train_config(path, overrides);
+  TrainConfig config = read_train_config("train", options.config, options.overrides);
   if (!options.resume.empty()) config.train.resume = options.resume;
   return config;
 }
@@ -193,6 +180,23 @@ int run(const Options& options) {
 }
 
 }  // namespace
+
+TrainConfig read_train_config(const std::string& verb, std::string path,
+                              const std::vector<std::string>& words) {
+  // "--set a=1 CONFIG.toml": the option takes all that follows it.
+  std::vector<std::string> overrides;
+  for (const std::string& text : words) {
+    if (text.find('=') != std::string::npos) {
+      overrides.push_back(text);
+    } else if (path.empty()) {
+      path = text;
+    } else {
+      throw UsageError("--set: expected key=value, got \"" + text + "\"");
+    }
+  }
+  if (path.empty()) throw UsageError(verb + ": expected a configuration file, CONFIG.toml");
+  return load_train_config(path, overrides);
+}
 
 Command train_command() {
   return {.name = "train",

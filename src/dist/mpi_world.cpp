@@ -6,9 +6,14 @@
 #include "dist/mpi_world.h"
 
 #include <mpi.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -28,6 +33,9 @@ using Clock = std::chrono::steady_clock;
 // others has the tags of one that is long gone, or speaks to others.
 constexpr int kTagsAPart = 1 << 15, kParts = 254;
 constexpr int kNoticeTag = (kParts + 1) * kTagsAPart;  // beyond those of all parts
+constexpr int kFarewellTag = kNoticeTag + 1;           // of who ends the run and has said why
+// A call that tests a message takes less where there is nothing to move, and a copy takes longer.
+constexpr std::chrono::microseconds kMovesNothing{2};
 // How long those that miss a process ask around for who else is there.
 constexpr std::chrono::seconds kAskAround{2};
 
@@ -52,16 +60,20 @@ struct Mpi {
   std::mutex mutex;  // held in every call of MPI
   int rank = 0, size = 1;
   std::vector<std::string> hosts;
-  double spin_s = 0.01;  // how long a wait keeps its core busy
+  std::vector<pid_t> neighbours;  // by rank: 0 where this process could not tell that it has ended
+  double spin_s = 0.01;           // how long a wait keeps its core busy
   std::atomic<std::int64_t> step{0};
   std::atomic<double> deadline_s{25};
   std::atomic<int> parts{0};
+  std::atomic<std::int64_t> bytes_sent{0}, exchange_ns{0}, waited_ns{0};
 
   std::string name(int world_rank) const {
     return "rank " + std::to_string(world_rank) + " on " +
            hosts[static_cast<std::size_t>(world_rank)];
   }
   bool someone_asks();
+  void check_neighbours();
+  void tell_all(int tag, int number);
   [[noreturn]] void give_up(int waited_for, double seconds);
 };
 
@@ -74,23 +86,47 @@ bool Mpi::someone_asks() {
   return is_there != 0;
 }
 
+// A process of this machine that has ended while others wait did not end as it should: MPI lets
+// none of them go before all have come to the end.
+void Mpi::check_neighbours() {
+  std::optional<int> lost, first;  // ranks
+  for (int other = 0; other < size; ++other) {
+    const pid_t process = neighbours[static_cast<std::size_t>(other)];
+    if (process == 0) continue;
+    const bool has_ended = kill(process, 0) != 0 && errno == ESRCH;
+    std::optional<int>& place = has_ended ? lost : first;
+    if (!place) place = other;
+  }
+  if (!lost) return;
+  int has_said_why = 0;
+  {
+    const std::lock_guard lock(mutex);
+    check(MPI_Iprobe(*lost, kFarewellTag, MPI_COMM_WORLD, &has_said_why, MPI_STATUS_IGNORE),
+          "MPI_Iprobe");
+  }
+  throw PeerLost(name(*lost) + ": died in step " + std::to_string(step.load()),
+                 has_said_why == 0 && first == rank);
+}
+
+// A number to all others, which may never take it.
+void Mpi::tell_all(int tag, int number) {
+  auto* const notice = new int(number);  // outlives this call
+  const std::lock_guard lock(mutex);
+  for (int to = 0; to < size; ++to) {
+    if (to == rank) continue;
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Isend(notice, 1, MPI_INT, to, tag, MPI_COMM_WORLD, &request), "MPI_Isend");
+    // NOLINTNEXTLINE(clang-analyzer-optin.mpi.MPI-Checker): nobody may wait for who is lost
+    check(MPI_Request_free(&request), "MPI_Request_free");
+  }
+}
+
 // Those that wait tell each other so; who says nothing is lost. The lowest of the others tells the
 // user.
 void Mpi::give_up(int waited_for, double seconds) {
   std::vector<int> waits(static_cast<std::size_t>(size), -1);  // for whom
   waits[static_cast<std::size_t>(rank)] = waited_for;
-  // Outlives this call: who is lost never takes it.
-  auto* const notice = new int(waited_for);
-  {
-    const std::lock_guard lock(mutex);
-    for (int to = 0; to < size; ++to) {
-      if (to == rank) continue;
-      MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Isend(notice, 1, MPI_INT, to, kNoticeTag, MPI_COMM_WORLD, &request), "MPI_Isend");
-      // NOLINTNEXTLINE(clang-analyzer-optin.mpi.MPI-Checker): nobody may wait for who is lost
-      check(MPI_Request_free(&request), "MPI_Request_free");
-    }
-  }
+  tell_all(kNoticeTag, waited_for);
   const auto end = Clock::now() + kAskAround;
   while (Clock::now() < end && std::ranges::count(waits, -1) > 0) {
     {
@@ -146,7 +182,9 @@ class MpiTransfer final : public Transfer {
 
   void start_send(int tag, std::span<const std::byte> bytes, std::shared_ptr<const void> owner) {
     owner_ = std::move(owner);
+    mpi_.bytes_sent += static_cast<std::int64_t>(bytes.size());
     const std::lock_guard lock(mpi_.mutex);
+    const Moving moving(*this);
     check(MPI_Isend(bytes.data(), count_of(bytes.size(), "send"), MPI_BYTE, peer_, tag,
                     MPI_COMM_WORLD, &request_),
           "MPI_Isend");
@@ -163,6 +201,7 @@ class MpiTransfer final : public Transfer {
   bool done() override {
     if (is_done_) return true;
     const std::lock_guard lock(mpi_.mutex);
+    const Moving moving(*this);
     if (probed_tag_ && !match(*probed_tag_)) return false;
     int is_done = 0;
     MPI_Status status;
@@ -175,13 +214,16 @@ class MpiTransfer final : public Transfer {
   }
 
   void wait() override {
+    if (done()) return;
     const auto begin = Clock::now();
+    const std::int64_t moved_before = moved_ns_;
     auto ask = begin + std::chrono::milliseconds(100);
     for (std::int64_t tries = 0; !done(); ++tries) {
       const auto now = Clock::now();
       const double seconds = std::chrono::duration<double>(now - begin).count();
       if (now >= ask) {
         ask = now + std::chrono::milliseconds(100);
+        mpi_.check_neighbours();
         if (mpi_.someone_asks()) mpi_.give_up(peer_, seconds);
       }
       if (seconds > mpi_.deadline_s) mpi_.give_up(peer_, seconds);
@@ -192,11 +234,30 @@ class MpiTransfer final : public Transfer {
         std::this_thread::sleep_for(std::chrono::microseconds(20));
       }
     }
+    const std::chrono::nanoseconds all = Clock::now() - begin;
+    mpi_.waited_ns += std::max<std::int64_t>(0, all.count() - (moved_ns_ - moved_before));
   }
 
   Message take() override { return std::move(message_); }
 
  private:
+  // Counts the time of a call that moves bytes.
+  class Moving {
+   public:
+    explicit Moving(MpiTransfer& transfer) : transfer_(transfer), begin_(Clock::now()) {}
+    ~Moving() {
+      const std::chrono::nanoseconds time = Clock::now() - begin_;
+      if (!transfer_.is_done_ && time < kMovesNothing) return;
+      transfer_.moved_ns_ += time.count();
+      transfer_.mpi_.exchange_ns += time.count();
+    }
+    Moving(const Moving&) = delete;
+    Moving& operator=(const Moving&) = delete;
+
+   private:
+    MpiTransfer& transfer_;
+    Clock::time_point begin_;
+  };
   // Whether the message has come, so that its size is known; then starts to receive it.
   bool match(int tag) {
     int is_there = 0;
@@ -228,6 +289,7 @@ class MpiTransfer final : public Transfer {
   std::shared_ptr<const void> owner_;
   Message message_;
   bool is_done_ = false;
+  std::int64_t moved_ns_ = 0;
 };
 
 // Some of the world's processes. Messages of two communicators do not mix: each has tags of its
@@ -272,6 +334,11 @@ class MpiCommunicator final : public Communicator {
     return std::make_shared<MpiCommunicator>(mpi_, std::move(world_members),
                                              1 + mpi_.parts++ % kParts);
   }
+  Traffic traffic() const override {
+    return {.bytes_sent = mpi_.bytes_sent,
+            .exchange_s = 1e-9 * static_cast<double>(mpi_.exchange_ns),
+            .waited_s = 1e-9 * static_cast<double>(mpi_.waited_ns)};
+  }
   void set_step(std::int64_t step) override { mpi_.step = step; }
   void set_deadline(Seconds deadline) override { mpi_.deadline_s = deadline.count(); }
   Seconds deadline() const override { return Seconds(mpi_.deadline_s.load()); }
@@ -282,6 +349,27 @@ class MpiCommunicator final : public Communicator {
   std::vector<int> members_;  // ranks in the world
   int first_tag_, rank_ = 0;
 };
+
+// Those whose end this process can see: on the same machine, and in the same space of process
+// numbers, which two containers do not share.
+std::vector<pid_t> find_neighbours(const Mpi& shared) {
+  using Place = std::array<std::int64_t, 3>;  // process, space of process numbers
+  struct stat space = {};
+  if (stat("/proc/self/ns/pid", &space) != 0) space.st_ino = 0;
+  const Place own{getpid(), static_cast<std::int64_t>(space.st_dev),
+                  static_cast<std::int64_t>(space.st_ino)};
+  std::vector<Place> all(static_cast<std::size_t>(shared.size));
+  check(MPI_Allgather(own.data(), 3, MPI_INT64_T, all.data(), 3, MPI_INT64_T, MPI_COMM_WORLD),
+        "MPI_Allgather");
+  std::vector<pid_t> found;
+  const std::string& host = shared.hosts[static_cast<std::size_t>(shared.rank)];
+  for (std::size_t other = 0; other < all.size(); ++other) {
+    const bool is_here = space.st_ino != 0 && shared.hosts[other] == host &&
+                         all[other][1] == own[1] && all[other][2] == own[2];
+    found.push_back(is_here ? static_cast<pid_t>(all[other][0]) : 0);
+  }
+  return found;
+}
 
 }  // namespace
 
@@ -309,6 +397,7 @@ std::shared_ptr<Communicator> start_mpi() {
                                 static_cast<std::size_t>(rank) * MPI_MAX_PROCESSOR_NAME);
     all.push_back(rank);
   }
+  started->neighbours = find_neighbours(*started);
   const auto here =
       std::ranges::count(started->hosts, started->hosts[static_cast<std::size_t>(started->rank)]);
   if (here > static_cast<std::ptrdiff_t>(std::thread::hardware_concurrency())) {
@@ -329,6 +418,10 @@ void end_mpi() {
 void abort_mpi(int code) {
   int has_ended = 0;
   if (mpi == nullptr || MPI_Finalized(&has_ended) != MPI_SUCCESS || has_ended != 0) return;
+  try {
+    mpi->tell_all(kFarewellTag, code);
+  } catch (const Error&) {  // then the others say that this one died, which is true
+  }
   MPI_Abort(MPI_COMM_WORLD, code);
 }
 

@@ -41,18 +41,18 @@ class Alone final : public Communicator {
   Seconds deadline_{25};
 };
 
+std::mutex world_mutex;
+std::shared_ptr<Communicator> the_world;  // guarded by world_mutex
+
+}  // namespace
+
 // What the launchers of Open MPI, of PMIx and of MPICH tell the processes that they start.
-bool has_launcher() {
+bool is_launched() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"}) {
     if (std::getenv(name) != nullptr) return true;
   }
   return false;
 }
-
-std::mutex world_mutex;
-std::shared_ptr<Communicator> the_world;  // guarded by world_mutex
-
-}  // namespace
 
 void wait_all(Transfers& transfers) {
   for (const auto& transfer : transfers) transfer->wait();
@@ -62,7 +62,7 @@ void wait_all(Transfers& transfers) {
 std::shared_ptr<Communicator> world() {
   const std::lock_guard lock(world_mutex);
   if (the_world == nullptr) {
-    if (has_launcher()) {
+    if (is_launched()) {
       the_world = dist::start_mpi();
     } else {
       the_world = std::make_shared<Alone>();

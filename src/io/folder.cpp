@@ -47,13 +47,22 @@ std::string hex(std::uint64_t hash) {  // 16 digits
   return text;
 }
 
-struct Summary {
-  std::uint64_t size;
-  std::string xxh3;
-};
+bool is_inside(const std::string& name) {  // a name that a manifest may hold
+  const std::string slashed = "/" + name + "/";
+  return !name.empty() && slashed.find("//") == std::string::npos &&
+         slashed.find("/../") == std::string::npos;
+}
+
+}  // namespace
+
+std::uint64_t xxh3(std::span<const std::byte> data) {
+  return XXH3_64bits(data.data(), data.size());
+}
+
+std::string xxh3_hex(std::span<const std::byte> data) { return hex(xxh3(data)); }
 
 // Read piece by piece: a file may be larger than memory.
-Summary summary_of(FileSystem& fs, const std::string& path) {
+ManifestEntry entry_of(FileSystem& fs, const std::string& path) {
   const auto file = fs.open(path, OpenMode::kRead);
   const std::uint64_t size = file->size();
   const std::unique_ptr<XXH3_state_t, void (*)(XXH3_state_t*)> state(
@@ -68,20 +77,6 @@ Summary summary_of(FileSystem& fs, const std::string& path) {
   }
   return {size, hex(XXH3_64bits_digest(state.get()))};
 }
-
-bool is_inside(const std::string& name) {  // a name that a manifest may hold
-  const std::string slashed = "/" + name + "/";
-  return !name.empty() && slashed.find("//") == std::string::npos &&
-         slashed.find("/../") == std::string::npos;
-}
-
-}  // namespace
-
-std::uint64_t xxh3(std::span<const std::byte> data) {
-  return XXH3_64bits(data.data(), data.size());
-}
-
-std::string xxh3_hex(std::span<const std::byte> data) { return hex(xxh3(data)); }
 
 FolderWriter::FolderWriter(FileSystem& fs, std::string path)
     : fs_(fs),
@@ -112,13 +107,18 @@ void FolderWriter::write_text(const std::string& name, std::string_view text) {
   out->sync();
 }
 
+void FolderWriter::add(const std::string& name, ManifestEntry entry) {
+  entries_[name] = std::move(entry);
+}
+
 void FolderWriter::commit() {
   nlohmann::json files = nlohmann::json::object();
   std::set<std::string> folders;
   for (const std::string& name : files_in(fs_, temporary_, "")) {
     const std::string path = join(temporary_, name);
-    const Summary summary = summary_of(fs_, path);
-    files[name] = {{"size", summary.size}, {"xxh3", summary.xxh3}};
+    const auto known = entries_.find(name);
+    const ManifestEntry entry = known != entries_.end() ? known->second : entry_of(fs_, path);
+    files[name] = {{"size", entry.size}, {"xxh3", entry.xxh3}};
     for (std::string folder = parent(path); folder != temporary_; folder = parent(folder)) {
       folders.insert(folder);
     }
@@ -179,10 +179,12 @@ bool is_complete(FileSystem& fs, const std::string& folder) {
   return true;
 }
 
-void verify_folder(FileSystem& fs, const std::string& folder) {
+void verify_folder(FileSystem& fs, const std::string& folder, Share share) {
+  int next = 0;
   for (const auto& [name, entry] : entries_that_hold(fs, folder)) {
+    if (next++ % share.of != share.index) continue;
     const std::string path = join(folder, name);
-    const Summary summary = summary_of(fs, path);
+    const ManifestEntry summary = entry_of(fs, path);
     if (summary.size != entry.size) {
       throw Error(path + ": expected " + std::to_string(entry.size) +
                   " bytes by MANIFEST.json, got " + std::to_string(summary.size));

@@ -14,6 +14,12 @@ namespace memlayers::io {
 std::uint64_t xxh3(std::span<const std::byte> data);
 std::string xxh3_hex(std::span<const std::byte> data);  // 16 lower-case hex digits
 
+struct ManifestEntry {
+  std::uint64_t size;
+  std::string xxh3;
+};
+ManifestEntry entry_of(FileSystem& fs, const std::string& path);  // reads the file
+
 // Collects files under `<path>.tmp-<pid>`; commit() writes MANIFEST.json, syncs, renames to `path`
 // and syncs the parent. `path` must not exist as a complete folder. Destroyed without commit, or
 // when anything throws, it removes what it wrote.
@@ -26,24 +32,25 @@ class FolderWriter {
   // The place to write a file named `name` (may hold one "/"); its folder exists on return.
   std::string file(const std::string& name);
   void write_text(const std::string& name, std::string_view text);  // and sync
+  // Of a file that is there: commit() reads all others.
+  void add(const std::string& name, ManifestEntry entry);
   void commit();
 
  private:
   FileSystem& fs_;
   std::string path_, temporary_;
+  std::map<std::string, ManifestEntry> entries_;
   bool committed_ = false;
-};
-
-struct ManifestEntry {
-  std::uint64_t size;
-  std::string xxh3;
 };
 
 // Both leave out pool/ once a store has edited it (pool/CURRENT): its log answers for that.
 bool is_complete(FileSystem& fs, const std::string& folder);  // MANIFEST.json parses and sizes hold
 // Reads every file again and compares; throws Error naming the first file that is missing, of
-// another size, or altered.
-void verify_folder(FileSystem& fs, const std::string& folder);
+// another size, or altered. Of several that verify a folder together each reads a share.
+struct Share {
+  int index = 0, of = 1;
+};
+void verify_folder(FileSystem& fs, const std::string& folder, Share share = {});
 std::map<std::string, ManifestEntry> read_manifest(FileSystem& fs, const std::string& folder);
 
 }  // namespace memlayers::io

@@ -12,7 +12,8 @@
 namespace memlayers {
 namespace io {
 
-std::vector<FoundCheckpoint> find_checkpoints(FileSystem& files, const std::string& run_folder) {
+std::vector<FoundCheckpoint> find_closed_checkpoints(FileSystem& files,
+                                                     const std::string& run_folder) {
   std::vector<FoundCheckpoint> found;
   if (!files.is_folder(run_folder)) return found;
   for (const std::string& name : files.list(run_folder)) {
@@ -22,10 +23,24 @@ std::vector<FoundCheckpoint> find_checkpoints(FileSystem& files, const std::stri
     const auto [rest, error] = std::from_chars(name.data() + 5, end, step);
     if (error != std::errc{} || rest != end || step < 0) continue;
     const std::string path = join(run_folder, name);
-    if (is_complete(files, path)) found.push_back({.step = step, .path = path});
+    if (files.exists(join(path, "MANIFEST.json"))) found.push_back({.step = step, .path = path});
   }
   std::ranges::sort(found, {}, &FoundCheckpoint::step);
   return found;
+}
+
+std::vector<FoundCheckpoint> find_checkpoints(FileSystem& files, const std::string& run_folder) {
+  std::vector<FoundCheckpoint> found = find_closed_checkpoints(files, run_folder);
+  std::erase_if(found, [&](const FoundCheckpoint& one) { return !is_complete(files, one.path); });
+  return found;
+}
+
+std::string set_aside(FileSystem& files, const std::string& checkpoint) {
+  std::string name = checkpoint + ".damaged";
+  for (int i = 2; files.exists(name); ++i) name = checkpoint + ".damaged-" + std::to_string(i);
+  files.rename(checkpoint, name);
+  files.sync_folder(parent(checkpoint));
+  return name;
 }
 
 void remove_old_checkpoints(FileSystem& files, const std::string& run_folder, std::int64_t keep) {

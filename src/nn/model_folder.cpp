@@ -7,21 +7,19 @@
 #include <set>
 #include <span>
 
+#include "dist/collectives.h"
 #include "io/folder.h"
 #include "io/model_config.h"
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
 #include "nn/table.h"
-#include "nn/whole_rows.h"
-#include "ops/parallel.h"
-#include "pool/chunks.h"
-#include "pool/row_format.h"
 
 namespace memlayers {
 namespace {
 
 constexpr const char* kPoolFolder = "pool";
+constexpr const char* kRows = "chunk";  // stem of their files
 
 io::ElementType element_type(const at::Tensor& tensor, const std::string& where) {
   if (tensor.scalar_type() == torch::kFloat) return io::ElementType::kF32;
@@ -96,69 +94,25 @@ void load_dense(Llama& model, io::FileSystem& fs, const std::string& folder) {
   }
 }
 
-// Of rows [begin, end) of the whole pool, those columns of those that this process holds.
-void keep_part(MemoryPool& memory, std::span<const std::byte> rows, std::int64_t begin,
-               std::int64_t end) {
-  const PoolPart& part = memory->part();
-  const std::int64_t size = memory->values.element_size();
-  auto* data = static_cast<std::byte*>(memory->values.mutable_data_ptr());
-  const std::int64_t first = begin <= part.first_slot
-                                 ? 0
-                                 : (begin - part.first_slot + part.slot_step - 1) / part.slot_step;
-  for (std::int64_t row = first; row < part.rows && part.slot(row) < end; ++row) {
-    const std::byte* from = rows.data() + (part.slot(row) - begin) * part.row_width * size;
-    std::byte* to = data + row * part.width() * size;
-    for (const PoolPart::Columns& range : part.columns) {
-      to = std::copy_n(from + range.first * size, range.width * size, to);
-    }
-  }
-}
-
-void load_pool(Llama& model, io::FileSystem& fs, const std::string& folder) {
-  MemoryPool memory = model->pool();
-  const Snapshot stored = open_pool(fs, model->config(), folder).snapshot();
-  const std::int64_t slots = memory->slots();
-  at::Tensor& values = memory->values;
-  const std::int64_t row_bytes = stored.row_bytes();
-  auto* data = static_cast<std::byte*>(values.mutable_data_ptr());
-  // In pieces, each of which leaves memory before the next: what is held is the pool.
-  const std::int64_t at_once = std::max<std::int64_t>(1, (4 << 20) / row_bytes);
-  const std::int64_t pieces = (slots + at_once - 1) / at_once;
-  ops::parallel_ranges(pieces, at_once * row_bytes, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t piece = first; piece < last; ++piece) {
-      const std::int64_t begin = piece * at_once, end = std::min(slots, begin + at_once);
-      const auto bytes = static_cast<std::size_t>((end - begin) * row_bytes);
-      std::vector<std::byte> whole(memory->is_sharded() ? bytes : 0);
-      const std::span<std::byte> rows =
-          memory->is_sharded() ? std::span(whole) : std::span{data + begin * row_bytes, bytes};
-      stored.read(begin, rows);
-      if (memory->is_sharded()) keep_part(memory, rows, begin, end);
-      stored.release(begin, end - begin);
-      memory->write_back();
-      if (!pool::all_finite(rows, stored.row_dtype(), stored.width())) {
-        throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
-                    std::to_string(begin) + " to " + std::to_string(end));
-      }
-    }
-  });
-  memory->id = stored.pool_id();
-}
-
 // A copy of lagging rows catches up: that a model is saved makes no difference to the bits of its
 // training.
-nn::WholeRows rows_to_save(const MemoryPool& memory) {
-  const at::Tensor values = memory->values.detach();
-  const auto lag = memory->lag();
-  return {memory, values.element_size(), /*is_one_number=*/false,
-          [values, lag](std::int64_t first, std::span<std::byte> out) {
-            if (lag != nullptr) {
-              lag->read(first, out);
-              return;
-            }
-            const auto at =
-                static_cast<std::size_t>(first * values.size(1) * values.element_size());
-            std::ranges::copy(bytes_of(values).subspan(at, out.size()), out.begin());
-          }};
+nn::PoolTable rows_to_save(const MemoryPool& memory) {
+  nn::PoolTable table{kRows, memory->values.detach().to(torch::kCPU).contiguous()};
+  if (const auto lag = memory->lag(); lag != nullptr) {
+    table.read = [lag](std::int64_t first, std::span<std::byte> out) { lag->read(first, out); };
+  }
+  return table;
+}
+
+nn::WrittenFiles save_pool(io::FileSystem& fs, const MemoryPool& memory, const std::string& folder,
+                           std::uint64_t generation) {
+  const nn::PoolTable table = rows_to_save(memory);
+  const at::ScalarType wanted = nn::element_type(memory->options().row_dtype);
+  if (table.rows.scalar_type() != wanted) {  // the model was moved to another type
+    throw Error(folder + ": expected rows of type " + c10::toString(wanted) +
+                " by the model's configuration, got " + c10::toString(table.rows.scalar_type()));
+  }
+  return nn::write_table(fs, folder, memory, table, {.generation = generation});
 }
 
 }  // namespace
@@ -167,11 +121,19 @@ void save_model(const Llama& model, const std::string& path) {
   save_model(io::posix(), model, path);
 }
 
-void save_model(io::FileSystem& fs, const Llama& model, const std::string& path) {
-  if (!model->pool().is_empty() && model->pool()->is_sharded() &&
-      model->pool()->group()->rank() > 0) {
-    rows_to_save(model->pool()).serve();
-    return;
+nn::WrittenFiles save_model(io::FileSystem& fs, const Llama& model, const std::string& path,
+                            std::uint64_t generation) {
+  const MemoryPool memory = model->pool();
+  TORCH_CHECK_VALUE(memory.is_empty() || !memory->snapshot(),
+                    "save_model: expected a model that holds its pool (load_model), got one that "
+                    "reads it from a store (open_model)");
+  const std::string folder = io::join(path, kPoolFolder);
+  Communicator* const group = memory.is_empty() ? nullptr : memory->group();
+  if (group != nullptr && group->rank() > 0) {
+    dist::barrier(*group);  // there is a folder to write to
+    nn::WrittenFiles files = save_pool(fs, memory, folder, generation);
+    dist::barrier(*group);
+    return files;
   }
   std::vector<io::TensorToWrite> tensors;
   std::vector<at::Tensor> kept;  // contiguous copies live until they are written
@@ -182,36 +144,15 @@ void save_model(io::FileSystem& fs, const Llama& model, const std::string& path)
     tensors.push_back({name, type, tensor.sizes().vec(), bytes_of(tensor)});
   }
   io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
-  if (!model->pool().is_empty()) {
-    const MemoryPool memory = model->pool();
-    TORCH_CHECK_VALUE(!memory->snapshot(),
-                      "save_model: expected a model that holds its pool (load_model), got one that "
-                      "reads it from a store (open_model)");
-    const at::Tensor values = memory->values.detach().to(torch::kCPU).contiguous();
-    const std::string folder = io::join(path, kPoolFolder);
-    const at::ScalarType wanted = nn::element_type(memory->options().row_dtype);
-    if (values.scalar_type() != wanted) {  // the model was moved to another type
-      throw Error(folder + ": expected rows of type " + c10::toString(wanted) +
-                  " by the model's configuration, got " + c10::toString(values.scalar_type()));
-    }
+  nn::WrittenFiles files;
+  if (!memory.is_empty()) {
     io::make_folders(fs, folder);
-    if (memory->lag() != nullptr || memory->is_sharded()) {
-      nn::WholeRows rows = rows_to_save(memory);
-      pool::write_chunks(
-          fs, folder, "chunk",
-          pool::RowsSource{
-              [&](std::int64_t first, std::span<std::byte> out) { rows.read(first, out); },
-              memory->slots(), memory->width(), memory->options().row_dtype},
-          memory->id, 0);
-      rows.finish();
-    } else {
-      pool::write_chunks(fs, folder, "chunk",
-                         pool::RowsView{bytes_of(values).data(), memory->slots(), memory->width(),
-                                        memory->options().row_dtype},
-                         memory->id, 0);
-    }
+    if (group != nullptr) dist::barrier(*group);
+    files = save_pool(fs, memory, folder, generation);
+    if (group != nullptr) dist::barrier(*group);  // all is written
   }
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
+  return files;
 }
 
 StoreReader open_pool(io::FileSystem& fs, const ModelConfig& config, const std::string& folder,
@@ -236,7 +177,11 @@ Llama load_model(const std::string& path, const std::optional<std::string>& pool
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
   Llama model(config, std::nullopt, pool_folder, group);
   load_dense(model, fs, path);
-  if (!model->pool().is_empty()) load_pool(model, fs, io::join(path, kPoolFolder));
+  if (!model->pool().is_empty()) {
+    MemoryPool memory = model->pool();
+    memory->id = nn::read_table(fs, io::join(path, kPoolFolder), memory,
+                                {kRows, memory->values.detach()}, {.must_be_finite = true});
+  }
   return model;
 }
 

@@ -48,11 +48,6 @@ struct Digest {
   XXH3_state_t* state;
 };
 
-std::string chunk_name(std::string_view stem, std::int64_t index, std::uint64_t generation) {
-  return std::string(stem) + "-" + std::to_string(index) + "-" + std::to_string(generation) +
-         ".safetensors";
-}
-
 // One chunk file for each range of rows; rows_of(first, count) gives its rows, contiguous, valid
 // until the next call.
 template <class Rows>
@@ -66,6 +61,11 @@ void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_
 }
 
 }  // namespace
+
+std::string chunk_name(std::string_view stem, std::int64_t index, std::uint64_t generation) {
+  return std::string(stem) + "-" + std::to_string(index) + "-" + std::to_string(generation) +
+         ".safetensors";
+}
 
 std::int64_t rows_of_a_chunk(std::int64_t width, RowType type) {
   return std::max<std::int64_t>(1, kChunkBytes / stride_bytes(width, type));
@@ -218,6 +218,16 @@ void ChunkedRows::release(std::int64_t first, std::int64_t count) const {
   for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
     chunk.file.release(begin, end - begin);
   });
+}
+
+void check_generation(const ChunkedRows& rows, std::uint64_t generation) {
+  for (const Chunk& chunk : rows.chunks()) {
+    const std::uint64_t found = chunk.file.pool().generation;
+    if (found == generation) continue;
+    throw Error(chunk.file.path() + ": expected generation " + std::to_string(generation) +
+                " as in all that was written with it, got " + std::to_string(found) +
+                ": a file of another step");
+  }
 }
 
 namespace {

@@ -24,6 +24,8 @@ struct RowsView {
 };
 
 std::string new_pool_id();  // a random UUID
+// <stem>-<index>-<generation>.safetensors
+std::string chunk_name(std::string_view stem, std::int64_t index, std::uint64_t generation);
 
 // Writes <folder>/<stem>-<i>-<generation>.safetensors, at most 64 MiB of rows each, and syncs them.
 // Needs memory for one chunk at most; rows in a mapped file are read ahead of their writing.
@@ -75,6 +77,10 @@ class ChunkedRows {
   std::int64_t stride_ = 0;
   std::vector<Chunk> chunks_;
 };
+
+// Throws Error naming the first chunk that is of another generation: what was written together has
+// one.
+void check_generation(const ChunkedRows& rows, std::uint64_t generation);
 
 // Whether no number of these rows, contiguous and aligned for their elements, is NaN or infinite.
 bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t width);

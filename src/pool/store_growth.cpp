@@ -16,7 +16,7 @@ using pool::RecordType;
 
 // <n> in chunk-<i>-<n>.safetensors: files of a folder never share a name.
 std::string chunk_name(std::size_t index, std::uint64_t generation) {
-  return "chunk-" + std::to_string(index) + "-" + std::to_string(generation) + ".safetensors";
+  return pool::chunk_name("chunk", static_cast<std::int64_t>(index), generation);
 }
 
 // What the bottom and the kept patches make.

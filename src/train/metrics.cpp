@@ -60,6 +60,11 @@ std::string to_json(const StepMetrics& m) {
                {"touched_rows", m.touched_rows},
                {"bad_steps", m.bad_steps}};
   if (m.eval_loss) json["eval_loss"] = *m.eval_loss;
+  if (!m.bytes_sent.empty()) {
+    json["bytes_sent"] = m.bytes_sent;
+    json["waited_s"] = m.waited_s;
+    json["pool_bytes"] = m.pool_bytes;
+  }
   return json.dump();
 }
 
@@ -84,6 +89,11 @@ StepMetrics parse_metrics(std::string_view line) {
     m.touched_rows = json.at("touched_rows").get<std::int64_t>();
     m.bad_steps = json.at("bad_steps").get<std::int64_t>();
     if (json.contains("eval_loss")) m.eval_loss = number(json, "eval_loss");
+    if (json.contains("bytes_sent")) {
+      json.at("bytes_sent").get_to(m.bytes_sent);
+      json.at("waited_s").get_to(m.waited_s);
+      json.at("pool_bytes").get_to(m.pool_bytes);
+    }
     return m;
   } catch (const nlohmann::json::exception& error) {
     throw Error("metrics.jsonl: expected an object of a logged step, got \"" + std::string(line) +

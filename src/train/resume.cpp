@@ -43,12 +43,47 @@ std::string checkpoint_folder(io::FileSystem& files, const std::string& path) {
 
 }  // namespace
 
-std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainConfig& config) {
-  const std::vector<io::FoundCheckpoint> found = io::find_checkpoints(files, config.out);
+namespace {
+
+// "; the one before, runs/x/step-40, is complete: --resume runs/x/step-40", or nothing.
+std::string the_one_before(io::FileSystem& files, const std::string& checkpoint) {
+  auto found = io::find_checkpoints(files, io::parent(checkpoint));
+  const auto name = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
+  const auto own = io::find_closed_checkpoints(files, io::parent(checkpoint));
+  std::int64_t step = 0;
+  for (const auto& one : own) {
+    if (name(one.path) == name(checkpoint)) step = one.step;
+  }
+  while (!found.empty() &&
+         (found.back().step >= step || !damage_of(files, found.back().path, nullptr).empty())) {
+    found.pop_back();
+  }
+  if (found.empty()) return "";
+  const std::string& path = found.back().path;
+  return "; the one before, " + path + ", is complete: --resume " + path;
+}
+
+}  // namespace
+
+void reading_checkpoint(io::FileSystem& files, const std::string& checkpoint,
+                        const std::function<void()>& read) {
+  try {
+    read();
+  } catch (const PeerLost&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(error.what() + the_one_before(files, checkpoint));
+  }
+}
+
+std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainConfig& config,
+                                             const Processes* processes) {
+  const std::vector<io::FoundCheckpoint> found = io::find_closed_checkpoints(files, config.out);
   ResumePoint point;
   if (config.train.resume == "never") {
-    if (!found.empty()) {
-      throw Error("train.resume: \"never\", but " + found.back().path +
+    const auto complete = io::find_checkpoints(files, config.out);
+    if (!complete.empty()) {
+      throw Error("train.resume: \"never\", but " + complete.back().path +
                   " is a complete checkpoint, which is not overwritten; choose another out");
     }
     return std::nullopt;
@@ -59,11 +94,19 @@ std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainC
   } else {
     point.folder = checkpoint_folder(files, config.train.resume);
   }
-  io::verify_folder(files, point.folder);
-  point.state = load_run_state(files, point.folder);
-  if (!found.empty() && found.back().step > point.state.step) {
+  const std::string damage = damage_of(files, point.folder, processes);
+  reading_checkpoint(files, point.folder, [&] {
+    if (!damage.empty()) throw Error(damage);
+    point.state = load_run_state(files, point.folder);
+  });
+  for (const io::FoundCheckpoint& later : found) {
+    if (later.step <= point.state.step) continue;
+    if (!damage_of(files, later.path, processes).empty()) {
+      point.damaged.push_back(later.path);
+      continue;
+    }
     throw Error("train.resume: " + point.folder + " stands at step " +
-                std::to_string(point.state.step) + ", but " + found.back().path +
+                std::to_string(point.state.step) + ", but " + later.path +
                 " is a later complete checkpoint, which is not overwritten; choose another out");
   }
   return point;

@@ -1,37 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a checkpoint holds beside the model folder: optimizer/dense.safetensors (state of DenseAdamW
-// by name, "rng"), optimizer/rows.safetensors (state of RowAdamW, and the rows' usage; of a memory
-// group one file a process, rows-<i>-of-<n>.safetensors),
-// trainer.json (RunState), training.toml (the configuration), the tokenizer's file.
+// What a checkpoint holds beside the model folder: usage.safetensors (how often each slot was
+// read), optimizer/ (dense.safetensors: the state of DenseAdamW by name, and "rng"; the tables of
+// RowAdamW as chunks of whole rows, and rows.safetensors: what it has of one number a row),
+// trainer.json (run_state.h), training.toml (the configuration), the tokenizer's file. No file but
+// trainer.json depends on how many processes wrote it, and any number of processes read it.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
 #include "io/file_system.h"
 #include "memlayers/config.h"
 #include "memlayers/llama.h"
 #include "memlayers/optimizer.h"
 #include "memlayers/tokenizer.h"
-#include "text/dataset.h"
 #include "train/processes.h"
+#include "train/run_state.h"
 
 namespace memlayers::train {
-
-// The numbers that a resumed run goes on from.
-struct RunState {
-  std::int64_t step = 0;  // steps done
-  text::BatchStream::Position position;
-  std::string data;  // what the batches were made from; position holds for these only
-  std::int64_t tokens = 0;
-  double time_s = 0;
-  std::int64_t bad_steps = 0, bad_in_a_row = 0;
-  std::int64_t row_steps = 0;  // RowAdamW::steps
-  std::optional<double> loss, eval_loss, best_eval_loss;
-};
 
 struct RunParts {  // all that is saved and restored
   Llama model{nullptr};
@@ -43,7 +30,8 @@ struct RunParts {  // all that is saved and restored
 std::string checkpoint_path(const std::string& run_folder, std::int64_t step);
 
 // Writes the folder, whole or not at all; it must not exist. Throws Error. All processes call it
-// together: the first one writes all but the optimizers' state of the others' parts of the pool.
+// together: those of the first memory group write the chunks of the pool's tables, the first of
+// them all else.
 void save_checkpoint(io::FileSystem& files, const std::string& path, const TrainConfig& config,
                      const RunParts& parts, const RunState& state,
                      const Processes* processes = nullptr);
@@ -51,13 +39,16 @@ void save_checkpoint(io::FileSystem& files, const std::string& path, const Train
 // but the first. Null: one process.
 at::Tensor whole_usage(const RunParts& parts, const Processes* processes);
 
-// Reads trainer.json. Throws Error where it is not one.
-RunState load_run_state(io::FileSystem& files, const std::string& path);
-
 // Restores optimizers, usage and torch's random generator (the model is loaded already; rows that
-// lag are set back to where they lagged). Throws Error naming file and tensor where the checkpoint
-// is of another shape or another optimizer's.
+// lag are set back to where they lagged), whatever number of processes wrote them. All processes
+// call it together. Throws Error naming file and tensor where the checkpoint is of another shape or
+// another optimizer's, or a file of another step.
 void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& parts,
                      const Processes* processes = nullptr);
+
+// Reads everything again that the manifest names and compares; of several processes, which call it
+// together, each a part. What is damaged, in one sentence, the same in all; "" where nothing is.
+std::string damage_of(io::FileSystem& files, const std::string& checkpoint,
+                      const Processes* processes = nullptr);
 
 }  // namespace memlayers::train

@@ -18,6 +18,9 @@ TrainResult Trainer::Run::train() {
   if (is_first()) {
     io::make_folders(files, config.out);
     io::remove_unfinished_checkpoints(files, config.out);
+    for (const std::string& path : damaged) {
+      notice(path + " is damaged: now " + io::set_aside(files, path));
+    }
   }
   if (state.step >= setup.total_steps) {
     notice(saved + " has all of the " + std::to_string(setup.total_steps) +
@@ -38,7 +41,10 @@ TrainResult Trainer::Run::train() {
     const bool last = state.step == setup.total_steps;
     const bool evaluation = data->valid() != nullptr && (last || due(config.train.eval_every));
     if (evaluation) evaluate(metrics);
-    if (is_first() && (last || evaluation || due(config.train.log_every))) log(metrics);
+    if (last || evaluation || due(config.train.log_every)) {
+      if (!processes->is_alone()) add_ranks(metrics);
+      if (is_first()) log(metrics);
+    }
     if (due(config.train.sample_every)) sample();
     result.stopped = !last && stop_requested();
     if (last || result.stopped || due(config.train.save_every)) save();

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
+#include "dist/collectives.h"
 #include "io/folder.h"
 #include "io/run_folder.h"
+#include "memlayers/error.h"
 #include "memlayers/generator.h"
 #include "train/report.h"
 #include "train/trainer_run.h"
@@ -10,6 +15,16 @@ namespace memlayers {
 namespace {
 
 constexpr std::int64_t kSampleTokens = 48;
+
+// Rows and the optimizer's state of them that this process holds.
+std::int64_t bytes_held(const MemoryPool& pool, RowAdamW& rows) {
+  std::size_t bytes = pool->values.nbytes();
+  const RowState& state = rows.state();
+  for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+    if (table.defined()) bytes += table.nbytes();
+  }
+  return static_cast<std::int64_t>(bytes);
+}
 
 }  // namespace
 
@@ -29,10 +44,34 @@ void Trainer::Run::log(StepMetrics metrics) {
     scalars.emplace_back("pool/touched_rows", static_cast<double>(metrics.touched_rows));
   }
   if (metrics.eval_loss) scalars.emplace_back("eval/loss", *metrics.eval_loss);
+  if (!metrics.waited_s.empty()) {
+    scalars.emplace_back("parallel/most_waited_s", *std::ranges::max_element(metrics.waited_s));
+  }
   events->add(metrics.step, wall_time(), scalars);
   interval_tokens = 0;
   interval_s = 0;
   if (callbacks.logged) callbacks.logged(metrics);
+}
+
+// All processes call it together.
+void Trainer::Run::add_ranks(StepMetrics& metrics) {
+  struct Own {
+    std::int64_t bytes_sent, pool_bytes;
+    double waited_s;
+  };
+  const Traffic now = processes->world().traffic();
+  const Own own{.bytes_sent = now.bytes_sent - logged_traffic.bytes_sent,
+                .pool_bytes = rows == nullptr ? 0 : bytes_held(parts.model->pool(), *rows),
+                .waited_s = now.waited_s - logged_traffic.waited_s};
+  logged_traffic = now;
+  for (const Message& message :
+       dist::all_gather(processes->world(), std::as_bytes(std::span(&own, 1)))) {
+    Own one;
+    std::memcpy(&one, message.data.get(), sizeof one);
+    metrics.bytes_sent.push_back(one.bytes_sent);
+    metrics.waited_s.push_back(one.waited_s);
+    metrics.pool_bytes.push_back(one.pool_bytes);
+  }
 }
 
 void Trainer::Run::evaluate(StepMetrics& metrics) {
@@ -69,8 +108,21 @@ void Trainer::Run::save() {
   train::save_checkpoint(files, path, config, parts, state, processes.get());
   saved = path;
   report();
-  if (is_first()) io::remove_old_checkpoints(files, config.out, config.train.keep);
+  remove_old_checkpoints();
   notice("saved " + path);
+}
+
+// All processes read the newest again before the first of them removes one.
+void Trainer::Run::remove_old_checkpoints() {
+  const auto count = [&] {
+    return static_cast<std::int64_t>(io::find_checkpoints(files, config.out).size());
+  };
+  const bool is_due = is_first() && count() > config.train.keep;
+  if (!processes->any(is_due)) return;
+  const train::LongWait long_wait(*processes);
+  const std::string damage = train::damage_of(files, saved, processes.get());
+  if (!damage.empty()) throw Error(damage);
+  if (is_first()) io::remove_old_checkpoints(files, config.out, config.train.keep);
 }
 
 void Trainer::Run::report() {

@@ -29,10 +29,12 @@ void Trainer::Run::prepare() {
                           : std::max(1, default_threads / processes->on_this_host()));
   torch::manual_seed(static_cast<std::uint64_t>(config.train.seed));
 
-  const std::optional<train::ResumePoint> resume = train::find_resume_point(files, config);
+  const std::optional<train::ResumePoint> resume =
+      train::find_resume_point(files, config, processes.get());
   std::optional<std::string> checkpoint;
   if (resume) {
     checkpoint = resume->folder;
+    damaged = resume->damaged;
     train::check_same_model(config, resume->folder);
   }
   TrainConfig sources = config;  // what is saved with a checkpoint keeps its "-"
@@ -82,7 +84,9 @@ void Trainer::Run::prepare_tokenizer(TrainConfig& sources,
 void Trainer::Run::make_model(const std::optional<train::ResumePoint>& resume) {
   const auto seed = static_cast<std::uint64_t>(config.train.seed);
   if (resume) {
-    parts.model = load_model(resume->folder, config.train.pool_folder, processes->group());
+    train::reading_checkpoint(files, resume->folder, [&] {
+      parts.model = load_model(resume->folder, config.train.pool_folder, processes->group());
+    });
   } else if (config.init) {
     parts.model = load_model(resolve_model_folder(*config.init), config.train.pool_folder,
                              processes->group());
@@ -124,7 +128,9 @@ void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resu
   state.data = data->order();
   if (!resume) return;
 
-  train::load_optimizers(files, resume->folder, parts, processes.get());
+  train::reading_checkpoint(files, resume->folder, [&] {
+    train::load_optimizers(files, resume->folder, parts, processes.get());
+  });
   const std::string order = state.data;
   state = resume->state;
   saved = resume->folder;

@@ -38,9 +38,11 @@ struct Trainer::Run {
   void check_sample_prompts() const;
   StepMetrics step();
   void log(StepMetrics metrics);
+  void add_ranks(StepMetrics& metrics);
   void evaluate(StepMetrics& metrics);
   void sample();
   void save();
+  void remove_old_checkpoints();
   void report();
   double seconds() const {  // since the run began, all parts of it
     return time_before +
@@ -74,7 +76,8 @@ struct Trainer::Run {
   std::unique_ptr<RowAdamW> rows;
   train::RunParts parts;
   train::RunState state;
-  std::string saved;  // the newest checkpoint, "" before the first
+  std::string saved;                 // the newest checkpoint, "" before the first
+  std::vector<std::string> damaged;  // later ones, in whose place this run writes others
 
   std::unique_ptr<train::RunLog> run_log;
   std::unique_ptr<train::EventFile> events;
@@ -82,6 +85,7 @@ struct Trainer::Run {
   double time_before = 0;            // of earlier runs, seconds
   std::int64_t interval_tokens = 0;  // since the last logged step
   double interval_s = 0;
+  Traffic logged_traffic;  // of this process, up to the last logged step
   std::vector<text::Batch> batches;
 };
 

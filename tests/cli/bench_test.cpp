@@ -164,5 +164,39 @@ TEST(BenchCommand, HelpShowsAnExample) {
   EXPECT_TRUE(says(help.out, {"Example:", "--tokens 1", "--zipf-exponent"}));
 }
 
+TEST(BenchCommand, ParallelSaysWhereTheTimeOfAStepGoesAndWhatIsSent) {
+  const std::vector<std::string> sizes{"--processes", "1,2,4", "--layers", "4",   "--vocab",  "64",
+                                       "--context",   "16",    "--dim",    "64",  "--tokens", "64",
+                                       "--heads",     "2",     "--knn",    "4",   "--k-dim",  "16",
+                                       "--n-keys",    "8",     "--v-dim",  "128", "--repeat", "2"};
+  std::vector<std::string> words{"bench", "parallel", "--json", "--threads", "1"};
+  words.insert(words.end(), sizes.begin(), sizes.end());
+  const std::vector<Json> lines = lines_of(run_command(words));
+  ASSERT_EQ(lines.size(), 3U);
+  const std::vector<int> processes{1, 2, 4};
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const Json& json = lines[i];
+    const double R = processes[i];
+    EXPECT_EQ(json["processes"], R);
+    EXPECT_EQ(json["threads_a_process"], 1);
+    const double sum = json["compute_ms"].get<double>() + json["exchange_ms"].get<double>() +
+                       json["wait_ms"].get<double>();
+    EXPECT_NEAR(sum, json["step_ms"].get<double>(), 1e-6);
+    // Slots, weights and dots, 4 bytes each, to all others; two slices of a row's width each.
+    const double layers = static_cast<double>(json["memory_layers"].size()), own = 64 / R;
+    const double pool = layers * (own * 8 * (R - 1) * 12 + own * (R - 1) * 128 / R * 8);
+    EXPECT_NEAR(json["least_pool_bytes"].get<double>(), pool, 1e-6);
+    EXPECT_GE(json["bytes_sent"].get<double>(), json["least_bytes"].get<double>());
+    EXPECT_LE(json["bytes_sent"].get<double>(), 1.2 * json["least_bytes"].get<double>());
+  }
+}
+
+TEST(BenchCommand, ParallelRefusesWhatItCannotCount) {
+  expect_error(run_command({"bench", "parallel", "--variant", "peer"}), 2,
+               "--variant: expected memory+ or plain, got peer");
+  expect_error(run_command({"bench", "parallel", "--split", "diagonal"}), 2, "--split");
+  expect_error(run_command({"bench", "parallel", "--processes", "0"}), 2, "--processes");
+}
+
 }  // namespace
 }  // namespace memlayers

@@ -5,16 +5,20 @@
 #include <gtest/gtest.h>
 #include <torch/torch.h>
 
+#include <cstring>
 #include <filesystem>
 #include <limits>
 
 #include "io/folder.h"
 #include "io/run_folder.h"
 #include "memlayers/error.h"
+#include "memlayers/store.h"
 #include "support/failing_files.h"
 #include "support/temp_dir.h"
+#include "support/testing.h"
 #include "train/run_checkpoint.h"
 #include "train/run_testing.h"
+#include "train/tensor_file.h"
 
 namespace memlayers {
 namespace {
@@ -110,6 +114,25 @@ TEST(Checkpoint, BringsBackStateOptimizersUsageAndRandomNumbers) {
   EXPECT_FALSE(state.eval_loss);
 }
 
+TEST(Checkpoint, HasAPoolThatTheStoreOpensAndGrows) {
+  const TempDir dir;
+  SmallRun run;
+  save(io::posix(), dir.path(), run, 5);
+  const at::Tensor values = run.model->pool()->values.detach();
+  const auto row_bytes = static_cast<std::size_t>(values.size(1)) * sizeof(float);
+  {
+    Store store = Store::open(dir / "step-5/pool");
+    store.grow(13, [&](std::int64_t, std::span<std::byte> out) {
+      std::fill(out.begin(), out.end(), std::byte{0});
+    });
+  }
+  const Snapshot grown = Store::open(dir / "step-5/pool").snapshot();
+  EXPECT_EQ(grown.rows(), 36 + 13);
+  std::vector<std::byte> rows(36 * row_bytes);
+  grown.read(0, rows);
+  EXPECT_EQ(std::memcmp(rows.data(), values.const_data_ptr(), rows.size()), 0);
+}
+
 constexpr PoolOptimizer kKinds[] = {PoolOptimizer::kAdamW, PoolOptimizer::kSgd,
                                     PoolOptimizer::kRowwiseAdamW, PoolOptimizer::kRowwiseAdagrad,
                                     PoolOptimizer::kDenseAdamW};
@@ -143,6 +166,48 @@ TEST(Checkpoint, BringsBackTheTablesOfEveryRowOptimizer) {
     EXPECT_TRUE(loaded.model->pool()->values.equal(saved.model->pool()->values));
     EXPECT_TRUE(load_model(dir / "step-2")->pool()->values.equal(saved.model->pool()->values));
   }
+}
+
+// Rewrites a checkpoint as version 1 had it: the row optimizer's tables in one file.
+void make_version_1(const std::string& checkpoint, SmallRun& of) {
+  const RowState& state = of.rows->state();
+  std::filesystem::remove(checkpoint + "/optimizer/rows.safetensors");
+  train::NamedTensors tables{{"exp_avg", state.exp_avg},
+                             {"exp_avg_sq", state.exp_avg_sq},
+                             {"steps", state.steps},
+                             {"usage", of.model->pool()->usage()}};
+  train::write_tensors(io::posix(), checkpoint + "/optimizer/rows.safetensors", tables,
+                       {{"optimizer", "adamw"}});
+  std::string state_text = io::read_text(io::posix(), checkpoint + "/trainer.json");
+  const std::string now = "\"version\": 2";
+  state_text.replace(state_text.find(now), now.size(), "\"version\": 1");
+  io::write_atomic(io::posix(), checkpoint + "/trainer.json", state_text);
+  for (const std::string& name : io::posix().list(checkpoint + "/optimizer")) {
+    if (name.starts_with("exp_avg")) std::filesystem::remove(checkpoint + "/optimizer/" + name);
+  }
+  std::filesystem::remove(checkpoint + "/usage.safetensors");
+}
+
+TEST(Checkpoint, OfVersion1ThatOneProcessWroteIsRead) {
+  const TempDir dir;
+  SmallRun saved, loaded;
+  save(io::posix(), dir.path(), saved, 5);
+  make_version_1(dir / "step-5", saved);
+  loaded.rows->step(0.1);
+  loaded.rows->state().exp_avg.zero_();
+  loaded.rows->state().steps.zero_();
+  loaded.model->pool()->reset_usage();
+  train::load_optimizers(io::posix(), dir / "step-5", loaded.parts);
+  EXPECT_TRUE(saved.rows->state().exp_avg.equal(loaded.rows->state().exp_avg));
+  EXPECT_TRUE(saved.rows->state().exp_avg_sq.equal(loaded.rows->state().exp_avg_sq));
+  EXPECT_TRUE(saved.rows->state().steps.equal(loaded.rows->state().steps));
+  EXPECT_TRUE(saved.model->pool()->usage().equal(loaded.model->pool()->usage()));
+
+  std::filesystem::rename(dir / "step-5/optimizer/rows.safetensors",
+                          dir / "step-5/optimizer/rows-0-of-2.safetensors");
+  EXPECT_TRUE(testing::says(
+      testing::error_of([&] { train::load_optimizers(io::posix(), dir / "step-5", loaded.parts); }),
+      {"rows.safetensors: no such file", "by several processes", "init"}));
 }
 
 TEST(Checkpoint, OfAnotherRowOptimizerIsAnErrorThatNamesBoth) {
@@ -267,7 +332,7 @@ TEST(ResolveModelFolder, TakesTheFolderItselfElseTheNewestCheckpoint) {
 TEST(RunState, RejectsAFileThatIsNotOne) {
   const TempDir dir;
   for (const char* text : {"{", "{}", "{\"format\": \"other\", \"version\": 1}",
-                           "{\"format\": \"memlayers.trainer\", \"version\": 2}"}) {
+                           "{\"format\": \"memlayers.trainer\", \"version\": 3}"}) {
     io::write_atomic(io::posix(), dir / "trainer.json", text);
     EXPECT_THROW(train::load_run_state(io::posix(), dir.path()), Error) << text;
   }

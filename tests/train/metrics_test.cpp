@@ -25,7 +25,10 @@ StepMetrics some_metrics(std::int64_t step) {
           .value_grad_norm = 0.2,
           .touched_rows = 77,
           .bad_steps = 2,
-          .eval_loss = 2.0 / 3};
+          .eval_loss = 2.0 / 3,
+          .bytes_sent = {123456789012, 7},
+          .pool_bytes = {1 << 30, 99},
+          .waited_s = {0.1, 1.0 / 3}};
 }
 
 TEST(Metrics, ReadBackAsTheSameNumbers) {
@@ -36,6 +39,9 @@ TEST(Metrics, ReadBackAsTheSameNumbers) {
   EXPECT_EQ(read.time_s, m.time_s);
   EXPECT_EQ(read.eval_loss, m.eval_loss);
   EXPECT_EQ(read.tokens, m.tokens);
+  EXPECT_EQ(read.bytes_sent, m.bytes_sent);
+  EXPECT_EQ(read.pool_bytes, m.pool_bytes);
+  EXPECT_EQ(read.waited_s, m.waited_s);
 }
 
 TEST(Metrics, WriteANumberThatIsNotFiniteAsNull) {

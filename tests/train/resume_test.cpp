@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
+#include "io/folder.h"
 #include "memlayers/trainer.h"
 #include "support/temp_dir.h"
+#include "support/testing.h"
 #include "train/metrics.h"
 #include "train/run_testing.h"
 
@@ -28,8 +32,14 @@ class Resume : public ::testing::TestWithParam<Kind> {};
 
 // All that a later step depends on besides the weights; the file holds no time and no path.
 std::string optimizer_bytes(const std::string& checkpoint) {
-  return io::read_text(io::posix(), checkpoint + "/optimizer/dense.safetensors") +
-         io::read_text(io::posix(), checkpoint + "/optimizer/rows.safetensors");
+  std::string bytes;
+  for (const std::string& name : io::posix().list(checkpoint + "/optimizer")) {
+    bytes += name;
+    // The chunks begin with the name of the run's pool: behind it they are the rows.
+    const std::string file = io::read_text(io::posix(), checkpoint + "/optimizer/" + name);
+    bytes += name.find('-') == std::string::npos ? file : file.substr(4096);
+  }
+  return bytes;
 }
 
 TEST_P(Resume, EqualsARunThatWasNeverStoppedBitForBit) {
@@ -120,6 +130,108 @@ TEST(ResumedRun, StartsAPassAnewWhereTheDataChanged) {
   EXPECT_EQ(Trainer(c, callbacks).run().step, 4);
   ASSERT_FALSE(notices.empty());
   EXPECT_NE(notices[0].find("batch_tokens 128"), std::string::npos) << notices[0];
+}
+
+// A run of 6 steps with checkpoints at 2, 4 and 6, that is then to go on to 8.
+class DamagedCheckpoint : public ::testing::Test {
+ protected:
+  DamagedCheckpoint() {
+    testing::write_facts(dir_ / "facts.jsonl");
+    config_ = tiny_config(dir_ / "run", dir_ / "facts.jsonl");
+    config_.train.steps = 6;
+    config_.train.save_every = 2;
+    config_.train.keep = 3;
+    Trainer(config_).run();
+    config_.train.steps = 8;
+  }
+  std::string at(int step, const std::string& name) const {
+    return dir_ / ("run/step-" + std::to_string(step) + "/" + name);
+  }
+  // The manifest agrees with whatever is there now: what is found, is found by what files say of
+  // themselves.
+  void close_again(int step) const {
+    const std::string folder = dir_ / ("run/step-" + std::to_string(step));
+    std::filesystem::remove(folder + "/MANIFEST.json");
+    std::filesystem::rename(folder, dir_ / "files");
+    io::FolderWriter writer(io::posix(), folder);
+    const std::string place = io::parent(writer.file("config.json"));
+    std::filesystem::copy(dir_ / "files", place, std::filesystem::copy_options::recursive);
+    writer.commit();
+    std::filesystem::remove_all(dir_ / "files");
+  }
+  std::string refusal() const {
+    return testing::error_of([&] { Trainer(config_).run(); });
+  }
+  std::string offer() const {
+    return "; the one before, " + dir_ / "run/step-4" + ", is complete: --resume " +
+           dir_ / "run/step-4";
+  }
+
+  TempDir dir_;
+  TrainConfig config_;
+};
+
+TEST_F(DamagedCheckpoint, MissingOrCutIsNamedAndTheOneBeforeOffered) {
+  for (const char* name : {"optimizer/exp_avg-0-6.safetensors", "usage.safetensors",
+                           "optimizer/rows.safetensors", "pool/chunk-0-6.safetensors"}) {
+    const std::string path = at(6, name), kept = dir_ / "kept";
+    std::filesystem::copy_file(path, kept);
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+    EXPECT_TRUE(testing::says(refusal(), {path, " bytes by MANIFEST.json", offer()}));
+    std::filesystem::remove(path);
+    EXPECT_TRUE(testing::says(refusal(), {path, offer()}));
+    std::filesystem::rename(kept, path);
+  }
+  EXPECT_EQ(Trainer(config_).run().step, 8);
+}
+
+TEST_F(DamagedCheckpoint, OfTwoStepsIsNamedAndTheOneBeforeOffered) {
+  struct Swap {
+    std::string from, to;
+  };
+  for (const Swap& swap :
+       {Swap{"optimizer/exp_avg-0-4.safetensors", "optimizer/exp_avg-0-6.safetensors"},
+        Swap{"pool/chunk-0-4.safetensors", "pool/chunk-0-6.safetensors"},
+        Swap{"optimizer/rows.safetensors", "optimizer/rows.safetensors"},
+        Swap{"optimizer/dense.safetensors", "optimizer/dense.safetensors"},
+        Swap{"usage.safetensors", "usage.safetensors"}}) {
+    const std::string path = at(6, swap.to), kept = dir_ / "kept";
+    std::filesystem::copy_file(path, kept);
+    std::filesystem::copy_file(at(4, swap.from), path,
+                               std::filesystem::copy_options::overwrite_existing);
+    EXPECT_TRUE(testing::says(refusal(), {path, "by MANIFEST.json", offer()}));
+    close_again(6);
+    EXPECT_TRUE(testing::says(refusal(), {path, "a file of another step", offer()}));
+    std::filesystem::remove(path);
+    std::filesystem::rename(kept, path);
+    close_again(6);
+  }
+  EXPECT_EQ(Trainer(config_).run().step, 8);
+}
+
+TEST_F(DamagedCheckpoint, TheNewestWholeOneIsOffered) {
+  for (const int step : {4, 6}) {
+    const std::string path = at(step, "model.safetensors");
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) - 1);
+  }
+  EXPECT_TRUE(testing::says(refusal(), {"the one before, " + dir_ / "run/step-2"}));
+}
+
+TEST_F(DamagedCheckpoint, WithoutOneBeforeOffersNothing) {
+  std::filesystem::remove_all(dir_ / "run/step-2");
+  std::filesystem::remove_all(dir_ / "run/step-4");
+  std::filesystem::remove(at(6, "usage.safetensors"));
+  const std::string message = refusal();
+  EXPECT_TRUE(testing::says(message, {at(6, "usage.safetensors")}));
+  EXPECT_EQ(message.find("the one before"), std::string::npos) << message;
+}
+
+TEST_F(DamagedCheckpoint, IsSetAsideWhereTheRunGoesOnFromTheOneBefore) {
+  std::filesystem::remove(at(6, "usage.safetensors"));
+  config_.train.resume = dir_ / "run/step-4";
+  EXPECT_EQ(Trainer(config_).run().step, 8);
+  EXPECT_TRUE(std::filesystem::exists(dir_ / "run/step-6.damaged/config.json"));
+  EXPECT_NO_THROW(io::verify_folder(io::posix(), dir_ / "run/step-6"));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/plan.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "dist/pool_layout.h"
+#include "memlayers/error.h"
+#include "memlayers/llama.h"
+
+namespace memlayers::bench {
+namespace {
+
+double element_bytes(const ModelConfig& model) {
+  return model.memory->row_dtype == RowType::kFloat32 ? 4 : 2;
+}
+
+PoolSplit split_of(const TrainConfig& config, int group) {
+  switch (config.parallel.split) {
+    case PoolSplitKind::kColumns:
+      return {group, 1};
+    case PoolSplitKind::kRows:
+      return {1, group};
+    case PoolSplitKind::kAuto:
+      break;
+  }
+  const ModelConfig& model = config.model;
+  return choose_split(model.row_width(), static_cast<std::int64_t>(element_bytes(model)), group);
+}
+
+// Numbers of the model without its pool: making it only to count would take its memory.
+double count_dense(const ModelConfig& model) {
+  const auto D = static_cast<double>(model.dim), L = static_cast<double>(model.layers);
+  const auto F = static_cast<double>(model.ff_dim);
+  const auto head = static_cast<double>(model.attention_head_dim());
+  const double attention = 2 * D * head * static_cast<double>(model.heads + model.num_kv_heads());
+  const auto M = static_cast<double>(model.memory_layers().size());
+  const bool replaces = M > 0 && model.memory->placement == MemoryPlacement::kReplace;
+  const double embeddings =
+      static_cast<double>(model.vocab_size) * D * (model.tie_embeddings ? 1 : 2);
+  const double count =
+      embeddings + D + L * (attention + 2 * D) + (replaces ? L - M : L) * 3 * D * F;
+  if (M == 0) return count;
+  const MemoryConfig& m = *model.memory;
+  const auto H = static_cast<double>(m.heads), K = static_cast<double>(m.k_dim);
+  const auto V = static_cast<double>(model.value_dim());
+  const bool is_plus = m.variant == MemoryVariant::kMemoryPlus;
+  const double query = (D + 1) * H * K, keys = H * static_cast<double>(m.n_keys) * K;
+  const double norms = m.qk_norm ? 2 * K : 0;
+  const bool has_output = m.value_proj.value_or(is_plus || V != D);
+  // Each with its bias.
+  const double swilu = is_plus ? (D + 1) * V : 0, output = has_output ? (V + 1) * D : 0;
+  return count + M * (query + keys + norms + swilu + output + (m.gate ? D + 1 : 0));
+}
+
+// Bytes of the optimizer's state of a row with `width` columns.
+double state_bytes(const TrainStepConfig& t, RowType rows, double width) {
+  double bytes = t.master_rows && rows != RowType::kFloat32 ? 4 * width : 0;
+  switch (t.value_optimizer) {
+    case PoolOptimizer::kAdamW:
+    case PoolOptimizer::kDenseAdamW:
+      return bytes + 8 * width + 4;
+    case PoolOptimizer::kRowwiseAdamW:
+      return bytes + (t.value_beta1 == 0 ? 0 : 4 * width) + 8;
+    case PoolOptimizer::kRowwiseAdagrad:
+      return bytes + 4;
+    case PoolOptimizer::kSgd:
+      break;
+  }
+  return bytes;
+}
+
+ProcessMemory memory_of(const TrainConfig& config, const Plan& plan, std::int64_t processes) {
+  const ModelConfig& model = config.model;
+  ProcessMemory memory;
+  const double weight = model.dtype == DenseType::kFloat32 ? 4 : 2;
+  const double master = weight == 4 ? 0 : 4;
+  const double wire = config.parallel.gradient_dtype == DenseType::kFloat32 ? 4 : 2;
+  memory.dense = plan.dense_parameters * (2 * weight + 8 + master + (processes > 1 ? 3 * wire : 0));
+  // A token's activations that backward needs: some tensors of each layer's widths.
+  const double own = plan.tokens / static_cast<double>(config.train.accumulate * processes);
+  const auto D = static_cast<double>(model.dim), F = static_cast<double>(model.ff_dim);
+  memory.batch = own * weight *
+                 (static_cast<double>(model.layers) * (14 * D + 4 * F) +
+                  3 * static_cast<double>(model.vocab_size));
+  if (model.memory_layers().empty()) return memory;
+  const dist::PoolLayout layout(model.memory->slots(), model.row_width(), plan.split);
+  const auto rows = static_cast<double>(layout.rows(0));
+  const auto width = static_cast<double>(layout.columns(0));
+  memory.rows = rows * width * element_bytes(model);
+  memory.row_state = rows * state_bytes(config.train, model.memory->row_dtype, width);
+  memory.usage = rows * 8;
+  // Slots, weights and slices of the gradient that all of the group's tokens leave at each part.
+  const double group_tokens = own * static_cast<double>(plan.group_size);
+  const double reads = static_cast<double>(model.memory->heads * model.memory->knn) /
+                       static_cast<double>(plan.split.row_parts);
+  memory.batch +=
+      static_cast<double>(model.memory_layers().size()) * group_tokens * (12 * reads + 8 * width);
+  return memory;
+}
+
+double touched_rows(const ModelConfig& model, double tokens) {
+  const auto slots = static_cast<double>(model.memory->slots());
+  const double reads = tokens * static_cast<double>(model.memory->heads * model.memory->knn) *
+                       static_cast<double>(model.memory_layers().size());
+  return slots * -std::expm1(reads * std::log1p(-1 / slots));  // of slots that are drawn evenly
+}
+
+}  // namespace
+
+Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& rates) {
+  const ModelConfig& model = config.model;
+  const std::int64_t processes = cluster.processes(), groups = config.parallel.groups;
+  if (processes % groups != 0) {
+    throw Error("[parallel] groups: expected a number that divides the " +
+                std::to_string(processes) + " processes, got " + std::to_string(groups));
+  }
+  const bool has_pool = !model.memory_layers().empty();
+  Plan plan;
+  plan.group_size = processes / groups;
+  if (has_pool) plan.split = split_of(config, static_cast<int>(plan.group_size));
+  plan.dense_parameters = count_dense(model);
+  plan.tokens = static_cast<double>(config.train.batch_tokens * config.train.accumulate);
+  plan.memory = memory_of(config, plan, processes);
+
+  const auto nodes = static_cast<double>(cluster.nodes);
+  const auto a_node = static_cast<double>(cluster.processes_per_node);
+  const double speed = static_cast<double>(cluster.threads) / rates.threads;
+  const double node_tokens = plan.tokens / nodes;
+  const std::int64_t context = std::min(model.context, config.train.batch_tokens);
+  const Flops flops = count_flops(model, context);
+  plan.dense_s = 3 * (flops.total() - flops.memory) * node_tokens / (rates.dense_flops_s * speed);
+  // Every process has all of the dense weights to update.
+  plan.updates_s = rates.dense_update_s * plan.dense_parameters * a_node / speed;
+  if (has_pool) {
+    ModelConfig measured = model;
+    measured.memory->n_keys = rates.n_keys;
+    const double more_flops = flops.memory - count_flops(measured, context).memory;
+    plan.memory_layers_s =
+        node_tokens *
+        (static_cast<double>(model.memory_layers().size()) * rates.memory_token_s +
+         3 * more_flops / rates.dense_flops_s) /
+        speed;
+    plan.updates_s += rates.row_update_s * touched_rows(model, plan.tokens) *
+                      static_cast<double>(groups) / nodes / speed;
+  }
+  if (processes == 1) return plan;
+  // The pool's bytes stay in the group; dense gradients go to all.
+  const PoolSplit all{static_cast<int>(processes), 1};
+  plan.traffic = least_traffic(model, plan.dense_parameters, plan.tokens,
+                               groups == 1 && has_pool ? plan.split : all);
+  if (groups > 1 && has_pool) {
+    const StepTraffic of_group =
+        least_traffic(model, 0, plan.tokens / static_cast<double>(groups), plan.split);
+    plan.traffic.pool_bytes = of_group.pool_bytes;
+    plan.traffic.rounds = 2 + of_group.rounds;
+  }
+  const double accumulate = static_cast<double>(config.train.accumulate);
+  const double rounds = plan.traffic.rounds * accumulate;
+  // Of those that a process speaks to, all but those of its node are elsewhere.
+  const auto outside =
+      (static_cast<double>(processes) - a_node) / (static_cast<double>(processes) - 1);
+  plan.between_nodes = plan.traffic.bytes() * a_node * outside;
+  const double inside = plan.traffic.bytes() * a_node - plan.between_nodes;
+  plan.exchange_s = (inside + plan.between_nodes) * rates.exchange_byte_s / cluster.threads +
+                    rounds * rates.round_s;
+  if (cluster.nodes > 1) {
+    plan.exchange_s +=
+        plan.between_nodes / (cluster.bandwidth_gbs * 1e9) +
+        (rounds + plan.traffic.messages * outside * accumulate) * cluster.latency_us * 1e-6;
+  }
+  return plan;
+}
+
+}  // namespace memlayers::bench

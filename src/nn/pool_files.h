@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tables of the pool's size (its values, what an optimizer keeps of its rows) as chunk files of
+// whole rows in the order of their slots (pool/chunks.h): the files know nothing of the processes
+// that wrote them, and any number of others reads them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/file_system.h"
+#include "memlayers/pool.h"
+#include "nn/whole_rows.h"
+
+namespace memlayers::nn {
+
+struct PoolTable {
+  std::string stem;  // of its files
+  // This process's part: [part().rows, part().width()] float32 or bfloat16, or the rows of a
+  // quantized pool.
+  at::Tensor rows;
+  // Instead of `rows` what is written: lagging rows as they would be. Absent: rows.
+  WholeRows::ReadPart read = {};
+};
+
+// Names of files, and which process of the memory group wrote each.
+using WrittenFiles = std::vector<std::pair<std::string, int>>;
+
+struct ChunkWriting {
+  std::uint64_t generation = 0;
+  int first_writer = 0;                           // has the first chunk, the next one the second
+  std::optional<std::int64_t> rows_a_chunk = {};  // absent: as pool/chunks.h says
+};
+
+// Writes <folder>/<stem>-<i>-<generation>.safetensors and syncs them and the folder, which must
+// exist. The chunks are dealt out over the processes of the memory group, which all call it
+// together: each needs memory for about three chunks, and gives the others what they lack. Throws
+// Error.
+WrittenFiles write_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
+                         const PoolTable& table, const ChunkWriting& how);
+
+struct ChunkReading {
+  std::optional<std::uint64_t> generation = {};  // which all chunks must have; absent: any
+  bool must_be_finite = false;
+};
+
+// Fills table.rows. Each chunk is read and checked by one process of the group, which all call it
+// together, and gives the others their part of it. Returns the id of the pool. Throws Error naming
+// the file that is missing, damaged, of another table or another generation.
+std::string read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
+                       const PoolTable& table, const ChunkReading& how);
+
+}  // namespace memlayers::nn

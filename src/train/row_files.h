@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// The files of a checkpoint that hold the state of the pool's optimizer, and how often its slots
+// were read (docs/formats.md). All processes of a memory group call these together.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "io/file_system.h"
+#include "memlayers/optimizer.h"
+#include "memlayers/pool.h"
+#include "nn/pool_files.h"
+
+namespace memlayers::train {
+
+constexpr const char* kUsageFile = "usage.safetensors";
+
+// A table [part().rows] of all parts: [slots], in the first process; undefined in the others.
+at::Tensor whole_numbers(const MemoryPool& pool, const at::Tensor& part);
+
+// usage.safetensors of a model folder: `reads` [slots] int64. The first process writes.
+void write_usage(io::FileSystem& files, const std::string& folder, const at::Tensor& whole,
+                 std::int64_t step);
+// Into the pool's usage.
+void load_usage(io::FileSystem& files, const std::string& folder, MemoryPool& pool,
+                std::int64_t step);
+
+// Writes <folder>/optimizer/, which must exist; returns the chunks, and who wrote each.
+nn::WrittenFiles write_rows(io::FileSystem& files, const std::string& folder, RowAdamW& rows,
+                            const MemoryPool& pool, std::int64_t step);
+
+struct RowsToLoad {
+  int version;  // of the checkpoint
+  std::int64_t step, row_steps;
+};
+// Restores the optimizer, rows that lag, and the pool's usage.
+void load_rows(io::FileSystem& files, const std::string& folder, RowAdamW& rows, MemoryPool& pool,
+               const RowsToLoad& what);
+
+}  // namespace memlayers::train
