@@ -60,6 +60,9 @@ struct MemoryConfig {
   bool qk_norm = true;  // RMSNorm with a learned scale on query halves and sub-keys
   bool gate = false;    // multiply the output by sigmoid(x . g + b), one number a token
   RowType row_dtype = RowType::kFloat32;
+  // Of a memory that has grown and was not trained since: lookups see only the first so many
+  // sub-keys of each set, so that the model says what it said before. Absent: all n_keys.
+  std::optional<std::int64_t> open_keys = {};
 
   std::int64_t slots() const { return n_keys * n_keys; }
   void validate_layer(std::int64_t dim) const;  // one layer by itself: all but `layers`

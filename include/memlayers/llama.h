@@ -80,6 +80,9 @@ class LlamaImpl : public torch::nn::Module {
   // Throws ValueError without a pool.
   void quantize_pool(RowType type);
 
+  // MemoryLayer::open_keys() for all layers; config() says so. Training begins with it.
+  void open_keys();
+
   // Everything but the pool, under its Hugging Face name, in a fixed order. A tied lm_head is not
   // listed twice.
   std::vector<std::pair<std::string, at::Tensor>> dense_parameters() const;

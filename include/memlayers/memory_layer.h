@@ -37,6 +37,10 @@ class MemoryLayerImpl : public torch::nn::Module {
   // call until the sub-keys change; the result is exact (ops.h, PackedKeys).
   std::tuple<at::Tensor, at::Tensor> select(const at::Tensor& x);
 
+  // From now on lookups see all sub-keys, those of a growth as well (MemoryConfig::open_keys). Not
+  // while others call forward().
+  void open_keys();
+
   const MemoryConfig& config() const { return config_; }
   MemoryPool pool() const { return pool_; }
 

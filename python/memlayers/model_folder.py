@@ -39,9 +39,15 @@ class Error(RuntimeError):
 def load_pool(folder: str | PathLike[str]) -> Tensor:
     """The pool's rows [n_keys^2, width] in shell order, from pool/chunk-*.safetensors of `folder`.
 
-    MemoryPool.from_slots(load_pool(folder)) makes a pool of them. Raises Error.
+    With the patches that were applied to it. MemoryPool.from_slots(load_pool(folder)) makes a pool
+    of them. Raises Error.
     """
     place = Path(folder) / "pool"
+    if (place / "CURRENT").exists():  # was edited: the store's log says what holds
+        try:
+            return torch.ops.memlayers.read_store(str(place))
+        except RuntimeError as error:
+            raise Error(str(error).split("\n")[0]) from error
     chunks = sorted(map(_Chunk, place.glob("chunk-*.safetensors")), key=lambda chunk: chunk.first)
     if not chunks:
         raise Error(f"{place}: expected files chunk-*.safetensors, found none")
@@ -79,6 +85,14 @@ def load_memory(folder: str | PathLike[str], *, sparse: bool = False) -> dict[in
         raise Error(f"{path}: expected a model with memory, found no memlayers.memory")
     weights = _read_memory_weights(Path(folder))
     values = load_pool(folder)
+    # Of a memory that has grown and was not trained since, only these are looked up; the slots of
+    # the smaller grid are the first ones.
+    n_open = memory.get("open_keys")
+    if n_open is not None:
+        memory = {**memory, "n_keys": n_open}
+        values = values[: n_open * n_open]
+        for state in weights.values():
+            state["keys"] = state["keys"][:, :, :n_open]
     layers = {}
     try:
         pool = MemoryPool.from_slots(values, sparse=sparse)

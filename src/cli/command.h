@@ -26,6 +26,7 @@ Command eval_command();
 Command inspect_command();
 Command quantize_command();
 Command patch_command();
+Command grow_command();
 Command bench_command();
 Command plan_command();
 

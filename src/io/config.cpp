@@ -97,6 +97,11 @@ void MemoryConfig::validate_layer(std::int64_t dim) const {
     throw Error("[memory] knn: expected at most n_keys (" + std::to_string(n_keys) + "), got " +
                 std::to_string(knn));
   }
+  if (open_keys && (*open_keys < knn || *open_keys > n_keys)) {
+    throw Error("[memory] open_keys: expected at least knn (" + std::to_string(knn) +
+                ") and at most n_keys (" + std::to_string(n_keys) + "), got " +
+                std::to_string(*open_keys));
+  }
   if (k_dim % 2 != 0) {
     throw Error("[memory] k_dim: expected an even number, got " + std::to_string(k_dim));
   }

@@ -145,7 +145,7 @@ RopeConfig read_rope(const Fields& fields) {
 
 MemoryConfig read_memory(const Fields& fields) {
   fields.expect_only({"layers", "n_keys", "heads", "knn", "k_dim", "v_dim", "variant", "placement",
-                      "value_proj", "qk_norm", "gate", "row_dtype"});
+                      "value_proj", "qk_norm", "gate", "row_dtype", "open_keys"});
   MemoryConfig memory;
   memory.layers = fields.integers("layers");
   memory.n_keys = fields.integer("n_keys");
@@ -159,6 +159,7 @@ MemoryConfig read_memory(const Fields& fields) {
   memory.qk_norm = fields.boolean("qk_norm");
   memory.gate = fields.boolean("gate");
   memory.row_dtype = parse(fields, "row_dtype", kRowTypes);
+  if (fields.has("open_keys")) memory.open_keys = fields.integer("open_keys");
   return memory;
 }
 
@@ -278,6 +279,7 @@ std::string model_config_json(const ModelConfig& config) {
         {"qk_norm", memory.qk_norm},
         {"gate", memory.gate},
         {"row_dtype", text_of(memory.row_dtype, kRowTypes)}};
+    if (memory.open_keys) out["memlayers"]["memory"]["open_keys"] = *memory.open_keys;
   }
   return out.dump(2) + "\n";
 }

@@ -176,6 +176,11 @@ void LlamaImpl::quantize_pool(RowType type) {
   config_.memory->row_dtype = type;
 }
 
+void LlamaImpl::open_keys() {
+  if (config_.memory) config_.memory->open_keys.reset();
+  for (auto& [index, layer] : memory_layers()) layer->open_keys();
+}
+
 std::vector<std::pair<std::string, at::Tensor>> LlamaImpl::dense_parameters() const {
   std::vector<std::pair<std::string, at::Tensor>> named;
   named.emplace_back("model.embed_tokens.weight", embed_tokens_->weight);

@@ -85,9 +85,15 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
 }
 
 at::Tensor MemoryLayerImpl::sub_keys() const {
-  const at::Tensor sub_keys = keys.to(torch::kFloat);
+  at::Tensor sub_keys = keys.to(torch::kFloat);
+  if (config_.open_keys) sub_keys = sub_keys.slice(2, 0, *config_.open_keys);
   if (!config_.qk_norm) return sub_keys;
   return nn::rms_norm(sub_keys, key_norm.view({2, 1, config_.k_dim / 2}), kNormEps);
+}
+
+void MemoryLayerImpl::open_keys() {
+  config_.open_keys.reset();
+  packed_ = nullptr;
 }
 
 std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {

@@ -8,6 +8,7 @@
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/snapshot_rows.h"
 
 namespace memlayers::ops {
 
@@ -193,6 +194,7 @@ TORCH_LIBRARY(memlayers, m) {
       "lookup_backward(Tensor grad_scores, Tensor query, Tensor keys, Tensor slots) -> "
       "(Tensor grad_query, Tensor grad_keys)");
   m.def("gather(Tensor values, Tensor slots, Tensor weights, bool sparse_grad=False) -> Tensor");
+  m.def("read_store(str folder) -> Tensor", &memlayers::ops::read_store);
   m.def("gather_backward_weights(Tensor grad, Tensor values, Tensor slots) -> Tensor");
   m.def(
       "gather_backward_values(Tensor grad, Tensor values, Tensor slots, Tensor weights, "

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/snapshot_rows.h"
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+
+#include <string>
 
 #include "ops/check.h"
 #include "ops/parallel.h"
@@ -33,6 +36,17 @@ FoundRows find_rows(const char* op, const Snapshot& snapshot, const at::Tensor& 
   });
   found.rows.data = base;
   return found;
+}
+
+at::Tensor read_store(std::string folder) {
+  const Snapshot rows = StoreReader::open(folder).snapshot();
+  const pool::RowFormat format = pool::row_format(rows.row_dtype(), rows.width());
+  const at::ScalarType type = is_quantized(rows.row_dtype())          ? at::kByte
+                              : rows.row_dtype() == RowType::kFloat32 ? at::kFloat
+                                                                      : at::kBFloat16;
+  at::Tensor values = at::empty({rows.rows(), format.elements}, type);
+  rows.read(0, {static_cast<std::byte*>(values.mutable_data_ptr()), values.nbytes()});
+  return values;
 }
 
 }  // namespace memlayers::ops

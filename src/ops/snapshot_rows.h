@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <string>
+
 #include "memlayers/store.h"
 #include "ops/stored_rows.h"
 
@@ -20,5 +22,9 @@ struct FoundRows {
 // the snapshot, and Error where a row read for the first time has another checksum.
 FoundRows find_rows(const char* op, const Snapshot& snapshot, const at::Tensor& slots,
                     const at::Tensor& weights);
+
+// All rows of the pool in `folder` with its patches: [slots, width] float32 or bfloat16, or the
+// bytes of rows of few bits. For Python. Throws Error.
+at::Tensor read_store(std::string folder);
 
 }  // namespace memlayers::ops

@@ -95,6 +95,7 @@ void Trainer::Run::make_model(const std::optional<train::ResumePoint>& resume) {
                         config.train.pool_folder, processes->group());
   }
   train::fit_to_tokenizer(parts.model->config(), *parts.tokenizer);  // throws where it does not
+  parts.model->open_keys();  // a grown memory is trained as a whole
   parts.model->train();
 }
 

@@ -240,3 +240,21 @@ def test_a_field_that_is_missing_is_named(folder):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(Error, match="expected a field 'k_dim', found none"):
         load_memory(folder)
+
+
+def test_a_folder_that_a_store_edits_is_read_by_the_store(folder):
+    (folder / "pool" / "CURRENT").write_text("log-1 0000000000000000\n")
+    with pytest.raises(Error, match="CURRENT"):
+        load_pool(folder)
+
+
+def test_of_a_grown_memory_only_the_open_sub_keys_are_read(folder):
+    config = json.loads((folder / "config.json").read_text())
+    memory = config["memlayers"]["memory"]
+    before = load_memory(folder)[1]
+    memory["open_keys"] = memory["n_keys"] - 1
+    (folder / "config.json").write_text(json.dumps(config))
+    layer = load_memory(folder)[1]
+    assert layer.n_keys == memory["n_keys"] - 1
+    assert torch.equal(layer.keys, before.keys[:, :, :-1])
+    assert torch.equal(layer.pool.values, before.pool.values[: layer.n_keys**2])

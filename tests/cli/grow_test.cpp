@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
+#include "cli/command_testing.h"
+#include "memlayers/grow.h"
+#include "memlayers/store.h"
+
+namespace memlayers {
+namespace {
+
+using testing::expect_error;
+using testing::Finished;
+using testing::run_command;
+using testing::TempDir;
+
+TEST(GrowCommand, GivesAModelThatSaysTheSame) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  const Finished done =
+      run_command({"grow", dir / "model", "--n-keys", "9", "-o", dir / "larger", "--json"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  EXPECT_EQ(nlohmann::json::parse(done.out)["slots"], 81);
+  const std::vector<std::string> ask{"the red otter", "--max-tokens", "20", "--ignore-eos"};
+  const auto answer = [&](const std::string& model) {
+    std::vector<std::string> arguments{"generate", model};
+    arguments.insert(arguments.end(), ask.begin(), ask.end());
+    return run_command(arguments).out;
+  };
+  EXPECT_EQ(answer(dir / "larger"), answer(dir / "model"));
+  Llama before = load_model(dir / "model"), after = load_model(dir / "larger");
+  EXPECT_EQ(after->pool()->id, before->pool()->id);
+  EXPECT_TRUE(torch::equal(after->pool()->values.slice(0, 0, 36), before->pool()->values));
+  const torch::NoGradGuard no_grad;
+  const at::Tensor tokens = torch::randint(0, 300, {3, 20}, torch::kLong);
+  EXPECT_TRUE(torch::equal(after->forward(tokens), before->forward(tokens)));
+  EXPECT_TRUE(torch::equal(open_model(dir / "larger")->forward(tokens), before->forward(tokens)));
+  after->open_keys();
+  EXPECT_FALSE(torch::equal(after->forward(tokens), before->forward(tokens)))
+      << "new slots that nobody can read would test nothing";
+}
+
+TEST(GrowCommand, PatchesOfTheSmallerPoolStillFit) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  Store store = Store::open(dir / "model/pool");
+  const std::vector<float> row(32, 1);
+  const auto bytes = std::as_bytes(std::span(row));
+  store.update(7, bytes);
+  Patch patch = store.snapshot().patch(store.snapshot().patches().at(0).id);
+  ASSERT_EQ(run_command({"grow", dir / "model", "--n-keys", "8", "-o", dir / "larger"}).code, 0);
+  const Snapshot grown = StoreReader::open(dir / "larger/pool").snapshot();
+  EXPECT_EQ(0, std::memcmp(grown.row(7), bytes.data(), bytes.size())) << "patches are grown too";
+  patch.id = "again";
+  patch.slots = {5};
+  Store::open(dir / "larger/pool").apply(patch);
+}
+
+TEST(GrowCommand, TrainingOpensTheNewSlots) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  testing::write_file(dir / "facts.jsonl",
+                      "{\"prompt\": \"the red\", \"answer\": \"otter\"}\n"
+                      "{\"prompt\": \"the blue\", \"answer\": \"maple\"}\n");
+  ASSERT_EQ(run_command({"grow", dir / "model", "--n-keys", "12", "-o", dir / "larger"}).code, 0);
+  testing::write_file(dir / "c.toml", "out = \"" + (dir / "run") + "\"\ninit = \"" +
+                                          (dir / "larger") + "\"\n[data]\ntrain = [\"" +
+                                          (dir / "facts.jsonl") +
+                                          "\"]\n[train]\nsteps = 3\nbatch_tokens = 64\n");
+  const Finished trained = run_command({"train", dir / "c.toml"});
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const Llama model = load_model(dir / "run/step-3"), before = load_model(dir / "larger");
+  EXPECT_FALSE(model->config().memory->open_keys);
+  EXPECT_EQ(before->config().memory->open_keys, 6);
+  const at::Tensor changed = (model->pool()->values != before->pool()->values).any(1).slice(0, 36);
+  EXPECT_TRUE(changed.any().item<bool>()) << "no new slot was read";
+}
+
+TEST(GrowCommand, WhatCannotGrowIsRefused) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  ModelConfig dense = testing::tiny_model_config();
+  dense.memory.reset();
+  testing::write_model(dir / "dense", dense);
+  expect_error(run_command({"grow", dir / "model", "--n-keys", "6", "-o", dir / "x"}), 2,
+               "expected more than the model's 6, got 6");
+  expect_error(run_command({"grow", dir / "model", "--n-keys", "8", "-o", dir / "dense"}), 1,
+               "expected a folder that does not exist yet");
+  expect_error(run_command({"grow", dir / "dense", "--n-keys", "8", "-o", dir / "x"}), 1,
+               "without a pool");
+  EXPECT_FALSE(std::filesystem::exists(dir / "x"));
+  EXPECT_THROW(grow(open_model(dir / "model"), 8, 0), c10::ValueError);
+  EXPECT_THROW(grow(load_model(dir / "model"), 6, 0), c10::ValueError);
+  EXPECT_THROW(grow(load_model(dir / "dense"), 8, 0), c10::ValueError);
+}
+
+}  // namespace
+}  // namespace memlayers
