@@ -101,14 +101,16 @@ ProcessMemory memory_of(const TrainConfig& config, const Plan& plan, std::int64_
   return memory;
 }
 
-double touched_rows(const ModelConfig& model, double tokens) {
-  const auto slots = static_cast<double>(model.memory->slots());
-  const double reads = tokens * static_cast<double>(model.memory->heads * model.memory->knn) *
-                       static_cast<double>(model.memory_layers().size());
-  return slots * -std::expm1(reads * std::log1p(-1 / slots));  // of slots that are drawn evenly
+}  // namespace
+
+double reads_of(const ModelConfig& model, double tokens) {
+  return tokens * static_cast<double>(model.memory->heads * model.memory->knn) *
+         static_cast<double>(model.memory_layers().size());
 }
 
-}  // namespace
+double touched_rows(double slots, double reads) {
+  return slots * -std::expm1(reads * std::log1p(-1 / slots));
+}
 
 Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& rates) {
   const ModelConfig& model = config.model;
@@ -138,27 +140,33 @@ Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& r
     ModelConfig measured = model;
     measured.memory->n_keys = rates.n_keys;
     const double more_flops = flops.memory - count_flops(measured, context).memory;
+    // A part of the columns is read and updated for all of the group's tokens, whoever holds it.
+    const auto layers = static_cast<double>(model.memory_layers().size());
+    const double columns = static_cast<double>(model.row_width()) / plan.split.column_parts;
+    const double reads =
+        reads_of(model, plan.tokens / static_cast<double>(groups)) / plan.split.row_parts;
     plan.memory_layers_s =
-        node_tokens *
-        (static_cast<double>(model.memory_layers().size()) * rates.memory_token_s +
-         3 * more_flops / rates.dense_flops_s) /
+        (node_tokens * (layers * rates.memory_token_s + 3 * more_flops / rates.dense_flops_s) +
+         a_node * reads * rates.read.at(columns)) /
         speed;
-    plan.updates_s += rates.row_update_s * touched_rows(model, plan.tokens) *
-                      static_cast<double>(groups) / nodes / speed;
+    plan.updates_s +=
+        a_node *
+        touched_rows(static_cast<double>(model.memory->slots()), reads_of(model, plan.tokens)) /
+        plan.split.row_parts * rates.update.at(columns) / speed;
   }
   if (processes == 1) return plan;
   // The pool's bytes stay in the group; dense gradients go to all.
   const PoolSplit all{static_cast<int>(processes), 1};
   plan.traffic = least_traffic(model, plan.dense_parameters, plan.tokens,
                                groups == 1 && has_pool ? plan.split : all);
+  if (config.parallel.gradient_dtype == DenseType::kBFloat16) plan.traffic.dense_bytes /= 2;
   if (groups > 1 && has_pool) {
     const StepTraffic of_group =
         least_traffic(model, 0, plan.tokens / static_cast<double>(groups), plan.split);
     plan.traffic.pool_bytes = of_group.pool_bytes;
     plan.traffic.rounds = 2 + of_group.rounds;
   }
-  const double accumulate = static_cast<double>(config.train.accumulate);
-  const double rounds = plan.traffic.rounds * accumulate;
+  const double rounds = plan.traffic.rounds * static_cast<double>(config.train.accumulate);
   // Of those that a process speaks to, all but those of its node are elsewhere.
   const auto outside =
       (static_cast<double>(processes) - a_node) / (static_cast<double>(processes) - 1);
@@ -168,8 +176,7 @@ Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& r
                     rounds * rates.round_s;
   if (cluster.nodes > 1) {
     plan.exchange_s +=
-        plan.between_nodes / (cluster.bandwidth_gbs * 1e9) +
-        (rounds + plan.traffic.messages * outside * accumulate) * cluster.latency_us * 1e-6;
+        plan.between_nodes / (cluster.bandwidth_gbs * 1e9) + rounds * cluster.latency_us * 1e-6;
   }
   return plan;
 }

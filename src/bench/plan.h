@@ -24,11 +24,18 @@ struct Cluster {
 // Of this machine with all `threads`: those of a node are taken to be as fast, core by core.
 struct Rates {
   int threads = 1;
-  double dense_flops_s = 0;    // of a dense decoder's forward and backward
-  double dense_update_s = 0;   // AdamW's, a number
-  double memory_token_s = 0;   // a memory layer's forward and backward, a token, at sub-keys below
-  std::int64_t n_keys = 0;     // of that measurement
-  double row_update_s = 0;     // the row optimizer's, a touched row
+  double dense_flops_s = 0;   // of a dense decoder's forward and backward
+  double dense_update_s = 0;  // AdamW's, a number
+  // A memory layer's forward and backward without its rows, a token, at sub-keys below.
+  double memory_token_s = 0;
+  std::int64_t n_keys = 0;
+  // Of a row, or a part of one with so many columns: forward and backward of one read, and the row
+  // optimizer's update of one that was touched.
+  struct RowCost {
+    double base_s = 0, column_s = 0;
+    double at(double columns) const { return base_s + column_s * columns; }
+  };
+  RowCost read = {}, update = {};
   double exchange_byte_s = 0;  // core seconds of a byte sent to another process of the machine
   double round_s = 0;          // a wait for the others beside it
 };
@@ -51,10 +58,15 @@ struct Plan {
   double step_s() const { return dense_s + memory_layers_s + updates_s + exchange_s; }
 };
 
+// Rows that so many tokens read in all memory layers, each as often as it is read; and how many
+// different ones, drawn evenly.
+double reads_of(const ModelConfig& model, double tokens);
+double touched_rows(double slots, double reads);
+
 // Throws Error where the processes do not divide into groups, or the split does not fit.
 Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& rates);
 
-// Takes some seconds. `own_command`: starts this program, which measures the exchange as
+// Takes some seconds. `program`: the path of this one, which measures the exchange as
 // `bench parallel` of two processes. Throws Error where memory is short.
 Rates measure_rates(const TrainConfig& config, const std::string& program);
 

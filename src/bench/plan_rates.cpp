@@ -51,29 +51,90 @@ void measure_dense(const Case& c, Rates& rates) {
                         std::max(0.1 * step.best(), step.best() - update.best());
 }
 
+struct RowTimes {
+  double read_s, update_s;
+};
+
+// How many batches of this case are to be read before a step, so that a row that is touched is read
+// about as often as in a step of the run.
+int batches_a_step(const Case& c, double reads_a_row) {
+  const MemoryConfig& memory = *c.config.model.memory;
+  const auto slots = static_cast<double>(memory.slots());
+  const auto reads = static_cast<double>(c.tokens * memory.heads * memory.knn);
+  constexpr int kMost = 8;
+  int batches = 1;
+  while (batches < kMost && batches * reads / touched_rows(slots, batches * reads) < reads_a_row) {
+    ++batches;
+  }
+  return batches;
+}
+
+// Of rows of so many columns, as a layer of this case reads and trains them.
+RowTimes measure_rows(const Case& c, std::int64_t columns, int batches) {
+  const MemoryConfig& memory = *c.config.model.memory;
+  MemoryPool pool(PoolOptions{
+      .n_keys = memory.n_keys, .width = columns, .row_dtype = memory.row_dtype, .seed = kSeed});
+  const auto optimizer = make_row_optimizer(c, pool);
+  IndexDraw slots(memory.slots(), {}, kSeed);
+  Times read, update;
+  double touched = 0;
+  for (int i = -1; i < kRepeat; ++i) {
+    double read_s = 0;
+    for (int batch = 0; batch < batches; ++batch) {
+      const at::Tensor chosen = slots.draw({c.tokens, memory.heads * memory.knn});
+      const at::Tensor weights = draw_weights(c).requires_grad_();
+      const at::Tensor grad = torch::randn({c.tokens, columns});
+      read_s += seconds_of([&] { pool->gather(chosen, weights).backward(grad); });
+    }
+    const double update_s =
+        seconds_of([&] { touched = static_cast<double>(optimizer->step(0).touched_rows); });
+    if (i < 0) continue;
+    read.add(read_s);
+    update.add(update_s);
+  }
+  const auto reads = static_cast<double>(batches * c.tokens * memory.heads * memory.knn);
+  return {.read_s = read.best() / reads, .update_s = update.best() / touched};
+}
+
 void measure_memory(const Case& wanted, Rates& rates) {
   Case c = wanted;
   MemoryConfig& memory = *c.config.model.memory;
+  const std::int64_t width = c.config.model.row_width();
   // What leaves the caches, and a quarter of the memory at most with the optimizer's state.
-  const std::int64_t row = 16 * c.config.model.row_width();
-  while (memory.n_keys > 64 &&
-         memory.slots() * row >
-             std::min<std::int64_t>(std::int64_t{1} << 30, available_memory() / 4)) {
-    memory.n_keys /= 2;
-  }
+  const std::int64_t most = std::min<std::int64_t>(std::int64_t{4} << 30, available_memory() / 4);
+  while (memory.n_keys > 64 && memory.slots() * 16 * width > most) memory.n_keys /= 2;
   memory.knn = std::min(memory.knn, memory.n_keys);
   rates.n_keys = memory.n_keys;
-  Stream stream(64 << 20);
-  const Figures figures = bench_step(c, stream);
-  const auto value = [&](const std::string& name) {
-    for (const auto& [key, number] : figures.items()) {
-      if (key == name) return number;
-    }
-    return 0.0;
+  const std::int64_t narrow = std::max<std::int64_t>(1, width / 8);
+  const double reads_a_step = reads_of(
+      wanted.config.model,
+      static_cast<double>(wanted.config.train.batch_tokens * wanted.config.train.accumulate));
+  const int batches = batches_a_step(
+      c, reads_a_step /
+             touched_rows(static_cast<double>(wanted.config.model.memory->slots()), reads_a_step));
+  const RowTimes whole = measure_rows(c, width, batches), part = measure_rows(c, narrow, batches);
+  const auto cost = [&](double of_whole, double of_part) {
+    const double a_column = std::max(0.0, of_whole - of_part) /
+                            static_cast<double>(std::max<std::int64_t>(1, width - narrow));
+    return Rates::RowCost{.base_s = of_whole - a_column * static_cast<double>(width),
+                          .column_s = a_column};
   };
+  rates.read = cost(whole.read_s, part.read_s);
+  rates.update = cost(whole.update_s, part.update_s);
+
+  MemoryLayer layer = make_layer(c, make_pool(c));
+  VectorDraw inputs(c.config.model.dim, {}, kSeed);
+  const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim});
+  Times times;
+  for (int i = -1; i < kRepeat; ++i) {
+    const at::Tensor x = inputs.draw(c.tokens).requires_grad_();
+    const double seconds = seconds_of([&] { layer->forward(x).backward(grad); });
+    layer->pool()->clear_gradient();
+    if (i >= 0) times.add(seconds);
+  }
+  const auto reads = static_cast<double>(memory.heads * memory.knn);
   rates.memory_token_s =
-      1e-3 * (value("forward_ms") + value("backward_ms")) / static_cast<double>(c.tokens);
-  rates.row_update_s = 1e-3 * value("update_ms") / std::max(1.0, value("touched_rows"));
+      std::max(0.0, times.best() / static_cast<double>(c.tokens) - reads * whole.read_s);
 }
 
 // Two processes of this machine, with a small model.

@@ -14,7 +14,6 @@ StepTraffic least_traffic(const ModelConfig& model, double dense_parameters, dou
   StepTraffic traffic;
   if (R == 1) return traffic;
   traffic.dense_bytes = 2 * (R - 1) / R * dense_parameters * kNumber;
-  traffic.messages = 2 * (R - 1) * std::max(1.0, std::ceil(dense_parameters * kNumber / 4e6));
   traffic.rounds = 2;
   const auto layers = static_cast<double>(model.memory_layers().size());
   if (layers == 0) return traffic;
@@ -31,7 +30,6 @@ StepTraffic least_traffic(const ModelConfig& model, double dense_parameters, dou
   const double forward = reads * holders * 2 + slices;
   const double backward = slices + reads * holders;
   traffic.pool_bytes = layers * (forward + backward) * kNumber;
-  traffic.messages += layers * (R - 1) * 5;  // slots; weights, sums; gradients, dots
   traffic.rounds += layers * 5;
   return traffic;
 }

@@ -12,7 +12,6 @@ namespace memlayers::bench {
 struct StepTraffic {
   double pool_bytes = 0;   // sent by a process in a step, for its pool
   double dense_bytes = 0;  // and for the sums of the dense gradients
-  double messages = 0;     // that it sends
   double rounds = 0;       // of questions and answers, one after the other
   double bytes() const { return pool_bytes + dense_bytes; }
 };

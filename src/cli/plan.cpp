@@ -30,8 +30,10 @@ struct Options {
 
 void check(const TrainConfig& config, const Options& options) {
   const ModelConfig& model = config.model;
-  const bool has_pool = !model.memory_layers().empty();
-  if (has_pool && model.memory->variant == MemoryVariant::kPeer) {
+  if (model.memory_layers().empty()) {
+    throw UsageError("plan: memory.layers: expected a model with memory layers, got none");
+  }
+  if (model.memory->variant == MemoryVariant::kPeer) {
     throw UsageError("plan: memory.variant: expected memory+ or plain, got peer");
   }
   const bool is_several = *std::max_element(options.nodes.begin(), options.nodes.end()) > 1;
@@ -74,14 +76,16 @@ Json to_json(const bench::Plan& plan, const bench::Cluster& cluster) {
 }
 
 Json to_json(const bench::Rates& rates) {
-  return {{"threads", rates.threads},
-          {"dense_gflops", rates.dense_flops_s / 1e9},
-          {"dense_update_ns", 1e9 * rates.dense_update_s},
-          {"memory_token_us", 1e6 * rates.memory_token_s},
-          {"memory_n_keys", rates.n_keys},
-          {"row_update_us", 1e6 * rates.row_update_s},
-          {"exchange_gbs", rates.exchange_byte_s > 0 ? 1e-9 / rates.exchange_byte_s : 0},
-          {"round_us", 1e6 * rates.round_s}};
+  return {
+      {"threads", rates.threads},
+      {"dense_gflops", rates.dense_flops_s / 1e9},
+      {"dense_update_ns", 1e9 * rates.dense_update_s},
+      {"memory_token_us", 1e6 * rates.memory_token_s},
+      {"memory_n_keys", rates.n_keys},
+      {"read_ns", {{"row", 1e9 * rates.read.base_s}, {"column", 1e9 * rates.read.column_s}}},
+      {"update_ns", {{"row", 1e9 * rates.update.base_s}, {"column", 1e9 * rates.update.column_s}}},
+      {"exchange_gbs", rates.exchange_byte_s > 0 ? 1e-9 / rates.exchange_byte_s : 0},
+      {"round_us", 1e6 * rates.round_s}};
 }
 
 void print(const std::vector<Json>& plans) {

@@ -80,6 +80,7 @@ TEST_F(Plan, RefusesAClusterThatCannotBe) {
       run_command({"plan", config, "--processes-per-node", "3", "--set", "parallel.groups=2"}), 1,
       "[parallel] groups: expected a number that divides the 3 processes, got 2");
   expect_error(run_command({"plan", config, "--set", "memory.variant=peer"}), 2, "memory.variant");
+  expect_error(run_command({"plan", config, "--set", "memory.layers=[]"}), 2, "memory.layers");
   expect_error(run_command({"plan"}), 2, "CONFIG.toml");
   expect_error(run_command({"plan", dir_ / "nothing.toml"}), 1, "nothing.toml");
 }
