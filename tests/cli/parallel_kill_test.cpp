@@ -50,7 +50,9 @@ TEST_F(ParallelKill, AtAnySystemCallOfASaveLeavesTheNewestCheckpointWhole) {
   const bool is_soak = testing::soaked(0, 1) == 1;
   std::vector<std::string> calls{"fdatasync", "rename", "pwrite64"};
   if (is_soak) {
-    for (const char* call : {"fsync", "mkdir", "unlink", "rmdir", "openat"}) {
+    // Calls that change a file. What only opens or reads comes while MPI starts as well, and a
+    // process that is killed there can leave mpirun itself hanging (Open MPI 4.1).
+    for (const char* call : {"fsync", "mkdir", "unlink", "rmdir"}) {
       calls.emplace_back(call);
     }
   }
