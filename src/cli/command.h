@@ -23,6 +23,7 @@ Command eval_command();
 Command inspect_command();
 Command quantize_command();
 Command patch_command();
+Command learn_command();
 Command bench_command();
 
 // A mistake in how the command was called, found after parsing: exit code 2.

@@ -58,7 +58,7 @@ int run(int argc, char** argv) {
   app.failure_message(CLI::FailureMessage::simple);
   const std::vector<Command> commands{train_command(),   generate_command(), eval_command(),
                                       inspect_command(), quantize_command(), patch_command(),
-                                      bench_command()};
+                                      learn_command(),   bench_command()};
   std::function<int()> chosen;
   for (const Command& command : commands) {
     CLI::App* verb = app.add_subcommand(command.name, command.summary);
