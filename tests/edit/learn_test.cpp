@@ -250,5 +250,13 @@ TEST(Learn, RefusesWhatItCannotDo) {
   expect_error([&] { learn(few_bits, new_facts(), {}, history); }, {"got int8"});
 }
 
+TEST(Learn, RefusesAModelThatReadsItsRowsFromFiles) {
+  const TempDir dir;
+  save_model(testing::tiny_generator(config_of()).model(), dir.path());
+  Generator generator(open_model(dir.path()), testing::tiny_tokenizer());
+  const SlotHistory history = flat_history(generator);
+  expect_error([&] { learn(generator, new_facts(), {}, history); }, {"all of its rows"});
+}
+
 }  // namespace
 }  // namespace memlayers
