@@ -4,6 +4,7 @@
 
 #include "memlayers/checkpoint.h"
 #include "memlayers/config.h"
+#include "memlayers/edit.h"
 #include "memlayers/error.h"
 #include "memlayers/evaluate.h"
 #include "memlayers/generator.h"

@@ -27,6 +27,7 @@ Command inspect_command();
 Command quantize_command();
 Command patch_command();
 Command grow_command();
+Command learn_command();
 Command bench_command();
 Command plan_command();
 

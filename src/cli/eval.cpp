@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <unistd.h>
-
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/command.h"
+#include "cli/score_text.h"
 #include "cli/terminal.h"
-#include "io/file_system.h"
 #include "memlayers/error.h"
 #include "memlayers/evaluate.h"
 
@@ -26,18 +22,6 @@ struct Arguments {
   int threads = 0;
   bool is_json = false;
 };
-
-std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f %%", 100 * share);
-  return text;
-}
-
-std::string decimals(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3f", value);
-  return text;
-}
 
 nlohmann::ordered_json json_of(const Estimate& estimate) {
   return {{"value", estimate.value}, {"low", estimate.low}, {"high", estimate.high}};
@@ -96,20 +80,7 @@ void evaluate_and_print_facts(Generator& generator, const Arguments& arguments) 
 }
 
 void evaluate_and_print_text(Generator& generator, const Arguments& arguments) {
-  // The token cache of an evaluation is of no use afterwards.
-  const std::string cache =
-      (std::filesystem::temp_directory_path() / ("memlayers-eval-" + std::to_string(::getpid())))
-          .string();
-  struct Cleanup {
-    const std::string& folder;
-    ~Cleanup() {
-      std::error_code ignored;
-      std::filesystem::remove_all(folder, ignored);
-    }
-  } cleanup{cache};
-  io::make_folders(io::posix(), cache);
-  const TextScore score =
-      evaluate_text(generator, arguments.data, DataFormat::kAuto, cache, arguments.batch_tokens);
+  const TextScore score = score_text(generator, arguments.data, arguments.batch_tokens);
   if (arguments.is_json) {
     const nlohmann::ordered_json line = {{"kind", "data"},
                                          {"tokens", score.tokens},

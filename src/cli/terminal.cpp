@@ -81,6 +81,10 @@ std::string short_time(double seconds) {
   return buffer.data();
 }
 
+std::string percent(double share) { return format("%.1f %%", 100 * share); }
+
+std::string decimals(double value) { return format("%.3f", value); }
+
 ProgressBar::ProgressBar(std::string label, std::int64_t total, double interval_s)
     : label_(std::move(label)),
       total_(std::max<std::int64_t>(1, total)),

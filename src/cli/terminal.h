@@ -17,6 +17,8 @@ std::string short_count(double count);
 std::string short_number(double value);  // 3 digits; 10000 and more as short_count()
 std::string short_bytes(double bytes);
 std::string short_time(double seconds);
+std::string percent(double share);   // 0.5 -> "50.0 %"
+std::string decimals(double value);  // 3 of them
 
 // A line that is drawn over and over on a terminal, and printed anew every `interval` seconds
 // elsewhere.

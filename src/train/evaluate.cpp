@@ -9,31 +9,22 @@
 
 #include "memlayers/error.h"
 #include "text/dataset.h"
+#include "train/fact_row.h"
 
 namespace memlayers {
 namespace {
 
 constexpr double kZ = 1.959963984540054;  // 97.5 % quantile of the normal distribution
 
-struct Row {
-  std::vector<std::int32_t> tokens;
-  std::int64_t answer_from = 0;
+struct Row : train::FactRow {
   bool is_whole = true;
   std::size_t fact = 0;
 };
 
 Row make_row(const Tokenizer& tokenizer, const Fact& fact, std::int64_t context,
              std::size_t index) {
-  Row row;
+  Row row{train::make_fact_row(tokenizer, fact)};
   row.fact = index;
-  if (tokenizer.bos()) row.tokens.push_back(*tokenizer.bos());
-  const auto append = [&](const std::vector<std::int32_t>& more) {
-    row.tokens.insert(row.tokens.end(), more.begin(), more.end());
-  };
-  append(tokenizer.encode(fact.prompt));
-  row.answer_from = static_cast<std::int64_t>(row.tokens.size());
-  append(tokenizer.encode_continuation(fact.answer));
-  if (tokenizer.eos()) row.tokens.push_back(*tokenizer.eos());
   if (static_cast<std::int64_t>(row.tokens.size()) > context) {
     row.tokens.resize(context);
     row.is_whole = false;
@@ -54,8 +45,7 @@ void score(Generator& generator, const std::vector<Row>& rows, std::size_t begin
     const auto& tokens = rows[i].tokens;
     const std::int64_t first = static_cast<std::int64_t>(i - begin) * length;
     std::copy(tokens.begin(), tokens.end(), input.mutable_data_ptr<std::int64_t>() + first);
-    for (auto t = std::max<std::int64_t>(1, rows[i].answer_from);
-         t < static_cast<std::int64_t>(tokens.size()); ++t) {
+    for (auto t = rows[i].answer_from; t < static_cast<std::int64_t>(tokens.size()); ++t) {
       places.push_back(first + t - 1);
       targets.push_back(tokens[t]);
     }
@@ -75,8 +65,8 @@ void score(Generator& generator, const std::vector<Row>& rows, std::size_t begin
   for (std::size_t i = begin; i < end; ++i) {
     FactScore& fact = scores[rows[i].fact];
     fact.is_recalled = rows[i].is_whole;
-    for (auto t = std::max<std::int64_t>(1, rows[i].answer_from);
-         t < static_cast<std::int64_t>(rows[i].tokens.size()); ++t, ++at) {
+    for (auto t = rows[i].answer_from; t < static_cast<std::int64_t>(rows[i].tokens.size());
+         ++t, ++at) {
       fact.nll += nll_data[at];
       fact.is_recalled = fact.is_recalled && best_data[at];
       ++fact.tokens;

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Teaching a trained model new facts by changing a few rows of its pool and nothing else
+// (docs/editing.md). The rows are those that the facts read often and everything else seldom, as in
+// [SPARSE25].
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "memlayers/evaluate.h"
+#include "memlayers/store.h"
+
+namespace memlayers {
+
+struct NewFact {
+  Fact fact;
+  std::vector<std::string> paraphrases = {};  // other prompts for the same answer: learned too
+  std::vector<std::string> unseen =
+      {};  // more of them, not learned: they measure what carries over
+};
+
+// JSONL: "prompt", "answer", and where wanted the lists "paraphrases" and "unseen". Throws Error
+// naming file, line and field, and for a file without a fact.
+std::vector<NewFact> read_new_facts(const std::string& path);
+std::vector<Fact> unseen_phrasings(const std::vector<NewFact>& facts);
+
+// How slots are ranked, by tf, a slot's share of the new facts' reads, and its reads before.
+enum class SlotSelection {
+  kTfIdf,    // tf * log((N + 1) / (n + 1)), n of the N reads before
+  kKl,       // tf * log(tf / q), q = (n + 1) / (N + slots): its part of the divergence
+  kGuarded,  // as kTfIdf, without the slots that earlier patches wrote
+};
+const char* selection_name(SlotSelection selection);  // "tfidf", "kl", "guarded"
+
+// What the pool's slots were used for before.
+struct SlotHistory {
+  at::Tensor reads;                        // [slots] int64: how often each was read; not all zero
+  std::vector<std::int64_t> patched = {};  // slots that patches wrote; kGuarded leaves them alone
+};
+
+// The reads that training counted, of a model folder's usage.safetensors (`reads` I64 [slots]);
+// none where it has no such file. Throws Error for a file that is something else.
+std::optional<at::Tensor> read_usage(const std::string& model_folder, std::int64_t slots);
+// [slots] int64: how often the model reads each slot in these files (text, or facts as JSONL); one
+// forward pass.
+at::Tensor count_reads(Generator& generator, const std::vector<std::string>& paths);
+// Ascending: the slots whose rows are a patch's, not the base's.
+std::vector<std::int64_t> patched_slots(const Snapshot& pool);
+
+struct LearnOptions {
+  SlotSelection selection = SlotSelection::kTfIdf;
+  std::optional<std::int64_t> slots = {};           // rows that may change; absent: 32 a fact
+  PoolOptimizer optimizer = PoolOptimizer::kAdamW;  // or kSgd
+  double lr = 1e-2;
+  std::int64_t steps = 300;       // at most: learning ends when all is recalled
+  std::int64_t batch = 16;        // phrasings of facts a step
+  std::int64_t check_every = 10;  // steps from one test of all facts to the next
+  std::uint64_t seed = 0;         // of the order of the facts
+
+  void validate() const;  // throws Error naming the first wrong field
+};
+
+struct ChosenSlot {
+  std::int64_t slot = 0, reads = 0, reads_before = 0;  // by the new facts, and before
+  double score = 0;
+};
+
+// The slots that learn() would train, the best first: at most as many as options.slots, fewer where
+// the facts read no more that stand out. Throws Error as learn().
+std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<NewFact>& facts,
+                                     const LearnOptions& options, const SlotHistory& history);
+
+struct LearnProgress {
+  std::int64_t step = 0, recalled = 0, phrasings = 0;  // recalled of phrasings when last tested
+  double loss = 0;                                     // of the step's batch
+};
+
+struct LearnResult {
+  Patch patch;  // rows that differ from before only; none where all was known already
+  std::int64_t recalled = 0, phrasings = 0;  // of the facts' prompts and their paraphrases
+  std::int64_t steps = 0;
+  std::int64_t slots = 0;  // that were trained
+};
+
+// Trains the rows of choose_slots() until every fact and paraphrase is recalled by greedy decoding,
+// or for options.steps steps. Loss is on answers only. All other rows and all weights keep their
+// bits. Afterwards the model's pool holds the patch's rows; its files are untouched. The
+// generator's model must hold its rows itself (load_model()). The same input gives the same rows.
+//
+// Throws Error for a model without a pool or with rows of few bits, no facts, one that is longer
+// than the context, a history that does not fit, where no slot is left to choose, and for a loss
+// that is not finite (rows are then undefined).
+LearnResult learn(Generator& generator, const std::vector<NewFact>& facts,
+                  const LearnOptions& options, const SlotHistory& history,
+                  const std::function<void(const LearnProgress&)>& progress = {});
+
+}  // namespace memlayers
