@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <mutex>
 #include <new>
@@ -110,8 +111,9 @@ void Mpi::check_neighbours() {
 
 // A number to all others, which may never take it.
 void Mpi::tell_all(int tag, int number) {
-  auto* const notice = new int(number);  // outlives this call
   const std::lock_guard lock(mutex);
+  static std::deque<int> notices;  // a message is read until it is taken, which may be never
+  const int* notice = &notices.emplace_back(number);
   for (int to = 0; to < size; ++to) {
     if (to == rank) continue;
     MPI_Request request = MPI_REQUEST_NULL;
