@@ -8,6 +8,7 @@
 #include "memlayers/error.h"
 #include "memlayers/evaluate.h"
 #include "memlayers/generator.h"
+#include "memlayers/grow.h"
 #include "memlayers/llama.h"
 #include "memlayers/memory_layer.h"
 #include "memlayers/ops.h"

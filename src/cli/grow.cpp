@@ -5,13 +5,11 @@
 #include <string>
 
 #include "cli/command.h"
+#include "cli/new_output.h"
 #include "cli/terminal.h"
-#include "io/folder.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "memlayers/grow.h"
-#include "memlayers/tokenizer.h"
-#include "nn/model_folder.h"
 
 namespace memlayers::cli {
 namespace {
@@ -26,10 +24,7 @@ struct Arguments {
 
 int grow_model(const Arguments& arguments) {
   set_threads(arguments.threads);
-  io::FileSystem& fs = io::posix();
-  if (fs.exists(arguments.out)) {
-    throw Error(arguments.out + ": expected a folder that does not exist yet, got one that does");
-  }
+  check_is_new(arguments.out, "folder");
   const std::string source = resolve_model_folder(arguments.model);
   const Llama model = load_model(source);
   if (model->pool().is_empty()) {
@@ -41,11 +36,7 @@ int grow_model(const Arguments& arguments) {
                      ", got " + std::to_string(arguments.n_keys));
   }
   const Llama grown = grow(model, arguments.n_keys, arguments.seed);
-  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(source);
-  io::FolderWriter folder(fs, arguments.out);
-  save_model(fs, grown, io::parent(folder.file("config.json")));
-  folder.write_text(tokenizer->file_name(), tokenizer->file_bytes());
-  folder.commit();
+  write_new_model(arguments.out, grown, source);
 
   const std::int64_t slots = grown->pool()->slots();
   if (arguments.is_json) {

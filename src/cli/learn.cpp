@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "cli/command.h"
+#include "cli/new_output.h"
 #include "cli/score_text.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
@@ -180,9 +181,7 @@ int learn_facts(const Arguments& arguments) {
   }
   options_of(arguments).validate();
   set_threads(arguments.threads);
-  if (!arguments.out.empty() && io::posix().exists(arguments.out)) {
-    throw Error(arguments.out + ": expected a file that does not exist yet, got one that does");
-  }
+  if (!arguments.out.empty()) check_is_new(arguments.out, "file");
   const std::vector<NewFact> facts = read_new_facts(arguments.facts);
   std::vector<Measure> measures = measures_of(facts, arguments);
   const std::string folder = resolve_model_folder(arguments.model);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cli/command.h"
+#include "cli/new_output.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
 #include "memlayers/checkpoint.h"
@@ -265,9 +266,7 @@ int show_diff(const Arguments& arguments) {
 
 // Writes `patch` to the file asked for, which must not be there.
 int write_out(const Arguments& arguments, const Patch& patch) {
-  if (io::posix().exists(arguments.out)) {
-    throw Error(arguments.out + ": expected a file that does not exist yet, got one that does");
-  }
+  check_is_new(arguments.out, "file");
   write_patch(arguments.out, patch);
   if (arguments.is_json) {
     std::cout << Json{{"patch", patch.id},

@@ -5,13 +5,11 @@
 #include <string>
 
 #include "cli/command.h"
+#include "cli/new_output.h"
 #include "cli/terminal.h"
-#include "io/folder.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
-#include "memlayers/tokenizer.h"
-#include "nn/model_folder.h"
 
 namespace memlayers::cli {
 namespace {
@@ -24,10 +22,7 @@ struct Arguments {
 
 int quantize(const Arguments& arguments) {
   set_threads(arguments.threads);
-  io::FileSystem& fs = io::posix();
-  if (fs.exists(arguments.out)) {
-    throw Error(arguments.out + ": expected a folder that does not exist yet, got one that does");
-  }
+  check_is_new(arguments.out, "folder");
   const std::string source = resolve_model_folder(arguments.model);
   Llama model = load_model(source);
   if (model->pool().is_empty()) {
@@ -40,12 +35,7 @@ int quantize(const Arguments& arguments) {
   }
   const std::size_t bytes = model->pool()->values.nbytes();
   model->quantize_pool(arguments.rows == "int8" ? RowType::kInt8 : RowType::kInt4);
-  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(source);
-  io::FolderWriter folder(fs, arguments.out);
-  const std::string config = folder.file("config.json");
-  save_model(fs, model, config.substr(0, config.find_last_of('/')));
-  folder.write_text(tokenizer->file_name(), tokenizer->file_bytes());
-  folder.commit();
+  write_new_model(arguments.out, model, source);
 
   const std::size_t now = model->pool()->values.nbytes();
   if (arguments.is_json) {

@@ -11,6 +11,7 @@
 #include "memlayers/error.h"
 #include "text/dataset.h"
 #include "train/fact_row.h"
+#include "train/row_files.h"
 
 namespace memlayers {
 namespace {
@@ -66,7 +67,7 @@ const char* selection_name(SlotSelection selection) {
 }
 
 std::optional<at::Tensor> read_usage(const std::string& model_folder, std::int64_t slots) {
-  const std::string path = io::join(model_folder, "usage.safetensors");
+  const std::string path = io::join(model_folder, train::kUsageFile);
   if (!io::posix().exists(path)) return std::nullopt;
   const io::SafetensorsFile file = io::SafetensorsFile::open(io::posix(), path);
   const io::TensorView& view = file.at("reads");

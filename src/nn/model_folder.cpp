@@ -28,10 +28,6 @@ io::ElementType element_type(const at::Tensor& tensor, const std::string& where)
               c10::toString(tensor.scalar_type()));
 }
 
-std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
-  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
-
 std::string shape_text(at::IntArrayRef shape) {
   std::string text = "[";
   for (std::size_t i = 0; i < shape.size(); ++i) {
@@ -141,7 +137,7 @@ nn::WrittenFiles save_model(io::FileSystem& fs, const Llama& model, const std::s
     kept.push_back(parameter.detach().to(torch::kCPU).contiguous());
     const at::Tensor& tensor = kept.back();
     const io::ElementType type = element_type(tensor, path + ": tensor \"" + name + "\"");
-    tensors.push_back({name, type, tensor.sizes().vec(), bytes_of(tensor)});
+    tensors.push_back({name, type, tensor.sizes().vec(), nn::bytes_of(tensor)});
   }
   io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
   nn::WrittenFiles files;

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/new_output.h"
+
+#include <memory>
+
+#include "io/folder.h"
+#include "memlayers/error.h"
+#include "memlayers/tokenizer.h"
+#include "nn/model_folder.h"
+
+namespace memlayers::cli {
+
+void check_is_new(const std::string& path, const std::string& what) {
+  if (!io::posix().exists(path)) return;
+  throw Error(path + ": expected a " + what + " that does not exist yet, got one that does");
+}
+
+void write_new_model(const std::string& path, const Llama& model, const std::string& source) {
+  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(source);
+  io::FolderWriter folder(io::posix(), path);
+  save_model(io::posix(), model, io::parent(folder.file("config.json")));
+  folder.write_text(tokenizer->file_name(), tokenizer->file_bytes());
+  folder.commit();
+}
+
+}  // namespace memlayers::cli
