@@ -105,10 +105,14 @@ Source source_of(const Snapshot& rows, std::int64_t slots) {
   return source;
 }
 
+bool was_edited(io::FileSystem& fs, const std::string& folder) {
+  return fs.exists(io::join(folder, pool::kCurrent));
+}
+
 Source open_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
                   const PoolTable& table, const ChunkReading& how) {
   Source source;
-  if (fs.exists(io::join(folder, pool::kCurrent))) {  // was edited: no longer of one generation
+  if (was_edited(fs, folder)) {  // no longer of one generation
     source = source_of(StoreReader::open(fs, folder).snapshot(), pool->slots());
   } else {
     const auto stored =
@@ -214,6 +218,12 @@ WrittenFiles write_table(io::FileSystem& fs, const std::string& folder, const Me
   }
   fs.sync_folder(folder);
   return files;
+}
+
+void check_generation(io::FileSystem& fs, const std::string& folder, const std::string& stem,
+                      std::uint64_t generation) {
+  if (was_edited(fs, folder)) return;
+  pool::check_generation(pool::ChunkedRows::open(fs, folder, stem), generation);
 }
 
 std::string read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,

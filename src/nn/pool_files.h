@@ -52,4 +52,9 @@ struct ChunkReading {
 std::string read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
                        const PoolTable& table, const ChunkReading& how);
 
+// Throws Error naming the chunk where those of a table are not all of this generation. A pool that
+// was edited has chunks of several (docs/store.md): its log answers for them.
+void check_generation(io::FileSystem& fs, const std::string& folder, const std::string& stem,
+                      std::uint64_t generation);
+
 }  // namespace memlayers::nn

@@ -9,7 +9,6 @@
 #include "io/folder.h"
 #include "memlayers/error.h"
 #include "nn/model_folder.h"
-#include "pool/chunks.h"
 #include "train/row_files.h"
 #include "train/run_checkpoint.h"
 #include "train/tensor_file.h"
@@ -143,9 +142,8 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   if (parts.rows == nullptr) return;
   MemoryPool pool = parts.model->pool();
   if (version > 1) {
-    const std::string folder = io::join(path, "pool");
-    const auto chunks = pool::ChunkedRows::open(files, folder, "chunk");
-    pool::check_generation(chunks, static_cast<std::uint64_t>(state.step));
+    nn::check_generation(files, io::join(path, "pool"), "chunk",
+                         static_cast<std::uint64_t>(state.step));
   }
   load_rows(files, path, *parts.rows, pool,
             {.version = version, .step = state.step, .row_steps = state.row_steps});

@@ -132,6 +132,21 @@ TEST_F(PatchCommand, AFolderClosedByAManifestStaysComplete) {
   }
 }
 
+TEST_F(PatchCommand, ARunGoesOnFromAPatchedCheckpoint) {
+  testing::write_file(dir_ / "facts.jsonl",
+                      "{\"prompt\": \"the red\", \"answer\": \"otter\"}\n"
+                      "{\"prompt\": \"the blue\", \"answer\": \"maple\"}\n");
+  testing::write_file(dir_ / "c.toml", "out = \"" + (dir_ / "run") + "\"\ninit = \"" + model() +
+                                           "\"\n[data]\ntrain = [\"" + (dir_ / "facts.jsonl") +
+                                           "\"]\n[train]\nsteps = 2\nbatch_tokens = 64\n");
+  ASSERT_EQ(run_command({"train", dir_ / "c.toml"}).code, 0);
+  // The run's pool is that of the model: patches fit, and training keeps what it does not read.
+  ASSERT_EQ(patch({"apply", dir_ / "run", file("aa", {1, 2}, 1)}).code, 0);
+  const Finished on = run_command({"train", dir_ / "c.toml", "--set", "train.steps=4"});
+  EXPECT_EQ(on.code, 0) << on.err;
+  EXPECT_EQ(run_command({"inspect", dir_ / "run/step-4", "--verify"}).code, 0);
+}
+
 TEST_F(PatchCommand, WhatDoesNotFitIsRefusedInOneSentenceAndChangesNothing) {
   const std::string before = digest();
   expect_error(patch({"apply", model(), file("far", {1, 36}, 1)}), 1, "slots in [0, 36), got 36");
