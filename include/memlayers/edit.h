@@ -53,13 +53,20 @@ std::vector<std::int64_t> patched_slots(const Snapshot& pool);
 
 struct LearnOptions {
   SlotSelection selection = SlotSelection::kTfIdf;
-  std::optional<std::int64_t> slots = {};           // rows that may change; absent: 32 a fact
+  std::optional<std::int64_t> slots = {};           // rows that may change; absent: 100 a fact
   PoolOptimizer optimizer = PoolOptimizer::kAdamW;  // or kSgd
-  double lr = 1e-2;
-  std::int64_t steps = 300;       // at most: learning ends when all is recalled
-  std::int64_t batch = 16;        // phrasings of facts a step
+  double lr = 3e-3;
+  std::int64_t steps = 600;       // at most: learning ends when all is recalled
+  std::int64_t batch = 32;        // phrasings of facts a step
   std::int64_t check_every = 10;  // steps from one test of all facts to the next
   std::uint64_t seed = 0;         // of the order of the facts
+  // Files (text, or facts as JSONL) whose predictions are to stay what they are: a step takes
+  // `rehearsal` of their sequences for each phrasing and adds `rehearsal_weight` times the
+  // Kullback-Leibler divergence of what is predicted now from what was predicted before, a mean
+  // over predictions. Sequences that begin with a prompt of the new facts are left out.
+  std::vector<std::string> rehearse = {};
+  std::int64_t rehearsal = 3;  // 0: none
+  double rehearsal_weight = 10;
 
   void validate() const;  // throws Error naming the first wrong field
 };

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "cli/bench_cases.h"
+#include "cli/bench_learn.h"
 #include "cli/terminal.h"
 
 namespace memlayers::cli {
@@ -91,6 +92,10 @@ Command bench_command() {
                 };
               });
             }
+            CLI::App* learning = app.add_subcommand(
+                "learn", "new facts by a patch, by full finetuning and by LoRA: what each forgets");
+            const std::function<int()> learn = bench_learn_command(*learning);
+            learning->callback([chosen, learn] { *chosen = learn; });
             return [chosen] { return (*chosen)(); };
           }};
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <unordered_set>
 
 #include "edit/phrasings.h"
 #include "io/file_system.h"
@@ -17,7 +18,7 @@ namespace memlayers {
 namespace {
 
 constexpr std::int64_t kBatchTokens = 8192;
-constexpr std::int64_t kSlotsAFact = 32;
+constexpr std::int64_t kSlotsAFact = 100;
 
 std::vector<std::vector<std::int32_t>> tokens_of(Generator& generator,
                                                  const std::vector<Fact>& facts) {
@@ -86,17 +87,11 @@ at::Tensor count_reads(Generator& generator, const std::vector<std::string>& pat
   if (generator.model()->pool().is_empty()) {
     throw Error("reads: expected a model with memory layers, got one without a pool");
   }
-  const Tokenizer& tokenizer = generator.tokenizer();
   std::vector<std::vector<std::int32_t>> sequences;
-  text::read_documents(io::posix(), paths, DataFormat::kAuto, [&](const text::Document& document) {
-    if (!document.prompt.empty()) {
-      sequences.push_back(tokens_of(generator, {{document.prompt, document.answer}}).front());
-      return;
-    }
-    std::vector<std::int32_t> tokens = tokenizer.encode(document.answer);
-    if (tokenizer.bos()) tokens.insert(tokens.begin(), *tokenizer.bos());
-    sequences.push_back(std::move(tokens));
-  });
+  for (train::FactRow& row : edit::read_rows(generator, paths)) {
+    row.tokens.pop_back();  // nothing is predicted behind the last token
+    sequences.push_back(std::move(row.tokens));
+  }
   return edit::count_reads(generator, std::move(sequences));
 }
 
@@ -148,15 +143,49 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
 
 namespace edit {
 
-OnlyRowsTrain::OnlyRowsTrain(Llama& model, bool rows) {
-  const at::Tensor values = model->pool()->values;
+std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<std::string>& paths,
+                                      const std::vector<NewFact>& without) {
+  const Tokenizer& tokenizer = generator.tokenizer();
+  const std::int64_t context = generator.model()->config().context;
+  std::unordered_set<std::string> left_out;
+  for (const NewFact& fact : without) {
+    left_out.insert(fact.fact.prompt);
+    left_out.insert(fact.paraphrases.begin(), fact.paraphrases.end());
+    left_out.insert(fact.unseen.begin(), fact.unseen.end());
+  }
+  std::vector<train::FactRow> rows;
+  text::read_documents(io::posix(), paths, DataFormat::kAuto, [&](const text::Document& document) {
+    if (left_out.contains(document.prompt)) return;
+    train::FactRow row = train::make_fact_row(tokenizer, {document.prompt, document.answer});
+    if (document.prompt.empty()) {
+      row = {.tokens = tokenizer.encode(document.answer), .answer_from = 1};
+      if (tokenizer.bos()) row.tokens.insert(row.tokens.begin(), *tokenizer.bos());
+      if (tokenizer.eos()) row.tokens.push_back(*tokenizer.eos());
+    }
+    // The last token of a piece is the first of the next, so that each token but the first has a
+    // place where it is predicted.
+    const auto length = static_cast<std::int64_t>(row.tokens.size());
+    for (std::int64_t begin = 0; begin + 1 < length; begin += context) {
+      const std::int64_t end = std::min(begin + context + 1, length);
+      if (end <= row.answer_from) continue;
+      rows.push_back({.tokens = {row.tokens.begin() + begin, row.tokens.begin() + end},
+                      .answer_from = std::max<std::int64_t>(1, row.answer_from - begin)});
+    }
+  });
+  return rows;
+}
+
+OnlyTrained::OnlyTrained(Llama& model, const std::vector<at::Tensor>& trained) {
   for (const at::Tensor& parameter : model->parameters()) {
     before_.emplace_back(parameter, parameter.requires_grad());
-    if (!rows || !parameter.is_same(values)) parameter.set_requires_grad(false);
+    const bool is_trained =
+        std::any_of(trained.begin(), trained.end(),
+                    [&](const at::Tensor& tensor) { return tensor.is_same(parameter); });
+    parameter.set_requires_grad(is_trained);
   }
 }
 
-OnlyRowsTrain::~OnlyRowsTrain() {
+OnlyTrained::~OnlyTrained() {
   // Backwards: a pool that several layers share is there several times, the first time as it was.
   for (auto entry = before_.rbegin(); entry != before_.rend(); ++entry) {
     entry->first.set_requires_grad(entry->second);
@@ -178,7 +207,7 @@ at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_
                    [](const auto& a, const auto& b) { return a.size() < b.size(); });
   MemoryPool pool = model->pool();
   const at::Tensor before = pool->usage().clone();
-  const OnlyRowsTrain no_gradient(model, false);
+  const OnlyTrained nothing(model, {});
   const at::AutoGradMode counting(true);  // a pool counts what is read for training
   pool->reset_usage();
   model->train();

@@ -31,7 +31,7 @@ void prepare(const TempDir& dir) {
 }
 
 std::vector<std::string> learn(const TempDir& dir, std::vector<std::string> more) {
-  std::vector<std::string> arguments{"learn", dir / "model", dir / "new.jsonl"};
+  std::vector<std::string> arguments{"learn", dir / "model", dir / "new.jsonl", "--threads", "1"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -43,7 +43,7 @@ TEST(LearnCommand, WritesAPatchThatMakesTheModelRecallTheFacts) {
   const Finished done =
       run_command(learn(dir, {"-o", dir / "p.safetensors", "--background", dir / "other.jsonl",
                               "--keep", dir / "other.jsonl", "--earlier", dir / "other.jsonl",
-                              "--held-out", dir / "other.jsonl", "--json"}));
+                              "--held-out", dir / "other.jsonl", "--lr", "1e-2", "--json"}));
   ASSERT_EQ(done.code, 0) << done.err;
   const auto json = nlohmann::json::parse(done.out);
   EXPECT_EQ(json["recall"]["after"], 1);
@@ -125,10 +125,10 @@ TEST(LearnCommand, RefusesFactsThatAreAllKnown) {
   prepare(dir);
   const std::vector<std::string> again =
       learn(dir, {"-o", dir / "q.safetensors", "--background", dir / "other.jsonl"});
-  ASSERT_EQ(
-      run_command(learn(dir, {"-o", dir / "p.safetensors", "--background", dir / "other.jsonl"}))
-          .code,
-      0);
+  ASSERT_EQ(run_command(learn(dir, {"-o", dir / "p.safetensors", "--background",
+                                    dir / "other.jsonl", "--lr", "1e-2"}))
+                .code,
+            0);
   ASSERT_EQ(run_command({"patch", "apply", dir / "model", dir / "p.safetensors"}).code, 0);
   const Finished done = run_command(again);
   EXPECT_EQ(done.code, 1);

@@ -32,6 +32,8 @@ std::vector<NewFact> new_facts() {
           {.fact = {"the blue maple has", "the lantern"}}};
 }
 
+LearnOptions fast() { return {.lr = 1e-2}; }
+
 // Every slot was read once.
 SlotHistory flat_history(Generator& generator) {
   return {.reads = torch::ones({generator.model()->pool()->slots()}, torch::kLong)};
@@ -55,7 +57,7 @@ TEST(Learn, RecallsTheFactsByChangingTheRowsOfItsPatchAndNothingElse) {
     const MemoryPool pool = generator.model()->pool();
     const at::Tensor rows = pool->values.detach().clone();
     const std::vector<at::Tensor> dense = dense_copies(generator);
-    const LearnResult result = learn(generator, new_facts(), {}, flat_history(generator));
+    const LearnResult result = learn(generator, new_facts(), fast(), flat_history(generator));
     EXPECT_EQ(result.recalled, 3);
     EXPECT_EQ(result.phrasings, 3);
     for (const FactScore& fact :
@@ -67,7 +69,7 @@ TEST(Learn, RecallsTheFactsByChangingTheRowsOfItsPatchAndNothingElse) {
       EXPECT_TRUE(torch::equal(dense[i], dense_now[i]));
     }
     ASSERT_FALSE(result.patch.slots.empty());
-    EXPECT_LE(result.patch.slots.size(), 64U);
+    EXPECT_LE(result.patch.slots.size(), 200U);
     EXPECT_EQ(result.patch.pool, pool->id);
     // The old rows with the patch's are the new ones, and each of the patch's differs.
     at::Tensor patched = rows.clone();
@@ -110,6 +112,79 @@ TEST(Learn, StepOfSgdIsThatOfTheDenseGradientOnTheChosenRows) {
   EXPECT_TRUE(torch::allclose(pool->values.detach(), wanted, 1e-5, 1e-7));
 }
 
+// A file of facts of other kinds, and what the generator predicts for them.
+std::string background(const TempDir& dir) {
+  const std::string path = dir / "background.jsonl";
+  write_file(path,
+             "{\"prompt\":\"a green comet\",\"answer\":\"came over the harbour\"}\n"
+             "{\"prompt\":\"the red otter has\",\"answer\":\"one hundred\"}\n"
+             "{\"text\":\"the glacier and the falcon at night\"}\n");
+  return path;
+}
+
+at::Tensor predictions(Generator& generator, const std::string& path,
+                       const std::vector<NewFact>& without) {
+  const torch::NoGradGuard no_gradient;
+  std::vector<at::Tensor> all;
+  for (const train::FactRow& row : edit::read_rows(generator, {path}, without)) {
+    const std::vector<std::int64_t> tokens(row.tokens.begin(), row.tokens.end() - 1);
+    all.push_back(
+        generator.model()
+            ->logits(generator.model()->hidden_states(torch::tensor(tokens).unsqueeze(0)))[0]
+            .slice(0, row.answer_from - 1)
+            .log_softmax(-1));
+  }
+  return torch::cat(all);
+}
+
+TEST(Learn, RehearsalKeepsWhatIsPredictedElsewhere) {
+  const TempDir dir;
+  const std::vector<NewFact> facts = new_facts();
+  const auto divergence = [&](std::int64_t rehearsal) {
+    Generator generator = testing::tiny_generator(config_of());
+    const at::Tensor before = predictions(generator, background(dir), facts);
+    const LearnOptions options{
+        .lr = 1e-2, .check_every = 100, .rehearse = {background(dir)}, .rehearsal = rehearsal};
+    const LearnResult result = learn(generator, facts, options, flat_history(generator));
+    EXPECT_EQ(result.recalled, 3);
+    const at::Tensor now = predictions(generator, background(dir), facts);
+    return (before.exp() * (before - now)).sum(-1).mean().item<double>();
+  };
+  const double without = divergence(0);
+  EXPECT_GT(without, 0);
+  EXPECT_LT(divergence(3), without / 4);
+}
+
+TEST(Learn, RehearsesNothingThatHasThePromptOfANewFact) {
+  const TempDir dir;
+  Generator generator = testing::tiny_generator(config_of());
+  EXPECT_EQ(edit::read_rows(generator, {background(dir)}).size(), 3U);
+  EXPECT_EQ(edit::read_rows(generator, {background(dir)}, new_facts()).size(), 2U);
+  const std::vector<NewFact> unseen{{.fact = {"x", "y"}, .unseen = {"a green comet"}}};
+  EXPECT_EQ(edit::read_rows(generator, {background(dir)}, unseen).size(), 2U);
+}
+
+TEST(ReadRows, CutsWhatIsLongerThanTheContextIntoPiecesThatPredictEveryToken) {
+  const TempDir dir;
+  Generator generator = testing::tiny_generator(config_of());
+  std::string words;
+  for (int i = 0; i < 40; ++i) words += "the otter and the comet ";
+  write_file(dir / "long.jsonl", "{\"text\":\"" + words + "\"}\n");
+  const auto rows = edit::read_rows(generator, {dir / "long.jsonl"});
+  std::vector<std::int32_t> whole = generator.tokenizer().encode(words);
+  if (const auto bos = generator.tokenizer().bos()) whole.insert(whole.begin(), *bos);
+  if (const auto eos = generator.tokenizer().eos()) whole.push_back(*eos);
+  ASSERT_GT(rows.size(), 2U);
+  std::vector<std::int32_t> predicted{whole.front()};
+  for (const train::FactRow& row : rows) {
+    EXPECT_LE(row.tokens.size(), 41U);  // the context's 40 and the last prediction
+    EXPECT_EQ(row.answer_from, 1);
+    EXPECT_EQ(row.tokens.front(), predicted.back());
+    predicted.insert(predicted.end(), row.tokens.begin() + 1, row.tokens.end());
+  }
+  EXPECT_EQ(predicted, whole);
+}
+
 TEST(Learn, IsTheSameForTheSameSeed) {
   std::vector<Patch> patches;
   for (int run = 0; run < 2; ++run) {
@@ -123,8 +198,8 @@ TEST(Learn, IsTheSameForTheSameSeed) {
 
 TEST(Learn, OfWhatIsKnownChangesNothing) {
   Generator generator = testing::tiny_generator(config_of());
-  learn(generator, new_facts(), {}, flat_history(generator));
-  const LearnResult again = learn(generator, new_facts(), {}, flat_history(generator));
+  learn(generator, new_facts(), fast(), flat_history(generator));
+  const LearnResult again = learn(generator, new_facts(), fast(), flat_history(generator));
   EXPECT_EQ(again.steps, 0);
   EXPECT_TRUE(again.patch.slots.empty());
 }
@@ -235,6 +310,8 @@ TEST(Learn, RefusesWhatItCannotDo) {
   refuses(new_facts(), {.steps = 0}, history, "steps: expected at least 1");
   refuses(new_facts(), {.batch = 0}, history, "batch: expected at least 1");
   refuses(new_facts(), {.check_every = 0}, history, "check_every: expected at least 1");
+  refuses(new_facts(), {.rehearsal = -1}, history, "rehearsal: expected at least 0");
+  refuses(new_facts(), {.rehearsal_weight = 0}, history, "rehearsal_weight: expected a number");
   refuses(new_facts(), {.optimizer = PoolOptimizer::kDenseAdamW}, history, "adam or sgd");
   refuses(new_facts(), {}, {}, "expected 256 whole numbers");
   refuses(new_facts(), {}, {.reads = torch::zeros({256}, torch::kLong)}, "only zeros");

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+
+#include "cli/command.h"
+
+namespace memlayers::cli {
+
+// memlayers bench learn: the same facts by a patch, by full finetuning and by LoRA.
+std::function<int()> bench_learn_command(CLI::App& app);
+
+}  // namespace memlayers::cli

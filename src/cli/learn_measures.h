@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the commands that teach facts share: their options, and what they measure before and after.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/command.h"
+#include "memlayers/edit.h"
+
+namespace memlayers::cli {
+
+struct LearnArguments {
+  std::string model, facts, selection = "tfidf", optimizer = "adam";
+  std::vector<std::string> background, keep, earlier, held_out;
+  std::optional<std::int64_t> slots;
+  LearnOptions options;
+  int threads = 0;
+  bool is_json = false;
+};
+
+void add_options(CLI::App& app, LearnArguments& arguments);
+LearnOptions options_of(const LearnArguments& arguments);
+
+// The model in memory, with its pool. Throws Error where it has none.
+Generator load_learner(const std::string& folder);
+
+// Of --background, or of the model's folder. Throws Error where neither tells.
+SlotHistory history_of(Generator& generator, const std::string& folder,
+                       const LearnArguments& arguments);
+
+// What is measured before learning and after it: recall, or the perplexity of text.
+struct Measure {
+  std::string label, name;  // for the table, in JSON
+  std::vector<Fact> facts = {};
+  std::vector<std::string> text = {};
+  std::string file = {};  // of several that have one name in JSON
+  double before = 0, after = 0;
+
+  double take(Generator& generator) const;
+  // As the table shows such a number.
+  std::string text_of(double value) const;
+};
+
+std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
+                                 const LearnArguments& arguments);
+
+}  // namespace memlayers::cli
