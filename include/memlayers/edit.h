@@ -66,6 +66,9 @@ struct LearnOptions {
   // over predictions. Sequences that begin with a prompt of the new facts are left out.
   std::vector<std::string> rehearse = {};
   std::int64_t rehearsal = 3;  // 0: none
+  // Steps behind the last, of what is rehearsed: the learning rate falls to 0, and what learning
+  // has shaken settles.
+  std::int64_t settle = 200;
   double rehearsal_weight = 10;
 
   void validate() const;  // throws Error naming the first wrong field

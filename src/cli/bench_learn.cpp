@@ -60,7 +60,7 @@ Outcome run(const std::string& method, Generator& generator, const std::vector<N
             const SlotHistory& history, const std::vector<Measure>& measures,
             const Arguments& arguments) {
   const auto student = make_student(method, generator, facts, history, arguments);
-  ProgressBar bar(method, arguments.options.steps);
+  ProgressBar bar(method, arguments.options.steps + arguments.options.settle);
   const auto begin = std::chrono::steady_clock::now();
   Outcome outcome{.method = method};
   outcome.end =

@@ -50,7 +50,7 @@ int show_slots(Generator& generator, const std::vector<NewFact>& facts, const Sl
 
 LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& facts,
                            const SlotHistory& history, const Arguments& arguments) {
-  ProgressBar bar("learn", arguments.options.steps);
+  ProgressBar bar("learn", arguments.options.steps + arguments.options.settle);
   LearnResult result =
       learn(generator, facts, options_of(arguments), history, [&](const LearnProgress& now) {
         bar.update(now.step, "loss " + decimals(now.loss) + "  recalled " +

@@ -34,12 +34,15 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
       ->capture_default_str();
   app.add_option("--seed", arguments.options.seed, "of the order of the facts")
       ->capture_default_str();
-  app.add_option("--background", arguments.background,
-                 "text or JSONL files like the training data: what learning should not change. "
-                 "Their reads are counted and their predictions rehearsed; absent: the reads are "
-                 "those of the model's usage.safetensors, and nothing is rehearsed");
+  app.add_option(
+      "--background", arguments.background,
+      "text or JSONL files like the training data: what is predicted there is rehearsed, "
+      "so that it stays; and if the model has no usage.safetensors, its reads are counted");
   app.add_option("--rehearsal", arguments.options.rehearsal,
                  "sequences of --background for each prompt or paraphrase of a step; 0: none")
+      ->capture_default_str();
+  app.add_option("--settle", arguments.options.settle,
+                 "steps of a falling learning rate behind the last, if anything is rehearsed")
       ->capture_default_str();
   app.add_option("--rehearsal-weight", arguments.options.rehearsal_weight,
                  "of the divergence of their predictions in the loss")
@@ -75,10 +78,10 @@ Generator load_learner(const std::string& folder) {
 SlotHistory history_of(Generator& generator, const std::string& folder,
                        const LearnArguments& arguments) {
   SlotHistory history;
-  if (!arguments.background.empty()) {
-    history.reads = count_reads(generator, arguments.background);
-  } else if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
+  if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
     history.reads = *usage;
+  } else if (!arguments.background.empty()) {
+    history.reads = count_reads(generator, arguments.background);
   } else {
     throw Error(folder +
                 ": expected usage.safetensors, the reads that training counted, or --background "

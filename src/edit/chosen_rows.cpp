@@ -11,12 +11,12 @@ ChosenRows::ChosenRows(MemoryPool pool, const std::vector<std::int64_t>& slots,
                        PoolOptimizer optimizer, double lr)
     : pool_(std::move(pool)),
       is_adam_(optimizer == PoolOptimizer::kAdamW),
+      lr_(lr),
       slots_(torch::tensor(slots, torch::kLong)),
       before_(pool_->values.detach().index_select(0, slots_)),
       rows_(before_.to(torch::kFloat).clone()) {
   place_ = torch::full({pool_->slots()}, slots_.numel(), torch::kLong);
   place_.index_copy_(0, slots_, torch::arange(slots_.numel()));
-  parameters_.lr = lr;
   if (!is_adam_) return;
   state_.exp_avg = torch::zeros_like(rows_);
   state_.exp_avg_sq = torch::zeros_like(rows_);
@@ -28,10 +28,11 @@ void ChosenRows::show(bool before) {
   pool_->values.index_copy_(0, slots_, before ? before_ : rows_.to(pool_->values.scalar_type()));
 }
 
-void ChosenRows::step() {
+void ChosenRows::step(double rate) {
   const torch::NoGradGuard no_gradient;
   const GroupedGradient gradient = of_chosen(pool_->gradient());
   pool_->clear_gradient();
+  parameters_.lr = rate * lr_;
   is_adam_ ? update_adamw(rows_, state_, gradient, parameters_)
            : update_sgd(rows_, state_, gradient, parameters_);
   show(false);

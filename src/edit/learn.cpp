@@ -28,6 +28,7 @@ void LearnOptions::validate() const {
   at_least_1("batch", batch);
   at_least_1("check_every", check_every);
   expect(rehearsal >= 0, "rehearsal", "at least 0", std::to_string(rehearsal));
+  expect(settle >= 0, "settle", "at least 0", std::to_string(settle));
   expect(rehearsal_weight > 0 && std::isfinite(rehearsal_weight), "rehearsal_weight",
          "a number above 0", std::to_string(rehearsal_weight));
   expect(lr > 0 && std::isfinite(lr), "lr", "a number above 0", std::to_string(lr));

@@ -20,8 +20,8 @@ class Student {
   virtual std::vector<at::Tensor> trained() const = 0;
   // The model's weights as they were before learning, or as they are now.
   virtual void show(bool before) = 0;
-  // Applies and clears the gradients.
-  virtual void step() = 0;
+  // Applies and clears the gradients, at `rate` times the learning rate.
+  virtual void step(double rate) = 0;
   // How many numbers are trained.
   virtual std::int64_t parameters() const = 0;
 };
@@ -35,7 +35,7 @@ class ChosenRows : public Student {
              double lr);
   std::vector<at::Tensor> trained() const override { return {pool_->values}; }
   void show(bool before) override;
-  void step() override;
+  void step(double rate) override;
   std::int64_t parameters() const override { return rows_.numel(); }
 
   // The rows that are no longer what they were.
@@ -46,6 +46,7 @@ class ChosenRows : public Student {
 
   MemoryPool pool_;
   bool is_adam_;
+  double lr_;
   at::Tensor slots_, before_, rows_, place_;
   RowState state_;
   RowAdamWParameters parameters_;

@@ -15,6 +15,10 @@ torch::optim::AdamWOptions adamw(double lr) {
   return torch::optim::AdamWOptions(lr).weight_decay(0);
 }
 
+void set_rate(torch::optim::AdamW& optimizer, double lr) {
+  for (auto& group : optimizer.param_groups()) group.options().set_lr(lr);
+}
+
 std::vector<at::Tensor> dense_weights(Llama& model) {
   std::vector<at::Tensor> weights;
   for (const auto& [name, weight] : model->dense_parameters()) weights.push_back(weight);
@@ -42,7 +46,8 @@ std::vector<std::int64_t> all_slots(const MemoryPool& pool) {
 }  // namespace
 
 AllWeights::AllWeights(Llama& model, double lr)
-    : weights_(dense_weights(model)),
+    : lr_(lr),
+      weights_(dense_weights(model)),
       before_(copies_of(weights_)),
       masters_(float_copies_of(weights_)),
       optimizer_(masters_, adamw(lr)) {
@@ -67,13 +72,14 @@ void AllWeights::show(bool before) {
   if (rows_) rows_->show(before);
 }
 
-void AllWeights::step() {
+void AllWeights::step(double rate) {
   for (std::size_t i = 0; i < weights_.size(); ++i) {
     masters_[i].mutable_grad() = weights_[i].grad().to(torch::kFloat);
     weights_[i].mutable_grad().reset();
   }
+  set_rate(optimizer_, rate * lr_);
   optimizer_.step();
-  if (rows_) rows_->step();
+  if (rows_) rows_->step(rate);
   show(false);
 }
 
@@ -83,7 +89,7 @@ std::int64_t AllWeights::parameters() const {
   return sum;
 }
 
-LowRank::LowRank(Llama& model, std::int64_t rank, double lr, std::uint64_t seed) {
+LowRank::LowRank(Llama& model, std::int64_t rank, double lr, std::uint64_t seed) : lr_(lr) {
   at::Generator random = at::make_generator<at::CPUGeneratorImpl>(seed);
   std::vector<at::Tensor> parameters;
   for (const auto& [name, weight] : model->dense_parameters()) {
@@ -114,7 +120,7 @@ void LowRank::show(bool before) {
   }
 }
 
-void LowRank::step() {
+void LowRank::step(double rate) {
   const torch::NoGradGuard no_gradient;
   for (Adapter& adapter : adapters_) {
     const at::Tensor gradient = adapter.weight.grad().to(torch::kFloat);
@@ -122,6 +128,7 @@ void LowRank::step() {
     adapter.b.mutable_grad() = kScale * gradient.mm(adapter.a.t());
     adapter.weight.mutable_grad().reset();
   }
+  set_rate(*optimizer_, rate * lr_);
   optimizer_->step();
   show(false);
 }

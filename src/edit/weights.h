@@ -19,10 +19,11 @@ class AllWeights : public Student {
   AllWeights(Llama& model, double lr);
   std::vector<at::Tensor> trained() const override;
   void show(bool before) override;
-  void step() override;
+  void step(double rate) override;
   std::int64_t parameters() const override;
 
  private:
+  double lr_;
   std::vector<at::Tensor> weights_, before_;
   std::vector<at::Tensor> masters_;  // float32: what is trained, whatever type the weights have
   torch::optim::AdamW optimizer_;
@@ -37,13 +38,14 @@ class LowRank : public Student {
   LowRank(Llama& model, std::int64_t rank, double lr, std::uint64_t seed);
   std::vector<at::Tensor> trained() const override;
   void show(bool before) override;
-  void step() override;
+  void step(double rate) override;
   std::int64_t parameters() const override;
 
  private:
   struct Adapter {
     at::Tensor weight, before, a, b;
   };
+  double lr_;
   std::vector<Adapter> adapters_;
   std::unique_ptr<torch::optim::AdamW> optimizer_;
 };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cli/command_testing.h"
 #include "io/safetensors.h"
@@ -134,6 +135,49 @@ TEST(LearnCommand, RefusesFactsThatAreAllKnown) {
   EXPECT_EQ(done.code, 1);
   EXPECT_NE(done.err.find("that it recalls already"), std::string::npos) << done.err;
   EXPECT_FALSE(std::filesystem::exists(dir / "q.safetensors"));
+}
+
+TEST(BenchLearn, TeachesTheSameModelByEachMethodAndLeavesItsFolderAlone) {
+  const TempDir dir;
+  prepare(dir);
+  const std::string weights = read_file(dir / "model/model.safetensors");
+  const std::vector<std::string> command{"bench",        "learn",
+                                         dir / "model",  dir / "new.jsonl",
+                                         "--background", dir / "other.jsonl",
+                                         "--keep",       dir / "other.jsonl",
+                                         "--threads",    "1",
+                                         "--lr",         "1e-2",
+                                         "--weight-lr",  "1e-2",
+                                         "--steps",      "100"};
+  std::vector<std::string> with_json = command;
+  with_json.emplace_back("--json");
+  const Finished done = run_command(with_json);
+  ASSERT_EQ(done.code, 0) << done.err;
+  std::istringstream lines(done.out);
+  std::vector<std::string> methods;
+  for (std::string line; std::getline(lines, line);) {
+    const auto json = nlohmann::json::parse(line);
+    methods.push_back(json["method"]);
+    EXPECT_EQ(json["recall"]["before"], 0) << line;
+    EXPECT_EQ(json["recall"]["after"], 1) << line;
+    EXPECT_GT(json["steps"], 0) << line;
+    EXPECT_GT(json["parameters"], 0) << line;
+    EXPECT_TRUE(json.contains("keep")) << line;
+  }
+  EXPECT_EQ(methods, (std::vector<std::string>{"patch", "finetune", "lora"}));
+  EXPECT_EQ(read_file(dir / "model/model.safetensors"), weights);
+
+  std::vector<std::string> one = command;
+  one.insert(one.end(), {"--methods", "lora", "--steps", "1"});
+  one.erase(one.end() - 6, one.end() - 4);  // the former --steps
+  const Finished table = run_command(one);
+  ASSERT_EQ(table.code, 0) << table.err;
+  EXPECT_NE(table.out.find("parameters trained"), std::string::npos) << table.out;
+  EXPECT_EQ(table.out.find("finetune"), std::string::npos) << table.out;
+
+  std::vector<std::string> wrong = with_json;
+  wrong.insert(wrong.end(), {"--rank", "0"});
+  expect_error(run_command(wrong), 2, "--rank");
 }
 
 }  // namespace

@@ -311,6 +311,7 @@ TEST(Learn, RefusesWhatItCannotDo) {
   refuses(new_facts(), {.batch = 0}, history, "batch: expected at least 1");
   refuses(new_facts(), {.check_every = 0}, history, "check_every: expected at least 1");
   refuses(new_facts(), {.rehearsal = -1}, history, "rehearsal: expected at least 0");
+  refuses(new_facts(), {.settle = -1}, history, "settle: expected at least 0");
   refuses(new_facts(), {.rehearsal_weight = 0}, history, "rehearsal_weight: expected a number");
   refuses(new_facts(), {.optimizer = PoolOptimizer::kDenseAdamW}, history, "adam or sgd");
   refuses(new_facts(), {}, {}, "expected 256 whole numbers");

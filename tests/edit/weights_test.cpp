@@ -58,7 +58,7 @@ TEST(LowRank, StepIsThatOfAdaptersThatAutogradSees) {
     optimizer.zero_grad();
     (before + 2 * b.mm(a)).backward(weight.grad());
     optimizer.step();
-    student.step();
+    student.step(1);
     const torch::NoGradGuard no_gradient;
     EXPECT_TRUE(torch::allclose(weight, before + 2 * b.mm(a), 1e-5, 1e-7)) << step;
     EXPECT_FALSE(torch::equal(weight, before));
