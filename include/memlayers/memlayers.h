@@ -15,6 +15,7 @@
 #include "memlayers/optimizer.h"
 #include "memlayers/parallel.h"
 #include "memlayers/pool.h"
+#include "memlayers/slots.h"
 #include "memlayers/store.h"
 #include "memlayers/tokenizer.h"
 #include "memlayers/trainer.h"
