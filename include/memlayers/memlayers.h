@@ -7,6 +7,7 @@
 #include "memlayers/edit.h"
 #include "memlayers/error.h"
 #include "memlayers/evaluate.h"
+#include "memlayers/explain.h"
 #include "memlayers/generator.h"
 #include "memlayers/grow.h"
 #include "memlayers/llama.h"

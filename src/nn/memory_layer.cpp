@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "memlayers/error.h"
+#include "nn/lookup_hook.h"
 #include "nn/lookup_inputs.h"
 #include "nn/rms_norm.h"
 #include "ops/few_tokens.h"
@@ -27,6 +28,8 @@ torch::nn::Linear linear(std::int64_t in, std::int64_t out) {
   torch::nn::init::zeros_(layer->bias);
   return layer;
 }
+
+thread_local const nn::LookupHook::Act* hook = nullptr;
 
 bool is_decoding(const at::Tensor& x) {
   return x.size(0) <= kFewTokens && !torch::GradMode::is_enabled() && x.is_cpu();
@@ -60,6 +63,8 @@ at::Tensor scored_query(const MemoryLayerImpl& layer, const at::Tensor& projecte
       .view({T, h, 2 * half});
 }
 
+LookupHook::LookupHook(Act act) : act_(std::move(act)) { hook = &act_; }
+LookupHook::~LookupHook() { hook = nullptr; }
 
 }  // namespace nn
 
@@ -143,6 +148,7 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows) {
   const at::Tensor flat = x.reshape({-1, dim_});  // [T, dim]
   const std::int64_t T = flat.size(0), J = config_.heads * config_.knn;
   auto [slots, weights] = select(flat);
+  if (hook != nullptr) (*hook)(*this, slots, weights);
   slots = slots.view({T, J});
   weights = weights.view({T, J});
   at::Tensor y = config_.variant == MemoryVariant::kPeer
