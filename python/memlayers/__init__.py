@@ -13,6 +13,7 @@ from .memory_layer import MemoryLayer  # noqa: E402
 from .memory_pool import MemoryPool  # noqa: E402
 from .model_folder import Error, load_memory, load_pool  # noqa: E402
 from .ops import gather, lookup, lookup_softmax, peer_gather  # noqa: E402
+from .pool_folder import PoolFolder  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "Error",
     "MemoryLayer",
     "MemoryPool",
+    "PoolFolder",
     "cell_of",
     "gather",
     "load_memory",

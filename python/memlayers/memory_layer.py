@@ -100,14 +100,36 @@ class MemoryLayer(nn.Module):
 
     def select(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What forward reads for tokens x [T, dim]: slots and softmax weights, [T, heads, knn]."""
-        half = self.k_dim // 2
         query = self.query_proj(x).float().view(-1, self.heads, self.k_dim)
-        keys = self.keys.float()
+        return self._lookup(query, self.keys)
+
+    def _lookup(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """lookup_softmax of projected queries [T, h, k_dim] in the keys of these h heads."""
+        half = self.k_dim // 2
+        keys = keys.float()
         if self.query_norm is not None and self.key_norm is not None:
-            halves = query.view(-1, self.heads, 2, half)
+            halves = query.view(-1, keys.size(0), 2, half)
             query = _rms_norm(halves, self.query_norm.view(2, half)).view_as(query)
             keys = _rms_norm(keys, self.key_norm.view(2, 1, half))
         return ops.lookup_softmax(query, keys, self.knn)
+
+    @torch.no_grad()
+    def candidates(self, query: Tensor, head: int | None = None) -> Tensor:
+        """The slots that a query reads, that with the greatest weight first; a row goes into one.
+
+        query: what query_proj gives for one token, [heads, k_dim]; or [k_dim] with a head.
+        """
+        _check(
+            (head is None) == (query.dim() == 2), "a head for a query [k_dim] and no other", head
+        )
+        _check(head is None or 0 <= head < self.heads, f"a head in [0, {self.heads})", head)
+        shape = [self.heads, self.k_dim] if head is None else [self.k_dim]
+        _check(list(query.shape) == shape, f"a query {shape}", list(query.shape))
+        _check(bool(query.isfinite().all()), "a query of finite numbers", "NaN or infinity")
+        keys = self.keys if head is None else self.keys[head : head + 1]
+        slots, weights = self._lookup(query.float().reshape(1, -1, self.k_dim), keys)
+        order = weights.flatten().argsort(descending=True, stable=True)
+        return slots.flatten()[order]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 1 or x.size(-1) != self.dim:

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The value rows that the memory layers of a model share."""
 
+from collections.abc import Callable
 from math import isqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from . import ops
 from .grid import shell_slots
+
+if TYPE_CHECKING:
+    from .memory_layer import MemoryLayer
 
 
 class MemoryPool(nn.Module):
@@ -61,6 +66,51 @@ class MemoryPool(nn.Module):
         """PEER's weighted sum; see memlayers.peer_gather."""
         return ops.peer_gather(self.values, x, slots, weights, self.sparse)
 
+    def insert(
+        self,
+        query: Tensor,
+        value: Tensor,
+        layer: "MemoryLayer",
+        head: int | None = None,
+        *,
+        only_free: bool = False,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> int:
+        """Writes a row where `layer` will look it up for `query`; returns its slot.
+
+        Of the slots that the query reads it takes the free one with the greatest weight: a slot is
+        free when its row is all zeros. Where none is free, the one with the greatest weight of all
+        is overwritten; with only_free that is a ValueError. query: as for MemoryLayer.candidates.
+        optimizer: what it remembers of the row is set to zero. All other rows keep their bits.
+        """
+        _check_row(value, self.width)
+        if not value.any():
+            raise ValueError("insert: expected a row that is not all zeros, which mean a free slot")
+        slot = choose_slot(
+            layer.candidates(query, head), lambda slots: self.values.detach()[slots], only_free
+        )
+        self.update(slot, value, optimizer=optimizer)
+        return slot
+
+    @torch.no_grad()
+    def update(
+        self, slot: int, row: Tensor, *, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        """Replaces one row. Raises ValueError for its shape or numbers, IndexError for the slot."""
+        _check_row(row, self.width)
+        if not 0 <= slot < self.slots:
+            raise IndexError(f"update: expected a slot in [0, {self.slots}), got {slot}")
+        self.values[slot] = row.to(self.values)
+        if optimizer is None:
+            return
+        for state in optimizer.state.get(self.values, {}).values():
+            if isinstance(state, Tensor) and state.shape == self.values.shape:
+                state[slot] = 0
+
+    def erase(self, slot: int, *, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Frees a slot: it reads as zero, and insert takes it first."""
+        self.update(slot, torch.zeros(self.width), optimizer=optimizer)
+
     @classmethod
     def from_slots(cls, values: Tensor, *, sparse: bool = False) -> "MemoryPool":
         """A pool that takes the table [n^2, width], in shell order, as its own, without a copy."""
@@ -96,3 +146,20 @@ def _side_of(values: Tensor, function: str) -> int:
             f"MemoryPool.{function}: expected values [n^2, width], got {list(values.shape)}"
         )
     return side
+
+
+def choose_slot(slots: Tensor, read: Callable[[Tensor], Tensor], only_free: bool) -> int:
+    """The first of `slots` whose row is all zeros, else the first of all."""
+    is_free = ~read(slots).bool().any(1)
+    if only_free and not is_free.any():
+        raise ValueError(
+            f"insert: expected a free slot among the {len(slots)} of the lookup, found none"
+        )
+    return int(slots[int(is_free.int().argmax())])
+
+
+def _check_row(row: Tensor, width: int) -> None:
+    if list(row.shape) != [width]:
+        raise ValueError(f"MemoryPool: expected a row [{width}], got {list(row.shape)}")
+    if not row.isfinite().all():
+        raise ValueError("MemoryPool: expected a row of finite numbers, got NaN or infinity")

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <nlohmann/json.hpp>
-
+#include "edit/json_lines.h"
 #include "edit/phrasings.h"
-#include "io/file_system.h"
-#include "io/json.h"
 #include "memlayers/error.h"
-#include "text/json_field.h"
 #include "train/fact_row.h"
 
 namespace memlayers {
@@ -28,21 +23,12 @@ std::vector<std::string> texts_of(const text::JsonField& line, const std::string
 }  // namespace
 
 std::vector<NewFact> read_new_facts(const std::string& path) {
-  const std::string bytes = io::read_text(io::posix(), path);
   std::vector<NewFact> facts;
-  std::int64_t number = 0;
-  for (std::size_t begin = 0; begin < bytes.size();) {
-    const std::size_t end = std::min(bytes.find('\n', begin), bytes.size());
-    const std::string line = bytes.substr(begin, end - begin);
-    begin = end + 1;
-    const std::string where = path + ":" + std::to_string(++number);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const nlohmann::json json = io::parse_json(line, where);
-    const text::JsonField fact(json, where);
+  edit::for_each_json_line(path, [&](const text::JsonField& fact) {
     facts.push_back({.fact = {text_of(fact.at("prompt")), text_of(fact.at("answer"))},
                      .paraphrases = texts_of(fact, "paraphrases"),
                      .unseen = texts_of(fact, "unseen")});
-  }
+  });
   if (facts.empty()) throw Error(path + ": expected at least one fact, got none");
   return facts;
 }

@@ -6,6 +6,8 @@
 #include <utility>
 
 #include "memlayers/error.h"
+#include "nn/lookup_hook.h"
+#include "nn/lookup_inputs.h"
 #include "nn/rms_norm.h"
 #include "ops/few_tokens.h"
 
@@ -27,6 +29,8 @@ torch::nn::Linear linear(std::int64_t in, std::int64_t out) {
   return layer;
 }
 
+thread_local const nn::LookupHook::Act* hook = nullptr;
+
 bool is_decoding(const at::Tensor& x) {
   return x.size(0) <= kFewTokens && !torch::GradMode::is_enabled() && x.is_cpu();
 }
@@ -40,6 +44,29 @@ at::Tensor project(torch::nn::Linear& linear, const at::Tensor& x) {
 }
 
 }  // namespace
+
+namespace nn {
+
+at::Tensor scored_keys(const MemoryLayerImpl& layer) {
+  const MemoryConfig& config = layer.config();
+  at::Tensor keys = layer.keys.to(torch::kFloat);
+  if (config.open_keys) keys = keys.slice(2, 0, *config.open_keys);
+  if (!config.qk_norm) return keys;
+  return rms_norm(keys, layer.key_norm.view({2, 1, config.k_dim / 2}), kNormEps);
+}
+
+at::Tensor scored_query(const MemoryLayerImpl& layer, const at::Tensor& projected) {
+  const at::Tensor query = projected.to(torch::kFloat);
+  if (!layer.config().qk_norm) return query;
+  const std::int64_t T = query.size(0), h = query.size(1), half = query.size(2) / 2;
+  return rms_norm(query.view({T, h, 2, half}), layer.query_norm.view({2, half}), kNormEps)
+      .view({T, h, 2 * half});
+}
+
+LookupHook::LookupHook(Act act) : act_(std::move(act)) { hook = &act_; }
+LookupHook::~LookupHook() { hook = nullptr; }
+
+}  // namespace nn
 
 MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, MemoryPool pool)
     : dim_(dim), config_(config) {
@@ -84,12 +111,7 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
   if (config.gate) gate = register_module("gate", linear(dim, 1));
 }
 
-at::Tensor MemoryLayerImpl::sub_keys() const {
-  at::Tensor sub_keys = keys.to(torch::kFloat);
-  if (config_.open_keys) sub_keys = sub_keys.slice(2, 0, *config_.open_keys);
-  if (!config_.qk_norm) return sub_keys;
-  return nn::rms_norm(sub_keys, key_norm.view({2, 1, config_.k_dim / 2}), kNormEps);
-}
+at::Tensor MemoryLayerImpl::sub_keys() const { return nn::scored_keys(*this); }
 
 void MemoryLayerImpl::open_keys() {
   config_.open_keys.reset();
@@ -113,11 +135,7 @@ std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {
 
 std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) {
   const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
-  at::Tensor query = project(query_proj, x).to(torch::kFloat).view({T, H, d});
-  if (config_.qk_norm) {
-    query = nn::rms_norm(query.view({T, H, 2, d / 2}), query_norm.view({2, d / 2}), kNormEps)
-                .view({T, H, d});
-  }
+  const at::Tensor query = nn::scored_query(*this, project(query_proj, x).view({T, H, d}));
   auto [slots, weights] = is_decoding(query) ? lookup_softmax(query, *packed_keys(), config_.knn)
                                              : lookup_softmax(query, sub_keys(), config_.knn);
   pool_->prefetch(slots);
@@ -130,6 +148,7 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows) {
   const at::Tensor flat = x.reshape({-1, dim_});  // [T, dim]
   const std::int64_t T = flat.size(0), J = config_.heads * config_.knn;
   auto [slots, weights] = select(flat);
+  if (hook != nullptr) (*hook)(*this, slots, weights);
   slots = slots.view({T, J});
   weights = weights.view({T, J});
   at::Tensor y = config_.variant == MemoryVariant::kPeer

@@ -8,6 +8,7 @@
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/single_rows.h"
 #include "ops/snapshot_rows.h"
 
 namespace memlayers::ops {
@@ -195,6 +196,9 @@ TORCH_LIBRARY(memlayers, m) {
       "(Tensor grad_query, Tensor grad_keys)");
   m.def("gather(Tensor values, Tensor slots, Tensor weights, bool sparse_grad=False) -> Tensor");
   m.def("read_store(str folder) -> Tensor", &memlayers::ops::read_store);
+  m.def("read_store_rows(str folder, Tensor slots) -> Tensor", &memlayers::ops::read_store_rows);
+  m.def("write_store_row(str folder, int slot, Tensor row) -> str",
+        &memlayers::ops::write_store_row);
   m.def("gather_backward_weights(Tensor grad, Tensor values, Tensor slots) -> Tensor");
   m.def(
       "gather_backward_values(Tensor grad, Tensor values, Tensor slots, Tensor weights, "

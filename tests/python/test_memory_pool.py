@@ -126,3 +126,88 @@ def test_a_device_may_be_given(device):
 def test_the_package_names_what_it_exports():
     assert all(hasattr(memlayers, name) for name in memlayers.__all__)
     assert memlayers.__version__
+
+
+def inserting_layer(dtype: torch.dtype = torch.float32) -> MemoryLayer:
+    return MemoryLayer(12, n_keys=7, heads=2, knn=3, k_dim=8, row_dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_inserted_row_goes_into_the_best_free_slot_and_no_other_changes(dtype):
+    layer = inserting_layer(dtype)
+    pool, x = layer.pool, torch.randn(1, 12)
+    query = layer.query_proj(x).detach().view(2, 8)
+    slots, weights = layer.select(x)
+    ranked = slots.flatten()[weights.flatten().argsort(descending=True, stable=True)].tolist()
+    assert layer.candidates(query).tolist() == ranked
+    pool.erase(ranked[4])
+    pool.erase(ranked[2])
+    before = pool.values.detach().clone()
+    row = torch.linspace(-1, 2, 12)
+    assert pool.insert(query, row, layer) == ranked[2]
+    assert torch.equal(pool.values[ranked[2]], row.to(dtype))
+    others = torch.arange(49) != ranked[2]
+    assert torch.equal(pool.values[others], before[others])
+    assert pool.insert(query, row, layer, only_free=True) == ranked[4]
+    with pytest.raises(ValueError, match="a free slot among the 6"):
+        pool.insert(query, row, layer, only_free=True)
+    assert pool.insert(query, row * 2, layer) == ranked[0]  # overwrites
+    assert pool.insert(query[1], row, layer, head=1) == slots[0, 1, 0]
+
+
+def test_an_edited_row_loses_its_optimizer_state_and_no_other_does():
+    layer = inserting_layer()
+    pool = layer.pool
+    optimizer = torch.optim.Adam([pool.values], lr=0.1)
+    layer(torch.randn(20, 12)).sum().backward()
+    optimizer.step()
+    slot = int(optimizer.state[pool.values]["exp_avg_sq"].sum(1).argmax())
+    before = {name: state.clone() for name, state in optimizer.state[pool.values].items()}
+    pool.update(slot, torch.ones(12), optimizer=optimizer)
+    others = torch.arange(49) != slot
+    for name in ("exp_avg", "exp_avg_sq"):
+        now = optimizer.state[pool.values][name]
+        assert not now[slot].any() and before[name][slot].any()
+        assert torch.equal(now[others], before[name][others])
+
+
+@pytest.mark.parametrize(
+    "error, sentence, call",
+    [
+        (IndexError, r"a slot in \[0, 49\), got 49", lambda p, m: p.update(49, torch.ones(12))),
+        (IndexError, r"a slot in \[0, 49\), got -1", lambda p, m: p.erase(-1)),
+        (ValueError, r"a row \[12\], got \[11\]", lambda p, m: p.update(0, torch.ones(11))),
+        (ValueError, "finite", lambda p, m: p.update(0, torch.full((12,), float("nan")))),
+        (
+            ValueError,
+            "not all zeros",
+            lambda p, m: p.insert(torch.ones(2, 8), torch.zeros(12), m),
+        ),
+        (
+            ValueError,
+            "a head for a query",
+            lambda p, m: p.insert(torch.ones(8), torch.ones(12), m),
+        ),
+        (
+            ValueError,
+            r"a query \[2, 8\], got \[2, 9\]",
+            lambda p, m: p.insert(torch.ones(2, 9), torch.ones(12), m),
+        ),
+        (
+            ValueError,
+            r"a head in \[0, 2\)",
+            lambda p, m: p.insert(torch.ones(8), torch.ones(12), m, 2),
+        ),
+        (
+            ValueError,
+            "finite",
+            lambda p, m: p.insert(torch.full((2, 8), float("inf")), torch.ones(12), m),
+        ),
+    ],
+)
+def test_edits_that_do_not_fit_say_what_was_expected_and_change_nothing(error, sentence, call):
+    layer = inserting_layer()
+    before = layer.pool.values.detach().clone()
+    with pytest.raises(error, match=sentence):
+        call(layer.pool, layer)
+    assert torch.equal(layer.pool.values, before)

@@ -11,7 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from memlayers import Error, MemoryLayer, MemoryPool, _library, load_memory, load_pool
+from memlayers import (
+    Error,
+    MemoryLayer,
+    MemoryPool,
+    PoolFolder,
+    _library,
+    load_memory,
+    load_pool,
+)
 
 COMMAND = _library.find_library().parent / "memlayers"
 HELD_OUT = "what is 7: a number and 7 again\n"
@@ -258,3 +266,40 @@ def test_of_a_grown_memory_only_the_open_sub_keys_are_read(folder):
     assert layer.n_keys == memory["n_keys"] - 1
     assert torch.equal(layer.keys, before.keys[:, :, :-1])
     assert torch.equal(layer.pool.values, before.pool.values[: layer.n_keys**2])
+
+
+def test_rows_inserted_into_a_folder_are_patches_that_roll_back(trained, tmp_path):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    model = tmp_path / "run" / "step-20"
+    before = load_pool(model)
+    layer = load_memory(model)[2]
+    query = layer.query_proj(torch.randn(32)).detach().view(2, 8)
+    candidates = layer.candidates(query)
+    pool = PoolFolder(model)
+    slot, row = int(candidates[3]), torch.linspace(-1, 2, before.size(1))
+    pool.erase(slot)
+    assert not pool.rows(torch.tensor([slot])).any()
+    assert pool.insert(query, row, layer) == slot
+    wanted = before.clone()
+    wanted[slot] = row.to(before.dtype)
+    assert torch.equal(load_pool(model), wanted)
+    listed = run(tmp_path, "patch", "list", "run", "--json")
+    assert [json.loads(line)["id"] for line in listed.splitlines()] == pool.patches
+    run(tmp_path, "patch", "rollback", "run", *reversed(pool.patches))
+    assert torch.equal(load_pool(model), before)
+
+
+def test_edits_of_a_folder_that_do_not_fit_are_refused(trained, tmp_path):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    pool = PoolFolder(tmp_path / "run" / "step-20")
+    width = load_pool(tmp_path / "run" / "step-20").size(1)
+    for slot in (-1, 81):
+        with pytest.raises(IndexError, match=r"a slot in \[0, 81\)"):
+            pool.update(slot, torch.ones(width))
+    with pytest.raises(ValueError, match=rf"a row \[{width}\]"):
+        pool.update(0, torch.ones(width + 1))
+    with pytest.raises(ValueError, match="finite"):
+        pool.update(0, torch.full((width,), float("nan")))
+    with pytest.raises(Error, match="the folder of a pool"):
+        PoolFolder(tmp_path).update(0, torch.ones(width))
+    assert pool.patches == []

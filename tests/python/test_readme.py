@@ -16,7 +16,7 @@ def test_examples_run(folder, capsys):  # noqa: F811
     names = {"model_folder": folder}
     for block in BLOCKS:
         exec(compile(block, str(README), "exec"), names)
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert re.fullmatch(r"\d+ of 16384 rows have a gradient\n", capsys.readouterr().out)
     assert names["y"].shape == (10, 64)
     assert MemoryPool.from_slots(names["values"]).n_keys == 4
