@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "memlayers/llama.h"
 
@@ -18,5 +19,17 @@ namespace memlayers {
 // for both. Throws ValueError for a model without a pool or one that reads it from a store, and
 // unless n_keys is more than the model has.
 Llama grow(const Llama& model, std::int64_t n_keys, std::uint64_t seed);
+
+// The slots that were never read, ascending: those of `reads` [slots] int64 (read_usage()) that are
+// 0.
+std::vector<std::int64_t> unused_slots(const at::Tensor& reads);
+
+// Gives each unused slot the row of a busy one, the most read ones in turn, plus normal noise of
+// `noise` times the row's root mean square: what comes to read it then begins from something that
+// is of use. Busy rows, sub-keys and all else stay; what was read so far changes nothing that the
+// model says. Returns the slots that were given a row. Throws ValueError for a model whose rows
+// are not all here or of few bits, and where no slot was ever read.
+std::vector<std::int64_t> revive_unused(Llama& model, const at::Tensor& reads, double noise,
+                                        std::uint64_t seed);
 
 }  // namespace memlayers

@@ -28,6 +28,7 @@ Command quantize_command();
 Command patch_command();
 Command grow_command();
 Command learn_command();
+Command explain_command();
 Command bench_command();
 Command plan_command();
 

@@ -7,7 +7,9 @@
 #include "cli/command.h"
 #include "cli/new_output.h"
 #include "cli/terminal.h"
+#include "io/file_system.h"
 #include "memlayers/checkpoint.h"
+#include "memlayers/edit.h"
 #include "memlayers/error.h"
 #include "memlayers/grow.h"
 
@@ -18,12 +20,55 @@ struct Arguments {
   std::string model, out;
   std::int64_t n_keys = 0;
   std::uint64_t seed = 0;
+  double noise = 0.01;
   int threads = 0;
-  bool is_json = false;
+  bool is_json = false, shows_unused = false, revives = false;
 };
+
+// What nothing has read, by the reads that training counted; and, where asked for, a new model in
+// which those slots have rows of busy ones.
+int show_unused(const Arguments& arguments) {
+  if (arguments.revives == arguments.out.empty()) {
+    throw UsageError("grow: --shrink-unused: expected --revive and -o FOLDER, or neither of them");
+  }
+  const std::string source = resolve_model_folder(arguments.model);
+  const Snapshot rows = StoreReader::open(io::join(source, "pool")).snapshot();
+  const std::optional<at::Tensor> reads = read_usage(source, rows.rows());
+  if (!reads) {
+    throw Error(source +
+                ": expected usage.safetensors, the reads that training counted, found none");
+  }
+  const std::vector<std::int64_t> unused = unused_slots(*reads);
+  if (arguments.revives) {
+    check_is_new(arguments.out, "folder");
+    Llama model = load_model(source);
+    revive_unused(model, *reads, arguments.noise, arguments.seed);
+    write_new_model(arguments.out, model, source);
+  }
+  const auto total = static_cast<double>(rows.rows());
+  if (arguments.is_json) {
+    nlohmann::ordered_json json{{"slots", rows.rows()}, {"unused", unused.size()}};
+    json["unused_slots"] = unused;
+    if (arguments.revives) json["model"] = arguments.out;
+    std::cout << json.dump() << '\n';
+    return 0;
+  }
+  const auto count = static_cast<double>(unused.size());
+  std::cout << table({{"", "slots", "share"},
+                      {"read", short_count(total - count), percent(1 - count / total)},
+                      {"never read", short_count(count), percent(count / total)}})
+            << (arguments.revives
+                    ? arguments.out + ": those never read have rows of busy ones\n"
+                    : "nothing was changed (--json lists them; --revive -o FOLDER)\n");
+  return 0;
+}
 
 int grow_model(const Arguments& arguments) {
   set_threads(arguments.threads);
+  if (arguments.shows_unused) return show_unused(arguments);
+  if (arguments.n_keys == 0 || arguments.out.empty()) {
+    throw UsageError("grow: expected --n-keys and -o, or --shrink-unused");
+  }
   check_is_new(arguments.out, "folder");
   const std::string source = resolve_model_folder(arguments.model);
   const Llama model = load_model(source);
@@ -66,9 +111,16 @@ Command grow_command() {
         auto a = std::make_shared<Arguments>();
         app.add_option("model", a->model, "model folder, or a run's folder")->required();
         app.add_option("--n-keys", a->n_keys, "sub-keys per set: n_keys^2 slots")
-            ->required()
             ->check(CLI::PositiveNumber);
-        app.add_option("-o,--out", a->out, "the new model folder")->required();
+        app.add_option("-o,--out", a->out, "the new model folder");
+        auto* unused = app.add_flag("--shrink-unused", a->shows_unused,
+                                    "tell which slots training never read, and grow nothing");
+        app.add_flag("--revive", a->revives,
+                     "and write a model in which they have rows of busy ones, plus noise")
+            ->needs(unused);
+        app.add_option("--noise", a->noise, "of --revive, in parts of a row's size")
+            ->check(CLI::NonNegativeNumber)
+            ->capture_default_str();
         app.add_option("--seed", a->seed, "of the new rows and sub-keys")->capture_default_str();
         app.add_option("--threads", a->threads, "CPU threads; 0: all cores")->capture_default_str();
         app.add_flag("--json", a->is_json, "one JSON object on standard output");

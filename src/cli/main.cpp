@@ -56,9 +56,10 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", MEMLAYERS_VERSION);
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
-  const std::vector<Command> commands{
-      train_command(), generate_command(), eval_command(), inspect_command(), quantize_command(),
-      patch_command(), learn_command(),    grow_command(), bench_command(),   plan_command()};
+  const std::vector<Command> commands{train_command(),   generate_command(), eval_command(),
+                                      inspect_command(), quantize_command(), patch_command(),
+                                      learn_command(),   explain_command(),  grow_command(),
+                                      bench_command(),   plan_command()};
   std::function<int()> chosen;
   for (const Command& command : commands) {
     CLI::App* verb = app.add_subcommand(command.name, command.summary);

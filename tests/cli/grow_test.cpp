@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cli/command_testing.h"
+#include "io/safetensors.h"
 #include "memlayers/grow.h"
 #include "memlayers/store.h"
 
@@ -91,6 +93,64 @@ TEST(GrowCommand, WhatCannotGrowIsRefused) {
   EXPECT_THROW(grow(open_model(dir / "model"), 8, 0), c10::ValueError);
   EXPECT_THROW(grow(load_model(dir / "model"), 6, 0), c10::ValueError);
   EXPECT_THROW(grow(load_model(dir / "dense"), 8, 0), c10::ValueError);
+}
+
+void write_reads(const std::string& model, const at::Tensor& reads) {
+  io::write_safetensors(
+      io::posix(), io::join(model, "usage.safetensors"),
+      {{"reads",
+        io::ElementType::kI64,
+        {reads.numel()},
+        {static_cast<const std::byte*>(reads.const_data_ptr()), reads.nbytes()}}});
+}
+
+TEST(GrowCommand, TellsTheSlotsThatWereNeverReadAndChangesNothing) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  at::Tensor reads = torch::ones({36}, torch::kLong);
+  reads[4] = reads[30] = 0;
+  expect_error(run_command({"grow", dir / "model", "--shrink-unused"}), 1, "usage.safetensors");
+  write_reads(dir / "model", reads);
+  const Finished done = run_command({"grow", dir / "model", "--shrink-unused", "--json"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const auto json = nlohmann::json::parse(done.out);
+  EXPECT_EQ(json["unused"], 2);
+  EXPECT_EQ(json["unused_slots"], (std::vector{4, 30}));
+  const Finished shown = run_command({"grow", dir / "model", "--shrink-unused"});
+  EXPECT_TRUE(testing::says(shown.out, {"never read", "5.6 %", "nothing was changed"}));
+  expect_error(run_command({"grow", dir / "model", "--shrink-unused", "-o", dir / "x"}), 2,
+               "--revive");
+  expect_error(run_command({"grow", dir / "model", "--revive", "-o", dir / "x"}), 2,
+               "--shrink-unused");
+  expect_error(run_command({"grow", dir / "model", "-o", dir / "x"}), 2, "--n-keys");
+  EXPECT_FALSE(io::posix().exists(dir / "x"));
+}
+
+TEST(GrowCommand, RevivesUnusedSlotsWithRowsOfBusyOnesInANewModel) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  at::Tensor reads = torch::ones({36}, torch::kLong);
+  reads[4] = reads[30] = 0;
+  reads[9] = 100;
+  reads[2] = 50;
+  write_reads(dir / "model", reads);
+  const Finished done = run_command(
+      {"grow", dir / "model", "--shrink-unused", "--revive", "--noise", "0.1", "-o", dir / "new"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const at::Tensor before = load_model(dir / "model")->pool()->values.detach();
+  const at::Tensor after = load_model(dir / "new")->pool()->values.detach();
+  const std::map<std::int64_t, std::int64_t> from{{4, 9}, {30, 2}};
+  for (std::int64_t slot = 0; slot < 36; ++slot) {
+    const auto found = from.find(slot);
+    if (found == from.end()) {
+      EXPECT_TRUE(torch::equal(after[slot], before[slot])) << slot;
+      continue;
+    }
+    const at::Tensor busy = before[found->second];
+    const double distance = ((after[slot] - busy).norm() / busy.norm()).item<double>();
+    EXPECT_GT(distance, 0.05) << slot;
+    EXPECT_LT(distance, 0.2) << slot;
+  }
 }
 
 }  // namespace
