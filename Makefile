@@ -7,7 +7,7 @@ PREFIX ?= /usr/local
 export MEMLAYERS_GOLDEN_DIR ?= $(abspath ../shared/golden)
 
 .PHONY: help dependencies dev-dependencies configure build demo test test-cpp test-python check format lint sanitize \
-        emulate soak bench peers peers-install acceptance install python clean
+        emulate soak fuzz bench peers peers-install acceptance install python clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,9 +56,13 @@ sanitize:  ## the torch-free parts and the kernels under address, undefined beha
 emulate: dev-dependencies  ## the kernels' tests on an emulated CPU with AVX-512 (Debian; some minutes)
 	@JOBS=$(JOBS) scripts/emulate_avx512.sh
 
-soak: dev-dependencies configure  ## the long variants of the pool store's tests: minutes to hours
+soak: dev-dependencies configure fuzz  ## fuzz targets, and the long variants of tests that kill and cut: minutes to hours
 	@cmake --build $(BUILD) -j $(JOBS)
-	@MEMLAYERS_SOAK=1 ctest --test-dir $(BUILD) -R pool_store --output-on-failure --timeout 36000 -j $(JOBS)
+	@MEMLAYERS_SOAK=1 ctest --test-dir $(BUILD) -R 'pool_store|parallel_kill' --output-on-failure --timeout 36000 -j $(JOBS)
+
+fuzz: dev-dependencies  ## the readers of files under libFuzzer, a minute each (FUZZ_SECONDS)
+	@cmake --preset fuzz > /dev/null && cmake --build --preset fuzz -j $(JOBS)
+	@scripts/fuzz.sh build/fuzz
 
 bench: dev-dependencies  ## Google Benchmark programs, in build/bench
 	@cmake --preset release -B build/bench -DMEMLAYERS_BENCHMARKS=ON -DMEMLAYERS_TESTS=OFF > /dev/null

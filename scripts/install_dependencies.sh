@@ -15,7 +15,7 @@ stamp=.venv/installed
 case "${1:-}" in
   "") ;;
   --dev)
-    packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-19 clang-tidy-19 strace iproute2 wordnet-base)
+    packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev strace iproute2 wordnet-base)
     wheels+=("safetensors" "tokenizers" "sentencepiece" "pytest" "setuptools" "wheel")
     stamp=.venv/installed-dev
     ;;

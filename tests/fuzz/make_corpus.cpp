@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes what the fuzz targets start from, by the writers of the library: make_corpus FOLDER makes
+// FOLDER/<target>/<name>. Run again when a format changes.
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include "fuzz/edited_pool.h"
+#include "io/safetensors.h"
+#include "pool/log.h"
+#include "pool/overlay.h"
+#include "pool/row_format.h"
+#include "pool/state.h"
+
+namespace {
+
+using namespace memlayers;
+
+std::filesystem::path root;
+
+void seed(const std::string& target, const std::string& name, const std::string& bytes) {
+  std::filesystem::create_directories(root / target);
+  std::ofstream(root / target / name, std::ios::binary) << bytes;
+}
+
+std::string sealed(const std::vector<pool::Record>& records) {
+  std::string bytes(1, '\1');
+  for (const pool::Record& record : records) {
+    bytes += static_cast<char>(record.type);
+    bytes += static_cast<char>(record.payload.size() % 256);
+    bytes += static_cast<char>(record.payload.size() / 256);
+    bytes += record.payload;
+  }
+  return bytes;
+}
+
+void seed_safetensors(testing::MemoryFileSystem& fs) {
+  const std::vector<float> numbers{1, 2, 3, 4, 5, 6};
+  const auto bytes = std::as_bytes(std::span(numbers));
+  io::write_safetensors(fs, "two",
+                        {{"a", io::ElementType::kF32, {2, 2}, bytes.first(16)},
+                         {"b\\u", io::ElementType::kU8, {8}, bytes.last(8)}},
+                        {{"format", "pt"}});
+  io::write_safetensors(fs, "empty",
+                        {{"none", io::ElementType::kI64, {0, 3}, {}},
+                         {"scalar", io::ElementType::kF32, {}, bytes.first(4)}});
+  for (const char* name : {"two", "empty"}) seed("safetensors", name, io::read_text(fs, name));
+}
+
+void seed_patches(testing::MemoryFileSystem& fs) {
+  Patch patch = fuzz::kSmall.patch(4, {1, 17, 39}, {5});
+  patch.notes = {{"what", "one"}};
+  write_patch(fs, "rows", patch);
+  write_patch(fs, "erases", fuzz::kSmall.patch(5, {}, {0, 39}));
+  patch = {.id = "q", .pool = testing::kPoolId, .width = 33, .row_dtype = RowType::kInt4};
+  patch.slots = {2};
+  patch.rows.resize(static_cast<std::size_t>(pool::row_format(RowType::kInt4, 33).bytes()));
+  write_patch(fs, "int4", patch);
+  for (const char* name : {"rows", "erases", "int4"}) seed("patch", name, io::read_text(fs, name));
+}
+
+void seed_store(testing::MemoryFileSystem& fs) {
+  seed("current", "log-1", io::read_text(fs, "pool/CURRENT"));
+  for (const std::string& path : fs.files()) {
+    const std::string name = path.substr(path.rfind('/') + 1);
+    if (name.starts_with("chunk-")) seed("chunk", name, '\0' + io::read_text(fs, path));
+    if (name.starts_with("seg-")) {
+      seed("chunk", "segment", '\1' + io::read_text(fs, path));
+      seed("chunk", "segment_in_memory", '\3' + io::read_text(fs, path));
+    }
+  }
+  seed("log", "whole", '\0' + io::read_text(fs, "pool/log-1"));
+  pool::LogCursor log(std::shared_ptr(fs.open("pool/log-1", io::OpenMode::kRead)), "log-1");
+  std::vector<pool::Record> all;
+  while (const auto group = log.next_group()) all.insert(all.end(), group->begin(), group->end());
+  seed("log", "all_records", sealed(all));
+  const std::vector<std::pair<const char*, std::vector<pool::Record>>> more{
+      {"reapply", {{pool::RecordType::kReapply, 0, pool::id_payload("p1")}}},
+      {"grow",
+       {{pool::RecordType::kGrow, 0,
+         pool::grow_payload(41, {{"chunk-3-1.safetensors", 40, 1, "0"}})}}},
+      {"swap",
+       {{pool::RecordType::kSwap, 0, pool::swap_payload({"chunk-0-1.safetensors", 0, 16, "0"})}}},
+      {"fold", {{pool::RecordType::kFold, 0, pool::fold_payload({"p2"}, nullptr)}}}};
+  for (const auto& [name, records] : more) {
+    std::vector<pool::Record> whole = all;
+    whole.insert(whole.end(), records.begin(), records.end());
+    seed("log", name, sealed(whole));
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "make_corpus: expected the folder to write to\n";
+    return 2;
+  }
+  root = argv[1];
+  testing::MemoryFileSystem plain;
+  seed_safetensors(plain);
+  seed_patches(plain);
+  testing::MemoryFileSystem edited = fuzz::edited_pool();
+  seed_store(edited);
+  return 0;
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// A patch file: read, written again, put in line with another and applied.
+#include "fuzz/fuzz.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace memlayers;
+  static const testing::MemoryFileSystem fresh = [] {
+    testing::MemoryFileSystem fs;
+    fs.make_folder(fuzz::kPool);
+    fuzz::kSmall.write(fs, fuzz::kPool);
+    return fs;
+  }();
+  testing::MemoryFileSystem fs(fresh);
+  fuzz::put(fs, "patch.safetensors", fuzz::bytes_of(data, size));
+  fuzz::allow_error([&] {
+    const Patch patch = read_patch(fs, "patch.safetensors");
+    write_patch(fs, "again.safetensors", patch);
+    const Patch again = read_patch(fs, "again.safetensors");
+    fuzz::require(again.slots == patch.slots && again.rows == patch.rows &&
+                  again.erased == patch.erased && again.notes == patch.notes);
+    fuzz::allow_error([&] { fuzz::require(diff(patch, again).different.empty()); });
+    Store store = Store::open(fs, fuzz::kPool);
+    store.apply(patch);
+    fuzz::read_all(store.snapshot());
+    fuzz::require(store.snapshot().patch(patch.id).rows == patch.rows);
+  });
+  return 0;
+}
