@@ -86,7 +86,7 @@ Figures bench_together(const Case& c) {
     const Traffic after = all.traffic();
     double sums[] = {after.exchange_s - before.exchange_s, after.waited_s - before.waited_s,
                      static_cast<double>(after.bytes_sent - before.bytes_sent)};
-    dist::sum_in_order(all, sums);
+    dist::sum_pairwise(all, sums);
     const double step = largest(all, own);
     if (i < 0) continue;
     steps.add(step);
