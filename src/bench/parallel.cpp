@@ -94,8 +94,8 @@ Figures bench_together(const Case& c) {
     bytes = sums[2] / R;
   }
   const StepTime best = *std::ranges::min_element(times, {}, &StepTime::step_s);
-  const PoolSplit split = processes.group().split.value_or(choose_split(
-      model.row_width(), model.memory->row_dtype == RowType::kFloat32 ? 4 : 2, processes.count()));
+  const PoolSplit split =
+      processes.group().split.value_or(automatic_split(model, processes.count()));
   const StepTraffic least =
       least_traffic(model, static_cast<double>(trainee.dense_parameters()), tokens, split);
 
