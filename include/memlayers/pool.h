@@ -112,8 +112,8 @@ class MemoryPoolImpl : public torch::nn::Module {
   void quantize(RowType type);
 
   // What backward has recorded since the last clear_gradient(), in the order of the forward calls;
-  // rows and columns are those of `values`. In a memory group: of all its tokens, in the order of
-  // the forward calls and in each of the ranks.
+  // rows and columns are those of `values`. In a memory group: of all its tokens, by rank, and of
+  // each process in that order: as if one process had made the calls of all, one after the other.
   std::vector<FactoredGradient> gradient() const;
   void clear_gradient();
   // The recorded gradient as a dense float32 tensor of values' shape; for tests and small pools.

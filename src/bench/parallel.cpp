@@ -86,7 +86,7 @@ Figures bench_together(const Case& c) {
     const Traffic after = all.traffic();
     double sums[] = {after.exchange_s - before.exchange_s, after.waited_s - before.waited_s,
                      static_cast<double>(after.bytes_sent - before.bytes_sent)};
-    dist::sum_in_order(all, sums);
+    dist::sum_pairwise(all, sums);
     const double step = largest(all, own);
     if (i < 0) continue;
     steps.add(step);
@@ -94,8 +94,8 @@ Figures bench_together(const Case& c) {
     bytes = sums[2] / R;
   }
   const StepTime best = *std::ranges::min_element(times, {}, &StepTime::step_s);
-  const PoolSplit split = processes.group().split.value_or(choose_split(
-      model.row_width(), model.memory->row_dtype == RowType::kFloat32 ? 4 : 2, processes.count()));
+  const PoolSplit split =
+      processes.group().split.value_or(automatic_split(model, processes.count()));
   const StepTraffic least =
       least_traffic(model, static_cast<double>(trainee.dense_parameters()), tokens, split);
 

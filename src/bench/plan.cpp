@@ -26,8 +26,7 @@ PoolSplit split_of(const TrainConfig& config, int group) {
     case PoolSplitKind::kAuto:
       break;
   }
-  const ModelConfig& model = config.model;
-  return choose_split(model.row_width(), static_cast<std::int64_t>(element_bytes(model)), group);
+  return automatic_split(config.model, group);
 }
 
 // Numbers of the model without its pool: making it only to count would take its memory.
@@ -80,24 +79,31 @@ ProcessMemory memory_of(const TrainConfig& config, const Plan& plan, std::int64_
   const double wire = config.parallel.gradient_dtype == DenseType::kFloat32 ? 4 : 2;
   memory.dense = plan.dense_parameters * (2 * weight + 8 + master + (processes > 1 ? 3 * wire : 0));
   // A token's activations that backward needs: some tensors of each layer's widths.
-  const double own = plan.tokens / static_cast<double>(config.train.accumulate * processes);
+  const bool has_whole = config.train.accumulate % processes == 0;  // micro-batches
+  const double own = static_cast<double>(config.train.batch_tokens) /
+                     static_cast<double>(has_whole ? 1 : processes);
   const auto D = static_cast<double>(model.dim), F = static_cast<double>(model.ff_dim);
   memory.batch = own * weight *
                  (static_cast<double>(model.layers) * (14 * D + 4 * F) +
                   3 * static_cast<double>(model.vocab_size));
   if (model.memory_layers().empty()) return memory;
-  const dist::PoolLayout layout(model.memory->slots(), model.row_width(), plan.split);
-  const auto rows = static_cast<double>(layout.rows(0));
-  const auto width = static_cast<double>(layout.columns(0));
+  double rows = 0, width = 0, factors = 0;  // of the part of the first process, the largest
+  for (const std::int64_t section : row_sections(model)) {
+    const dist::PoolLayout layout(model.memory->slots(), section, plan.split);
+    rows = static_cast<double>(layout.rows(0));
+    width += static_cast<double>(layout.columns(0));
+    factors += 1;
+  }
   memory.rows = rows * width * element_bytes(model);
   memory.row_state = rows * state_bytes(config.train, model.memory->row_dtype, width);
   memory.usage = rows * 8;
-  // Slots, weights and slices of the gradient that all of the group's tokens leave at each part.
-  const double group_tokens = own * static_cast<double>(plan.group_size);
+  // Slots, weights and slices of the gradient that all of the group's tokens leave at each part
+  // until the step's end.
+  const double group_tokens = plan.tokens / static_cast<double>(config.parallel.groups);
   const double reads = static_cast<double>(model.memory->heads * model.memory->knn) /
                        static_cast<double>(plan.split.row_parts);
-  memory.batch +=
-      static_cast<double>(model.memory_layers().size()) * group_tokens * (12 * reads + 8 * width);
+  memory.batch += static_cast<double>(model.memory_layers().size()) * group_tokens *
+                  ((8 + 4 * factors) * reads + 8 * width);
   return memory;
 }
 
@@ -166,7 +172,10 @@ Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& r
     plan.traffic.pool_bytes = of_group.pool_bytes;
     plan.traffic.rounds = 2 + of_group.rounds;
   }
-  const double rounds = plan.traffic.rounds * static_cast<double>(config.train.accumulate);
+  const std::int64_t accumulate = config.train.accumulate;
+  const double rounds =
+      plan.traffic.rounds *
+      static_cast<double>(accumulate % processes == 0 ? accumulate / processes : accumulate);
   // Of those that a process speaks to, all but those of its node are elsewhere.
   const auto outside =
       (static_cast<double>(processes) - a_node) / (static_cast<double>(processes) - 1);

@@ -140,7 +140,7 @@ void measure_memory(const Case& wanted, Rates& rates) {
 // Two processes of this machine, with a small model.
 void measure_exchange(const TrainConfig& config, const std::string& program, Rates& rates) {
   const ModelConfig& model = config.model;
-  const MemoryConfig& memory = *model.memory;
+  const MemoryConfig memory = model.memory.value_or(MemoryConfig{});
   const auto text = [](std::int64_t number) { return std::to_string(number); };
   const std::vector<std::string> command{
       program,     "bench",
@@ -174,8 +174,7 @@ Rates measure_rates(const TrainConfig& config, const std::string& program) {
   Rates rates;
   rates.threads = at::get_num_threads();
   measure_dense(c, rates);
-  if (config.model.memory_layers().empty()) return rates;
-  measure_memory(c, rates);
+  if (!config.model.memory_layers().empty()) measure_memory(c, rates);
   measure_exchange(config, program, rates);
   return rates;
 }

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/traffic.h"
 
-#include <cmath>
-
-#include "memlayers/error.h"
+#include <algorithm>
 
 namespace memlayers::bench {
+
+std::vector<std::int64_t> row_sections(const ModelConfig& model) {
+  const std::int64_t v = model.value_dim(), u = model.row_width() - v;
+  return u == 0 ? std::vector{v} : std::vector{u, v};
+}
+
+PoolSplit automatic_split(const ModelConfig& model, int processes) {
+  const std::int64_t element_bytes = model.memory->row_dtype == RowType::kFloat32 ? 4 : 2;
+  return choose_split(std::ranges::min(row_sections(model)), element_bytes, processes);
+}
 
 StepTraffic least_traffic(const ModelConfig& model, double dense_parameters, double tokens,
                           PoolSplit split) {
@@ -18,19 +26,16 @@ StepTraffic least_traffic(const ModelConfig& model, double dense_parameters, dou
   const auto layers = static_cast<double>(model.memory_layers().size());
   if (layers == 0) return traffic;
   const MemoryConfig& memory = *model.memory;
-  if (memory.variant == MemoryVariant::kPeer) {
-    throw Error("expected the variant memory+ or plain, whose traffic is counted, got peer");
-  }
+  const bool is_peer = memory.variant == MemoryVariant::kPeer;
   const double own_tokens = tokens / R;
   // A row lies in the parts of the columns; a process has one of the R parts itself.
   const double reads = own_tokens * static_cast<double>(memory.heads * memory.knn);
   const double holders = (R - 1) / split.row_parts;  // of a row, this process left out
-  const double slices = own_tokens * (R - 1) * static_cast<double>(model.value_dim()) /
-                        split.column_parts;  // numbers of the sums' parts
-  const double forward = reads * holders * 2 + slices;
-  const double backward = slices + reads * holders;
-  traffic.pool_bytes = layers * (forward + backward) * kNumber;
-  traffic.rounds += layers * 5;
+  // Numbers in parts of the sums (PEER: and of the inputs), and of their gradients.
+  const double slices =
+      2 * own_tokens * (R - 1) * static_cast<double>(model.row_width()) / split.column_parts;
+  traffic.pool_bytes = layers * (slices + reads * holders * (is_peer ? 5 : 3)) * kNumber;
+  traffic.rounds += layers * (is_peer ? 9 : 5);
   return traffic;
 }
 

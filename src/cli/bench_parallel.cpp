@@ -67,11 +67,6 @@ void print_row(std::vector<std::vector<std::string>>& rows, const Json& line) {
 
 int run_parallel(const BenchKind& kind, const BenchArguments& arguments) {
   const std::vector<NamedCase> cases = make_cases(kind, arguments);
-  for (const NamedCase& made : cases) {
-    if (made.c.config.model.memory->variant == MemoryVariant::kPeer) {
-      throw UsageError("bench parallel: --variant: expected memory+ or plain, got peer");
-    }
-  }
   if (is_launched()) {
     measure_here(kind, arguments, cases);
     return 0;

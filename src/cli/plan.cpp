@@ -28,14 +28,7 @@ struct Options {
   bool is_json = false;
 };
 
-void check(const TrainConfig& config, const Options& options) {
-  const ModelConfig& model = config.model;
-  if (model.memory_layers().empty()) {
-    throw UsageError("plan: memory.layers: expected a model with memory layers, got none");
-  }
-  if (model.memory->variant == MemoryVariant::kPeer) {
-    throw UsageError("plan: memory.variant: expected memory+ or plain, got peer");
-  }
+void check(const Options& options) {
   const bool is_several = *std::max_element(options.nodes.begin(), options.nodes.end()) > 1;
   if (is_several && (options.cluster.bandwidth_gbs <= 0 || options.cluster.latency_us <= 0)) {
     throw UsageError("plan: --nodes: several nodes need --bandwidth-gbs and --latency-us");
@@ -102,7 +95,9 @@ void print(const std::vector<Json>& plans) {
       return short_count(p.at("step_ms").at(name).get<double>()) + " ms";
     };
     columns.push_back({p.at("nodes").dump(), p.at("processes").dump(),
-                       p.at("column_parts").dump() + " x " + p.at("row_parts").dump(),
+                       p.at("memory_a_process").at("rows") == 0
+                           ? "-"
+                           : p.at("column_parts").dump() + " x " + p.at("row_parts").dump(),
                        bytes("memory_a_process", "total"), bytes("memory_a_process", "dense"),
                        bytes("memory_a_process", "rows"), bytes("memory_a_process", "row_state"),
                        bytes("memory_a_process", "batch"),
@@ -122,7 +117,7 @@ void print(const std::vector<Json>& plans) {
 
 int run(Options options) {
   const TrainConfig config = read_train_config("plan", options.config, options.overrides);
-  check(config, options);
+  check(options);
   bench::Cluster& cluster = options.cluster;
   set_threads(0);
   if (cluster.threads == 0) cluster.threads = at::get_num_threads();

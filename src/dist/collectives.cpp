@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 namespace memlayers::dist {
 namespace {
@@ -49,7 +50,7 @@ std::string broadcast(Communicator& group, const std::string& text, int from) {
   return text;
 }
 
-void sum_in_order(Communicator& group, std::span<double> numbers) {
+void sum_pairwise(Communicator& group, std::span<double> numbers) {
   const std::vector<Message> all = all_gather(group, std::as_bytes(numbers));
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
     if (all[rank].size != numbers.size_bytes()) {
@@ -58,14 +59,12 @@ void sum_in_order(Communicator& group, std::span<double> numbers) {
                   std::to_string(all[rank].size / sizeof(double)));
     }
   }
+  std::vector<double> of_all(all.size());
   for (std::size_t i = 0; i < numbers.size(); ++i) {
-    double sum = 0;
-    for (const Message& message : all) {
-      double number;
-      std::memcpy(&number, message.data.get() + i * sizeof number, sizeof number);
-      sum += number;
+    for (std::size_t rank = 0; rank < all.size(); ++rank) {
+      std::memcpy(&of_all[rank], all[rank].data.get() + i * sizeof(double), sizeof(double));
     }
-    numbers[i] = sum;
+    numbers[i] = pairwise_sum(of_all, std::plus<>());
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memlayers/parallel.h"
@@ -21,7 +22,19 @@ void barrier(Communicator& group);
 std::vector<Message> all_gather(Communicator& group, std::span<const std::byte> bytes);
 // What rank `from` has.
 std::string broadcast(Communicator& group, const std::string& text, int from = 0);
-// The sums over all processes, number by number, in the order of the ranks: the same bits in all.
-void sum_in_order(Communicator& group, std::span<double> numbers);
+// The sum of at least one value: neighbours, then neighbours' sums, and so on; a last one without a
+// neighbour stays as it is. So the sums of aligned blocks of 2^n values, summed, are the sum of
+// all.
+template <class Value, class Add>
+Value pairwise_sum(std::vector<Value> values, const Add& add) {
+  for (std::size_t step = 1; step < values.size(); step *= 2) {
+    for (std::size_t i = 0; i + step < values.size(); i += 2 * step) {
+      values[i] = add(std::move(values[i]), std::move(values[i + step]));
+    }
+  }
+  return std::move(values[0]);
+}
+// pairwise_sum() over the processes, number by number, by rank: the same bits in all.
+void sum_pairwise(Communicator& group, std::span<double> numbers);
 
 }  // namespace memlayers::dist

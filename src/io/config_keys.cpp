@@ -238,7 +238,9 @@ void add_train_keys(std::vector<ConfigKey>& keys) {
       key(s, "epochs", "passes over the training data (give this or steps)", TRAIN(epochs)));
   keys.push_back(key(s, "batch_tokens", "tokens of one micro-batch, padding included, at most",
                      TRAIN(batch_tokens)));
-  keys.push_back(key(s, "accumulate", "micro-batches an optimizer step", TRAIN(accumulate)));
+  keys.push_back(key(s, "accumulate",
+                     "micro-batches an optimizer step; as many for each process, where that can be",
+                     TRAIN(accumulate)));
   keys.push_back(key(s, "lr", "peak learning rate of the dense weights", TRAIN(lr)));
   keys.push_back(key(s, "value_lr", "peak learning rate of the pool's rows", TRAIN(value_lr)));
   keys.push_back(

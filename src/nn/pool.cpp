@@ -284,10 +284,14 @@ nn::ShardedRead MemoryPoolImpl::sharded_read(const at::Tensor& slots) {
     if (lag_ != nullptr) lag_->catch_up(rows);
     if (counts) add_usage(rows);
   };
-  const auto record = [record = record_, size = options_.group.processes->size()](
-                          std::int64_t number, std::vector<FactoredGradient> parts) {
-    std::int64_t order = number * size;
-    for (FactoredGradient& part : parts) record->add(order++, std::move(part));
+  const auto record = [record = record_](std::int64_t number,
+                                         std::vector<FactoredGradient> by_process) {
+    constexpr std::int64_t kMostCalls = std::int64_t{1} << 40;
+    std::int64_t order = number;
+    for (FactoredGradient& part : by_process) {
+      if (part.slots.defined()) record->add(order, std::move(part));
+      order += kMostCalls;
+    }
   };
   return {.call = exchange_->ask(slots, record_->next_call(), on_rows),
           .rows = {values.detach(), is_in_file()},

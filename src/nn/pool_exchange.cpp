@@ -381,13 +381,14 @@ at::Tensor PoolExchange::Call::dots(std::size_t section, const at::Tensor& x, co
 }
 
 std::vector<FactoredGradient> PoolExchange::Call::gradient(std::size_t section) const {
-  std::vector<FactoredGradient> parts;
+  std::vector<FactoredGradient> by_process;
   for (const Asked& asked : asked_) {
+    FactoredGradient& part = by_process.emplace_back();
     if (asked.slots.numel() == 0 || asked.rows[section].size(1) == 0) continue;
-    parts.push_back({asked.slots, asked.weights[section], asked.rows[section],
-                     exchange_->first_local_column_[section]});
+    part = {asked.slots, asked.weights[section], asked.rows[section],
+            exchange_->first_local_column_[section]};
   }
-  return parts;
+  return by_process;
 }
 
 }  // namespace memlayers::nn

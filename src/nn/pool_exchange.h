@@ -47,7 +47,8 @@ class PoolExchange : public std::enable_shared_from_this<PoolExchange> {
     // then x goes to those that hold the rows, and nothing comes back.
     at::Tensor dots(std::size_t section, const at::Tensor& x, const Rows& rows, bool wants_dots);
     // The gradient of this process's part that weights given to gather() and x given to dots() make
-    // together, of the tokens of all processes by rank: columns as in Rows::values.
+    // together, of the tokens of all processes by rank: columns as in Rows::values. Undefined for
+    // those without any.
     std::vector<FactoredGradient> gradient(std::size_t section) const;
     std::int64_t number() const { return number_; }
 

@@ -54,6 +54,114 @@ void check_part(const FactoredGradient& part, std::int64_t num_slots, std::int64
   ops::check_slots("group", part.slots, num_slots);
 }
 
+// Squared norms, block of columns by block, of each token's row of a gradient.
+struct TokenSquares {
+  TokenSquares(const GroupedGradient& gradient, std::span<const std::int64_t> begins) {
+    std::int64_t first_entry = 0;
+    for (const FactoredGradient& from : gradient.parts) {
+      parts.push_back(squares_of(from, first_entry, begins));
+      first_entry += from.slots.numel();
+    }
+  }
+
+  struct Part {
+    std::int64_t first_entry, slots_a_token, first_column;
+    std::int64_t first_block = 0, blocks = 0;  // 0: its columns are not those of some blocks
+    const float* weights;
+    std::vector<double> squares;  // [tokens, blocks]
+  };
+  const Part& part_of(std::int64_t entry) const {
+    return *std::prev(std::upper_bound(
+        parts.begin(), parts.end(), entry,
+        [](std::int64_t wanted, const Part& part) { return wanted < part.first_entry; }));
+  }
+  std::vector<Part> parts;
+
+ private:
+  static Part squares_of(const FactoredGradient& from, std::int64_t first_entry,
+                         std::span<const std::int64_t> begins) {
+    check_part_columns(from, begins.back());
+    Part part{.first_entry = first_entry,
+              .slots_a_token = std::max<std::int64_t>(1, from.slots.size(1)),
+              .first_column = from.first_column,
+              .weights = from.weights.const_data_ptr<float>(),
+              .squares = {}};
+    const std::int64_t tokens = from.rows.size(0), columns = from.rows.size(1);
+    const auto first = std::lower_bound(begins.begin(), begins.end(), from.first_column);
+    const auto last = std::lower_bound(first, begins.end(), from.first_column + columns);
+    if (*first != from.first_column || *last != from.first_column + columns) return part;
+    part.first_block = first - begins.begin();
+    part.blocks = last - first;
+    part.squares.resize(static_cast<std::size_t>(tokens * part.blocks));
+    const float* rows = from.rows.const_data_ptr<float>();
+    ops::parallel_ranges(tokens, columns, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t t = begin; t < end; ++t) {
+        for (std::int64_t b = 0; b < part.blocks; ++b) {
+          part.squares[static_cast<std::size_t>(t * part.blocks + b)] =
+              kernels::active().squared_norm(rows + t * columns + first[b] - *first,
+                                             first[b + 1] - first[b]);
+        }
+      }
+    });
+    return part;
+  }
+};
+
+// Squared norms, block of columns by block, of the gradient of a touched row. One instance a
+// thread.
+class RowSquares {
+ public:
+  RowSquares(const GroupedGradient& gradient, std::span<const std::int64_t> begins,
+             const TokenSquares& tokens)
+      : begins_(begins),
+        tokens_(tokens),
+        begin_(gradient.begin.const_data_ptr<std::int64_t>()),
+        entries_(gradient.entries.const_data_ptr<std::int64_t>()),
+        sum_(gradient, begins.back()),
+        squares_(begins.size() - 1) {}
+
+  // Of slots[u]; valid until the next call.
+  const double* compute(std::int64_t u) {
+    std::fill(squares_.begin(), squares_.end(), 0.0);
+    if (add_single_entries(begin_[u], begin_[u + 1])) return squares_.data();
+    const float* row = sum_.compute(u);
+    for (std::size_t b = 0; b < squares_.size(); ++b) {
+      squares_[b] = kernels::active().squared_norm(row + begins_[b], begins_[b + 1] - begins_[b]);
+    }
+    return squares_.data();
+  }
+
+ private:
+  // Most rows have one entry, of which the norm is known from its token: no sum is needed. PEER's
+  // have one for each half, of which a part of the columns may have one alone.
+  bool add_single_entries(std::int64_t first, std::int64_t end) {
+    if (end - first > 2) return false;
+    std::int64_t column = -1;  // where the entry before begins
+    for (std::int64_t e = first; e < end; ++e) {
+      const TokenSquares::Part& part = tokens_.part_of(entries_[e]);
+      if (part.blocks == 0 || part.first_column == column) return false;
+      column = part.first_column;
+    }
+    for (std::int64_t e = first; e < end; ++e) {
+      const TokenSquares::Part& part = tokens_.part_of(entries_[e]);
+      const std::int64_t local = entries_[e] - part.first_entry;
+      const double weight = part.weights[local];
+      const double* of_token = part.squares.data() + local / part.slots_a_token * part.blocks;
+      for (std::int64_t b = 0; b < part.blocks; ++b) {
+        squares_[static_cast<std::size_t>(part.first_block + b)] = weight * weight * of_token[b];
+      }
+    }
+    return true;
+  }
+
+  std::span<const std::int64_t> begins_;
+  const TokenSquares& tokens_;
+  const std::int64_t* begin_;
+  const std::int64_t* entries_;
+  ops::RowSum sum_;
+  std::vector<double> squares_;
+};
+
 }  // namespace
 
 GroupedGradient group(std::vector<FactoredGradient> parts, std::int64_t num_slots,
@@ -108,38 +216,14 @@ double squared_norm(const GroupedGradient& gradient, std::int64_t width) {
 }
 
 at::Tensor row_squares(const GroupedGradient& gradient, std::int64_t width) {
-  // Most rows have one entry, of which the norm is known from its token: no sum is needed.
-  std::vector<double> token_squares, entry_squares(gradient.entries.numel());
-  std::int64_t first = 0;
-  for (const FactoredGradient& part : gradient.parts) {
-    const std::int64_t tokens = part.rows.size(0), columns = part.rows.size(1);
-    const std::int64_t J = part.slots.size(1);
-    token_squares.resize(tokens);
-    ops::parallel_ranges(tokens, columns + J, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
-        const double square = kernels::active().squared_norm(
-            part.rows.const_data_ptr<float>() + t * columns, columns);
-        for (std::int64_t j = 0; j < J; ++j) {
-          const double weight = part.weights.const_data_ptr<float>()[t * J + j];
-          entry_squares[first + t * J + j] = weight * weight * square;
-        }
-      }
-    });
-    first += tokens * J;
-  }
-  const std::int64_t* begin_of = gradient.begin.const_data_ptr<std::int64_t>();
-  const std::int64_t* entries = gradient.entries.const_data_ptr<std::int64_t>();
+  const std::int64_t whole[] = {0, width};
   const std::int64_t rows = gradient.slots.numel();
   at::Tensor squares_of_rows = at::empty({rows}, at::TensorOptions().dtype(at::kDouble));
   auto* squares = squares_of_rows.mutable_data_ptr<double>();
-  ops::check_columns(gradient, width);
+  const TokenSquares tokens(gradient, whole);
   ops::parallel_ranges(rows, width, [&](std::int64_t begin, std::int64_t end) {
-    ops::RowSum sum(gradient, width);
-    for (std::int64_t u = begin; u < end; ++u) {
-      squares[u] = begin_of[u + 1] - begin_of[u] == 1
-                       ? entry_squares[entries[begin_of[u]]]
-                       : kernels::active().squared_norm(sum.compute(u), width);
-    }
+    RowSquares row(gradient, whole, tokens);
+    for (std::int64_t u = begin; u < end; ++u) squares[u] = row.compute(u)[0];
   });
   return squares_of_rows;
 }
@@ -201,6 +285,27 @@ void RowSum::prefetch(std::int64_t u) const {
   const std::int64_t token = (entry - part.first_entry) / part.slots_a_token;
   ops::prefetch(part.rows + token * part.row_width,
                 part.row_width * static_cast<std::int64_t>(sizeof(float)));
+}
+
+std::vector<double> block_squares(const GroupedGradient& gradient,
+                                  std::span<const std::int64_t> begins) {
+  constexpr std::int64_t kRows = 512;  // added up by themselves, whatever the number of threads
+  const std::int64_t rows = gradient.slots.numel(), chunks = (rows + kRows - 1) / kRows;
+  const std::size_t blocks = begins.size() - 1;
+  std::vector<double> sums(static_cast<std::size_t>(chunks) * blocks), total(blocks);
+  const TokenSquares tokens(gradient, begins);
+  ops::parallel_ranges(chunks, begins.back() * kRows, [&](std::int64_t first, std::int64_t last) {
+    RowSquares row(gradient, begins, tokens);
+    for (std::int64_t chunk = first; chunk < last; ++chunk) {
+      double* sum = sums.data() + static_cast<std::size_t>(chunk) * blocks;
+      for (std::int64_t u = chunk * kRows; u < std::min(rows, (chunk + 1) * kRows); ++u) {
+        const double* squares = row.compute(u);
+        for (std::size_t b = 0; b < blocks; ++b) sum[b] += squares[b];
+      }
+    }
+  });
+  for (std::size_t i = 0; i < sums.size(); ++i) total[i % blocks] += sums[i];
+  return total;
 }
 
 at::Tensor materialise(const GroupedGradient& gradient, const at::Tensor& values, bool sparse) {

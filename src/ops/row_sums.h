@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "memlayers/ops.h"
@@ -58,6 +59,11 @@ void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& 
     }
   });
 }
+
+// The squared norms of columns [begins[b], begins[b + 1]) of all rows, in float64; begins:
+// ascending from 0 to the width. A block's bits are those that it has without the other columns.
+std::vector<double> block_squares(const GroupedGradient& gradient,
+                                  std::span<const std::int64_t> begins);
 
 // The gradient as a tensor of values' shape and type: dense, or sparse COO, coalesced.
 at::Tensor materialise(const GroupedGradient& gradient, const at::Tensor& values, bool sparse);

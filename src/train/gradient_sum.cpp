@@ -72,12 +72,13 @@ GradientSum::~GradientSum() {
   }
 }
 
-void GradientSum::begin() {
+void GradientSum::begin(PairwiseGradients& gradients) {
   for (const auto& bucket : buckets_) {
     bucket->missing = bucket->parameters.size();
     bucket->is_added_up = false;
   }
   started_ = 0;
+  gradients_ = &gradients;
   is_open_ = true;
 }
 
@@ -103,6 +104,7 @@ void GradientSum::start(Bucket& bucket) {
   std::int64_t at = 0;
   for (const at::Tensor& parameter : bucket.parameters) {
     at::Tensor place = flat.narrow(0, at, parameter.numel());
+    gradients_->finish(parameter);
     if (parameter.grad().defined()) {
       place.copy_(parameter.grad().flatten());
     } else {
@@ -129,12 +131,12 @@ bool GradientSum::add_up(Bucket& bucket, bool may_wait) {
   }
   const torch::NoGradGuard no_grad;
   const int size = world_->size(), rank = world_->rank();
-  at::Tensor sum;
+  std::vector<at::Tensor> parts;  // changed below, when nobody needs them any more
   for (int from = 0; from < size; ++from) {
-    const at::Tensor part = (from == rank ? bucket.own : bucket.others)[from].to(at::kFloat);
-    sum = from == 0 ? part.clone() : sum.add_(part);
+    parts.push_back((from == rank ? bucket.own : bucket.others)[from].to(at::kFloat));
   }
-  bucket.total[rank].copy_(sum);
+  bucket.total[rank].copy_(dist::pairwise_sum(
+      std::move(parts), [](const at::Tensor& a, const at::Tensor& b) { return a.add_(b); }));
   for (int i = 1; i < size; ++i) {
     const int from = (rank + size - i) % size, to = (rank + i) % size;
     bucket.totals.push_back(

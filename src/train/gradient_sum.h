@@ -10,13 +10,14 @@
 #include <vector>
 
 #include "memlayers/parallel.h"
+#include "train/pairwise_gradients.h"
 
 namespace memlayers::train {
 
 // Sums of the dense gradients over all processes, made while backward still runs: gradients that
 // are there go off in buckets, the last layers' first. Each process adds up one piece of a bucket,
-// in the order of the ranks, and gives it to all: so every process has the same bits, and the same
-// as in another run.
+// in pairs by rank (dist::pairwise_sum), and gives it to all: so every process has the same bits,
+// and the same as in another run.
 //
 // Holds a bucket's numbers of all processes until finish(): three times the gradients in all.
 class GradientSum {
@@ -33,8 +34,8 @@ class GradientSum {
   GradientSum(const GradientSum&) = delete;
   GradientSum& operator=(const GradientSum&) = delete;
 
-  // The backward that comes next is the last one of the step.
-  void begin();
+  // The backward that comes next is the last one of the step; `gradients` has those before.
+  void begin(PairwiseGradients& gradients);
   // After it: waits for the others. Then grad() of every parameter is the sum over all processes; a
   // parameter without one counts as zeros.
   void finish();
@@ -50,8 +51,9 @@ class GradientSum {
   std::shared_ptr<Communicator> world_;
   std::vector<std::unique_ptr<Bucket>> buckets_;
   std::vector<at::Tensor> parameters_;
-  std::size_t started_ = 0;  // buckets on their way, which leave in their order
-  bool is_open_ = false;     // between begin() and finish()
+  std::size_t started_ = 0;                 // buckets on their way, which leave in their order
+  PairwiseGradients* gradients_ = nullptr;  // between begin() and finish()
+  bool is_open_ = false;                    // from begin() to the end of backward
 };
 
 }  // namespace memlayers::train

@@ -42,6 +42,29 @@ text::Batch Processes::share_of(const text::Batch& batch) const {
   return share;
 }
 
+std::vector<Processes::Share> Processes::shares_of(const std::vector<text::Batch>& batches) const {
+  std::vector<Share> shares;
+  const auto processes = static_cast<std::size_t>(count());
+  if (batches.size() % processes != 0) {
+    for (const text::Batch& batch : batches) {
+      shares.push_back({share_of(batch), batch.target_tokens > 0});
+    }
+    return shares;
+  }
+  const std::size_t each = batches.size() / processes;
+  for (std::size_t i = 0; i < each; ++i) {
+    bool has_targets = false;
+    for (std::size_t p = 0; p < processes; ++p) {
+      has_targets = has_targets || batches[p * each + i].target_tokens > 0;
+    }
+    const text::Batch& own = batches[static_cast<std::size_t>(world_->rank()) * each + i];
+    text::Batch none;  // what a process alone passes over
+    none.length = own.length;
+    shares.push_back({own.target_tokens > 0 ? own : none, has_targets});
+  }
+  return shares;
+}
+
 int Processes::on_this_host() const {
   int found = 0;
   for (int rank = 0; rank < count(); ++rank) {
@@ -52,7 +75,7 @@ int Processes::on_this_host() const {
 
 bool Processes::any(bool says) const {
   double count[] = {says ? 1.0 : 0.0};
-  dist::sum_in_order(*world_, count);
+  dist::sum_pairwise(*world_, count);
   return count[0] > 0;
 }
 

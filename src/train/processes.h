@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "memlayers/config.h"
 #include "memlayers/parallel.h"
@@ -27,6 +28,14 @@ class Processes {
 
   // This process's rows of a batch that all of them read. There may be none.
   text::Batch share_of(const text::Batch& batch) const;
+  // What this process does of a step's micro-batches, one after the other, while the others do what
+  // has the same number. Where the processes divide the micro-batches' number, each has whole ones:
+  // the first those that come first. Otherwise it has its rows of every one.
+  struct Share {
+    text::Batch batch;
+    bool has_targets;  // in some process
+  };
+  std::vector<Share> shares_of(const std::vector<text::Batch>& batches) const;
   // How many run on this process's machine.
   int on_this_host() const;
   // Whether one of them says so; all call it together.

@@ -4,11 +4,15 @@
 
 #include <cmath>
 #include <mutex>
+#include <numeric>
+#include <vector>
 
 #include "dist/collectives.h"
+#include "kernels/kernels.h"
 #include "memlayers/optimizer.h"
 #include "nn/table.h"
 #include "ops/lagging_rows.h"
+#include "ops/row_sums.h"
 #include "train/clip.h"
 #include "train/replica_gradients.h"
 
@@ -64,21 +68,53 @@ struct WholeGradient {  // of all processes that hold the pool
   std::int64_t touched_rows;
 };
 
+// Columns in which the norm is summed by themselves: a process has some of them whole, of which
+// others then have nothing.
+struct NormBlocks {
+  std::vector<std::int64_t> begins;  // in rows of `values`, and their width
+  std::vector<std::size_t> numbers;  // of each in the whole rows
+  std::size_t count = 0;             // in the whole rows
+};
+
+NormBlocks norm_blocks(const MemoryPool& pool) {
+  NormBlocks blocks;
+  const std::int64_t u_width = pool->options().u_width, width = pool->width();
+  std::vector<std::int64_t> firsts;
+  for (std::int64_t c = 0; c < u_width; c += kernels::kDotBlock) firsts.push_back(c);
+  for (std::int64_t c = u_width; c < width; c += kernels::kDotBlock) firsts.push_back(c);
+  std::int64_t local = 0;
+  for (const PoolPart::Columns& range : pool->part().columns) {
+    for (std::size_t b = 0; b < firsts.size(); ++b) {
+      if (firsts[b] < range.first || firsts[b] >= range.first + range.width) continue;
+      blocks.begins.push_back(local + firsts[b] - range.first);
+      blocks.numbers.push_back(b);
+    }
+    local += range.width;
+  }
+  blocks.begins.push_back(local);
+  blocks.count = firsts.size();
+  return blocks;
+}
+
 WholeGradient whole(const MemoryPool& pool, const GroupedGradient& gradient) {
-  double numbers[] = {squared_norm(gradient, pool->part().width()), 0};
-  if (!pool->is_sharded()) return {std::sqrt(numbers[0]), gradient.slots.numel()};
+  const NormBlocks blocks = norm_blocks(pool);
+  const std::vector<double> own = ops::block_squares(gradient, blocks.begins);
+  std::vector<double> numbers(blocks.count + 1);  // the last: touched rows
+  for (std::size_t b = 0; b < own.size(); ++b) numbers[blocks.numbers[b]] = own[b];
   // Those that have other columns of the same rows do not count them again.
-  const bool counts = pool->group()->rank() % column_parts(pool) == 0;
-  if (counts) numbers[1] = static_cast<double>(gradient.slots.numel());
-  dist::sum_in_order(*pool->group(), numbers);
-  return {std::sqrt(numbers[0]), static_cast<std::int64_t>(numbers[1])};
+  const bool counts = !pool->is_sharded() || pool->group()->rank() % column_parts(pool) == 0;
+  if (counts) numbers.back() = static_cast<double>(gradient.slots.numel());
+  if (pool->is_sharded()) dist::sum_pairwise(*pool->group(), numbers);
+  const auto touched_rows = static_cast<std::int64_t>(numbers.back());
+  numbers.pop_back();
+  return {std::sqrt(std::accumulate(numbers.begin(), numbers.end(), 0.0)), touched_rows};
 }
 
 // row_squares() of the whole rows; every one of those that share them has the same rows touched.
 at::Tensor whole_squares(Communicator& sharers, const GroupedGradient& gradient,
                          std::int64_t width) {
   const at::Tensor squares = row_squares(gradient, width);
-  dist::sum_in_order(
+  dist::sum_pairwise(
       sharers, {squares.mutable_data_ptr<double>(), static_cast<std::size_t>(squares.numel())});
   return squares;
 }

@@ -3,9 +3,13 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <utility>
 
 #include "dist/collectives.h"
+#include "train/pairwise_gradients.h"
 
 namespace memlayers::train {
 namespace {
@@ -27,11 +31,9 @@ StepOutcome train_step(Llama& model, DenseAdamW& dense, RowAdamW* rows,
                        const Together* together) {
   StepOutcome outcome;
   std::int64_t targets = 0;
-  const text::Batch* last = nullptr;  // of those with a loss
   for (const text::Batch& batch : batches) {
     outcome.tokens += batch.tokens;
     targets += batch.target_tokens;
-    if (batch.target_tokens > 0) last = &batch;
   }
   dense.zero_grad();
   if (rows != nullptr) model->pool()->clear_gradient();
@@ -42,23 +44,38 @@ StepOutcome train_step(Llama& model, DenseAdamW& dense, RowAdamW* rows,
     return outcome;
   };
 
-  for (text::Batch& whole : batches) {
-    if (whole.target_tokens == 0) continue;
-    text::Batch own;
-    if (together != nullptr) own = together->processes.share_of(whole);
-    text::Batch& batch = together != nullptr ? own : whole;
+  std::vector<Processes::Share> own;
+  if (together != nullptr) own = together->processes.shares_of(batches);
+  const std::size_t count = together != nullptr ? own.size() : batches.size();
+  const auto has_targets = [&](std::size_t i) {
+    return together != nullptr ? own[i].has_targets : batches[i].target_tokens > 0;
+  };
+  std::size_t end = count;  // behind the last with a loss
+  while (end > 0 && !has_targets(end - 1)) --end;
+  PairwiseGradients gradients(model->dense_parameters());
+  std::vector<double> losses(std::max<std::size_t>(1, count));
+  for (std::size_t i = 0; i < end; ++i) {
+    gradients.next();
+    if (!has_targets(i)) continue;
+    text::Batch& batch = together != nullptr ? own[i].batch : batches[i];
     const double share = static_cast<double>(batch.target_tokens) / static_cast<double>(targets);
     at::Tensor loss = batch_loss(model, batch);
     if (batches.size() > 1 || together != nullptr) loss = loss * share;
-    outcome.loss += loss.item<double>();
+    losses[i] = loss.item<double>();
     // Several processes go on, for the others count on it, and give up together.
-    if (!std::isfinite(outcome.loss) && together == nullptr) return give_up();
-    if (together != nullptr && &whole == last) together->gradients.begin();
+    if (!std::isfinite(losses[i]) && together == nullptr) {
+      outcome.loss = losses[i];
+      return give_up();
+    }
+    if (together != nullptr && i + 1 == end) together->gradients.begin(gradients);
     loss.backward();
   }
-  if (together != nullptr && last != nullptr) {
+  outcome.loss = dist::pairwise_sum(std::move(losses), std::plus<>());
+  if (together == nullptr) {
+    gradients.finish();
+  } else if (end > 0) {
     together->gradients.finish();
-    dist::sum_in_order(together->processes.world(), {&outcome.loss, 1});
+    dist::sum_pairwise(together->processes.world(), {&outcome.loss, 1});
     if (!std::isfinite(outcome.loss)) return give_up();
   }
 
@@ -92,7 +109,7 @@ double validation_loss(Llama& model, text::BatchStream& stream, const Processes*
   model->train(was_training);
   if (processes != nullptr) {
     double numbers[] = {sum, static_cast<double>(targets)};
-    dist::sum_in_order(processes->world(), numbers);
+    dist::sum_pairwise(processes->world(), numbers);
     sum = numbers[0];
     targets = static_cast<std::int64_t>(numbers[1]);
   }

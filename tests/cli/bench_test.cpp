@@ -191,9 +191,22 @@ TEST(BenchCommand, ParallelSaysWhereTheTimeOfAStepGoesAndWhatIsSent) {
   }
 }
 
-TEST(BenchCommand, ParallelRefusesWhatItCannotCount) {
-  expect_error(run_command({"bench", "parallel", "--variant", "peer"}), 2,
-               "--variant: expected memory+ or plain, got peer");
+TEST(BenchCommand, ParallelCountsWhatPeerSends) {
+  const std::vector<Json> lines = lines_of(run_command(
+      {"bench", "parallel", "--json", "--threads", "1",    "--processes", "2",  "--layers",
+       "2",     "--vocab",  "64",     "--context", "16",   "--dim",       "64", "--tokens",
+       "64",    "--heads",  "2",      "--knn",     "4",    "--k-dim",     "16", "--n-keys",
+       "8",     "--v-dim",  "64",     "--variant", "peer", "--repeat",    "1"}));
+  ASSERT_EQ(lines.size(), 1U);
+  const Json& json = lines[0];
+  // Slots, dots, factors, dots, factors; inputs, sums, and the gradients of both.
+  const double layers = static_cast<double>(json["memory_layers"].size());
+  EXPECT_NEAR(json["least_pool_bytes"].get<double>(), layers * (32 * 8 * 20 + 32 * 32 * 16), 1e-6);
+  EXPECT_GE(json["bytes_sent"].get<double>(), json["least_bytes"].get<double>());
+  EXPECT_LE(json["bytes_sent"].get<double>(), 1.2 * json["least_bytes"].get<double>());
+}
+
+TEST(BenchCommand, ParallelRefusesWhatCannotBe) {
   expect_error(run_command({"bench", "parallel", "--split", "diagonal"}), 2, "--split");
   expect_error(run_command({"bench", "parallel", "--processes", "0"}), 2, "--processes");
 }

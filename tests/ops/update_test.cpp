@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/ops.h"
 #include "ops/op_testing.h"
+#include "ops/row_sums.h"
 
 namespace memlayers {
 namespace {
@@ -42,6 +43,36 @@ TEST(Group, GradientOfEachRowIsTheSumOfItsContributions) {
   }
   expect_near(to_dense(parts, kSlots, kWidth), wanted, testing::sum_tolerance(30, 10));
   EXPECT_NEAR(norm(grouped(1), kWidth), wanted.norm().item<double>(), 1e-4);
+}
+
+// Rows of one entry and of many, and halves of rows like PEER's.
+TEST(Group, ABlockOfColumnsHasTheSameNormWithoutTheOthers) {
+  const std::int64_t width = 96, half = 32, slots = 600;
+  std::vector<FactoredGradient> parts;
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    const at::Tensor read = random_slots({100, 3}, slots, i), weights = normal({100, 3}, i + 10);
+    parts.push_back({read, weights, normal({100, half}, i + 20), 0});
+    parts.push_back({read, weights * 2, normal({100, width - half}, i + 30), half});
+  }
+  const std::vector<std::int64_t> all{0, 32, 64, 96};
+  const GroupedGradient whole = group(parts, slots, width);
+  const std::vector<double> blocks = ops::block_squares(whole, all);
+  const at::Tensor dense = to_dense(parts, slots, width).to(at::kDouble);
+  for (std::size_t b = 0; b < 3; ++b) {
+    const double wanted = dense.slice(1, all[b], all[b + 1]).square().sum().item<double>();
+    EXPECT_NEAR(blocks[b], wanted, 1e-6 * wanted);
+    std::vector<FactoredGradient> alone;
+    for (const FactoredGradient& part : parts) {
+      const std::int64_t first = all[b] - part.first_column;
+      if (first < 0 || first >= part.rows.size(1)) continue;
+      alone.push_back(
+          {part.slots, part.weights, part.rows.slice(1, first, first + 32).contiguous(), 0});
+    }
+    EXPECT_EQ(ops::block_squares(group(alone, slots, 32), std::vector<std::int64_t>{0, 32})[0],
+              blocks[b]);
+  }
+  const double sum = blocks[0] + blocks[1] + blocks[2];
+  EXPECT_NEAR(squared_norm(whole, width), sum, 1e-8 * sum);
 }
 
 TEST(Group, OrdersEntriesBySlotAndKeepsTheirOrder) {

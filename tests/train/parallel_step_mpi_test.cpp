@@ -82,10 +82,11 @@ class ParallelStep : public ::testing::Test {
     run.gradients = std::make_unique<GradientSum>(world_, run.model->dense_parameters(), options);
     return run;
   }
-  static StepOutcome step(Training& run, std::vector<text::Batch> all, const Processes* processes) {
-    // Small, so that the last bits, in which the runs differ, tip no choice of a slot: a single one
-    // shows in the loss of so few tokens (docs/parallel.md).
-    const StepRates rates{.lr = 2e-4, .value_lr = 1e-3, .clip = 1.0, .value_clip = 0.5};
+  // Small rates, so that the last bits, in which the runs differ, tip no choice of a slot: a single
+  // one shows in the loss of so few tokens (docs/parallel.md).
+  static StepOutcome step(Training& run, std::vector<text::Batch> all, const Processes* processes,
+                          const StepRates& rates = {
+                              .lr = 2e-4, .value_lr = 1e-3, .clip = 1.0, .value_clip = 0.5}) {
     if (processes == nullptr) return train_step(run.model, *run.dense, run.rows.get(), all, rates);
     const Together together{*processes, *run.gradients};
     return train_step(run.model, *run.dense, run.rows.get(), all, rates, &together);
@@ -109,6 +110,44 @@ TEST_F(ParallelStep, AHundredStepsHaveTheLossesOfOneProcess) {
       (i == 0 ? first : last) = a.loss;
     }
     EXPECT_LT(last, 0.95 * first);
+  }
+}
+
+// Each process has as many whole micro-batches as the others, so that all matrix products are those
+// of one process that has them all; what is summed is summed in the same pairs.
+TEST_F(ParallelStep, WholeMicroBatchesHaveTheBitsOfOneProcess) {
+  const StepRates rates{.lr = 3e-3, .value_lr = 1e-2, .clip = 0.5, .value_clip = 0.05};
+  struct Setting {
+    MemoryVariant variant;
+    std::int64_t each, groups, steps;
+  };
+  for (const Setting& s :
+       {Setting{MemoryVariant::kMemoryPlus, 1, 1, 24}, Setting{MemoryVariant::kMemoryPlus, 4, 2, 8},
+        Setting{MemoryVariant::kPeer, 2, 1, 8}}) {
+    if (world_->size() % s.groups != 0) continue;
+    SCOPED_TRACE(::testing::Message() << s.each << " each, " << s.groups << " groups");
+    const Processes processes(world_, {.groups = s.groups, .split = PoolSplitKind::kColumns});
+    const ModelConfig config = model_config(s.variant);
+    Training alone = make(config, {}), together = make_together(processes, config);
+    for (std::int64_t i = 0; i < s.steps; ++i) {
+      std::vector<text::Batch> all = batches(i, s.each * world_->size());
+      if (i % 3 == 0) {  // one without a target
+        text::Batch& none = all[static_cast<std::size_t>(i) % all.size()];
+        none.target.assign(none.target.size(), text::kIgnored);
+        none.target_tokens = 0;
+      }
+      const StepOutcome a = step(alone, all, nullptr, rates);
+      const StepOutcome b = step(together, all, &processes, rates);
+      ASSERT_EQ(a.loss, b.loss) << "step " << i;
+      ASSERT_EQ(a.grad_norm, b.grad_norm) << "step " << i;
+      ASSERT_EQ(a.value_grad_norm, b.value_grad_norm) << "step " << i;
+      ASSERT_EQ(a.touched_rows, b.touched_rows) << "step " << i;
+    }
+    const auto weights = alone.model->dense_parameters(),
+               others = together.model->dense_parameters();
+    for (std::size_t w = 0; w < weights.size(); ++w) {
+      EXPECT_TRUE(weights[w].second.equal(others[w].second)) << weights[w].first;
+    }
   }
 }
 
@@ -196,7 +235,7 @@ TEST_F(ParallelStep, EveryRowOfABatchIsInOneShare) {
     EXPECT_EQ(static_cast<std::int64_t>(share.input.size()), share.rows * batch.length);
   }
   std::vector<double> sums(targets.begin(), targets.end());
-  dist::sum_in_order(*world_, sums);
+  dist::sum_pairwise(*world_, sums);
   for (std::size_t i = 0; i < sums.size(); ++i) {
     EXPECT_EQ(sums[i], static_cast<double>(batches(0, 3)[i].target_tokens));
   }

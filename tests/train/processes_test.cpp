@@ -56,6 +56,32 @@ text::BatchStream stream_of(const std::shared_ptr<const text::TokenCache>& cache
   return {cache, {.batch_tokens = 60, .context = 16, .pack = false, .seed = 4}};
 }
 
+TEST(Processes, HaveWholeMicroBatchesWhereTheirNumberAllowsIt) {
+  const auto cache = documents();
+  std::vector<text::Batch> batches;
+  text::BatchStream stream = stream_of(cache);
+  for (int i = 0; i < 6; ++i) batches.push_back(stream.next());
+  batches[3].target_tokens = 0;
+  for (const int processes : {2, 3, 6}) {
+    std::vector<text::Batch> all;
+    for (int rank = 0; rank < processes; ++rank) {
+      const auto shares =
+          Processes(std::make_shared<OneOf>(rank, processes), {}).shares_of(batches);
+      for (const Processes::Share& share : shares) all.push_back(share.batch);
+      EXPECT_TRUE(shares[0].has_targets);
+    }
+    ASSERT_EQ(all.size(), batches.size());
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      EXPECT_EQ(all[i].rows, i == 3 ? 0 : batches[i].rows);
+      EXPECT_EQ(all[i].input, i == 3 ? std::vector<std::int64_t>() : batches[i].input);
+    }
+  }
+  const auto rows = Processes(std::make_shared<OneOf>(3, 4), {}).shares_of(batches);
+  ASSERT_EQ(rows.size(), batches.size());
+  EXPECT_LT(rows[0].batch.rows, batches[0].rows);
+  EXPECT_FALSE(rows[3].has_targets);
+}
+
 TEST(Processes, SeeTheSameSamplesWhateverTheirNumberAndWhenItChanges) {
   const auto cache = documents();
   constexpr int kBatchesARun = 4;
