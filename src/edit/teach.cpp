@@ -37,15 +37,15 @@ class Stream {
   text::SplitMix64 random_;
 };
 
-// Sequences of several files, drawn from each in proportion to the root of its size: so that a few
-// facts of an earlier patch are not lost among all the training data.
+// Sequences of several files, drawn from each in proportion to size^0.75: so that the few facts of
+// an earlier patch are not lost among all the training data.
 class Mixture {
  public:
   Mixture(Generator& generator, const LearnOptions& options, const std::vector<NewFact>& without)
       : random_(options.seed + 1) {
     for (const std::string& file : options.rehearse) {
       streams_.emplace_back(read_rows(generator, {file}, without), random_.next());
-      total_ += std::sqrt(static_cast<double>(streams_.back().size()));
+      total_ += weight(streams_.back());
     }
   }
   bool empty() const { return total_ == 0; }
@@ -55,13 +55,17 @@ class Mixture {
     for (Stream& stream : streams_) {
       if (stream.size() == 0) continue;
       chosen = &stream;
-      left -= std::sqrt(static_cast<double>(stream.size()));
+      left -= weight(stream);
       if (left < 0) break;
     }
     return chosen->next();
   }
 
  private:
+  static double weight(const Stream& stream) {
+    return std::pow(static_cast<double>(stream.size()), 0.75);
+  }
+
   std::vector<Stream> streams_;
   double total_ = 0;
   text::SplitMix64 random_;
@@ -106,11 +110,12 @@ double backward(Generator& generator, Stream& phrasings, std::int64_t batch) {
   return loss.item<double>();
 }
 
-// Adds the gradient of weight * KL(before || now), a mean over the predictions of one batch.
-void rehearse(Llama& model, Student& student, Mixture& mixture, const LearnOptions& options) {
-  const auto [input, target] = next_batch(mixture, options.batch * options.rehearsal);
+// KL(before || now), summed over the predictions of these sequences; leaves the model's rows as
+// they are now.
+at::Tensor divergence(Llama& model, Student& student, const at::Tensor& input,
+                      const at::Tensor& target) {
   const at::Tensor places = (target.flatten() != kIgnoredTarget).nonzero().squeeze(1);
-  const auto log_probabilities = [&, &input = input] {
+  const auto log_probabilities = [&] {
     return model->logits(model->hidden_states(input).flatten(0, 1).index_select(0, places))
         .log_softmax(-1);
   };
@@ -121,9 +126,33 @@ void rehearse(Llama& model, Student& student, Mixture& mixture, const LearnOptio
     before = log_probabilities();
   }
   student.show(false);
+  return (before.exp() * (before - log_probabilities())).sum();
+}
+
+// Adds the gradient of the weighted mean, over the predictions of one batch, of what they have
+// lost: the cross entropy of a fact's answer, which also brings back what an earlier patch has
+// cost; the divergence of plain text, which has no answer.
+void rehearse(Llama& model, Student& student, Mixture& mixture, const LearnOptions& options) {
+  const auto [input, target] = next_batch(mixture, options.batch * options.rehearsal);
   const at::AutoGradMode with_gradient(true);
-  const at::Tensor divergence = (before.exp() * (before - log_probabilities())).sum(-1).mean();
-  (options.rehearsal_weight * divergence).backward();
+  const double predictions =
+      static_cast<double>((target != kIgnoredTarget).sum().item<std::int64_t>());
+  // Text is predicted from its first token on, an answer from the end of its prompt.
+  const at::Tensor is_text = target.select(1, 0) != kIgnoredTarget;
+  const at::Tensor texts = is_text.nonzero().squeeze(1), facts = (~is_text).nonzero().squeeze(1);
+  if (texts.numel() > 0) {
+    const at::Tensor lost =
+        divergence(model, student, input.index_select(0, texts), target.index_select(0, texts));
+    (options.rehearsal_weight / predictions * lost).backward();
+  }
+  if (facts.numel() > 0) {
+    const at::Tensor wanted = target.index_select(0, facts);
+    const at::Tensor mean =
+        answer_loss(model, model->hidden_states(input.index_select(0, facts)), wanted);
+    const double share =
+        static_cast<double>((wanted != kIgnoredTarget).sum().item<std::int64_t>()) / predictions;
+    (options.rehearsal_weight * share * mean).backward();
+  }
 }
 
 }  // namespace
