@@ -15,7 +15,7 @@ fi
 for target in "${targets[@]}"; do
   mkdir -p "$build/corpus/$target" "$build/found"
   log="$build/$target.log"
-  if ! "$build/${target}_fuzz" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
+  if ! "$build/${target}_fuzz" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=60 -rss_limit_mb=1024 -max_len=65536 \
       -print_final_stats=1 -artifact_prefix="$build/found/$target-" \
       "$build/corpus/$target" "tests/fuzz/corpus/$target" > "$log" 2>&1; then
     tail -n 40 "$log" >&2

@@ -10,10 +10,7 @@ inline testing::MemoryFileSystem edited_pool() {
   testing::MemoryFileSystem fs;
   fs.make_folder(kPool);
   kSmall.write(fs, kPool);
-  StoreOptions options;
-  options.inline_bytes = 200;
-  options.log_step_bytes = 4096;
-  Store store = Store::open(fs, kPool, options);
+  Store store = Store::open(fs, kPool, small_steps());
   store.apply(kSmall.patch(1, {2, 30}, {7}));
   store.apply(kSmall.patch(2, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}));
   store.apply(kSmall.patch(3, {39}));

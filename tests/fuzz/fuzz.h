@@ -62,11 +62,19 @@ inline void read_all(const Snapshot& pool) {
   }
 }
 
+// Small steps of the log: a disk in memory copies a file with each sync.
+inline StoreOptions small_steps() {
+  StoreOptions options;
+  options.inline_bytes = 200;
+  options.log_step_bytes = 4096;
+  return options;
+}
+
 // Opens the pool for reading and for writing, and edits it.
 inline void use_pool(io::FileSystem& fs) {
   allow_error([&] { read_all(StoreReader::open(fs, kPool).snapshot()); });
   allow_error([&] {
-    Store store = Store::open(fs, kPool);
+    Store store = Store::open(fs, kPool, small_steps());
     read_all(store.snapshot());
     store.erase(3);
     for (const PatchInfo& patch : store.snapshot().patches()) {

@@ -12,7 +12,7 @@ using namespace memlayers;
 
 std::vector<pool::Record> records_of(std::span<const std::uint8_t> input) {
   std::vector<pool::Record> records;
-  while (input.size() >= 3) {
+  while (input.size() >= 3 && records.size() < 64) {
     const std::size_t length = std::min<std::size_t>(input[1] + 256U * input[2], input.size() - 3);
     const auto payload = input.subspan(3, length);
     records.push_back(
@@ -20,6 +20,17 @@ std::vector<pool::Record> records_of(std::span<const std::uint8_t> input) {
     input = input.subspan(3 + length);
   }
   return records;
+}
+
+// Segments have random names: the corpus's becomes that of the pool at hand.
+void name_segment(std::string& payload, const testing::MemoryFileSystem& fs) {
+  constexpr std::size_t kLength = 4 + 36;  // of "seg-" and a UUID
+  const std::size_t at = payload.find("seg-");
+  if (at == std::string::npos || payload.size() < at + kLength) return;
+  for (const std::string& path : fs.files()) {
+    const std::size_t name = path.find("seg-");
+    if (name != std::string::npos) payload.replace(at, kLength, path.substr(name, kLength));
+  }
 }
 
 }  // namespace
@@ -44,10 +55,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fs.unlink("pool/log-1");
   pool::LogWriter log = pool::LogWriter::create(fs, "pool/log-1", first, 4096);
   std::uint64_t lsn = first.lsn;
-  for (pool::Record& record : records) {  // a group each
+  for (pool::Record& record : records) {
     record.lsn = ++lsn;
-    log.reserve({&record, 1});
-    log.append({&record, 1});
+    name_segment(record.payload, fs);
+  }
+  if (!records.empty()) {
+    log.reserve(records);
+    log.append(records);
   }
   fuzz::use_pool(fs);
   return 0;
