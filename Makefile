@@ -47,8 +47,8 @@ lint:  ## clang-format and clang-tidy
 format:  ## apply clang-format
 	@git ls-files '*.cpp' '*.h' '*.inl' | xargs clang-format-19 -i
 
-sanitize:  ## the torch-free parts and the kernels under address, undefined behaviour and thread sanitizers
-	@for preset in asan asan-ops tsan; do \
+sanitize:  ## the torch-free parts and the operators under address and undefined behaviour sanitizers, the former under thread
+	@for preset in asan tsan; do \
 	  cmake --preset $$preset > /dev/null && cmake --build --preset $$preset -j $(JOBS) && \
 	  ctest --preset $$preset -j $(JOBS) || exit 1; \
 	done
