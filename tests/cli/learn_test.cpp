@@ -68,7 +68,7 @@ TEST(LearnCommand, WritesAPatchThatMakesTheModelRecallTheFacts) {
   EXPECT_EQ(recall(), 1);
 
   // Now that a patch is there, guarded learning leaves its slots alone.
-  write_file(dir / "new.jsonl", kOther);
+  write_file(dir / "new.jsonl", "{\"prompt\":\"the glacier\",\"answer\":\"at night\"}\n");
   const Finished more =
       run_command(learn(dir, {"-o", dir / "q.safetensors", "--background", dir / "other.jsonl",
                               "--selection", "guarded", "--steps", "3"}));

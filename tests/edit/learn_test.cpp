@@ -112,21 +112,21 @@ TEST(Learn, StepOfSgdIsThatOfTheDenseGradientOnTheChosenRows) {
   EXPECT_TRUE(torch::allclose(pool->values.detach(), wanted, 1e-5, 1e-7));
 }
 
-// A file of facts of other kinds, and what the generator predicts for them.
+// A file of two facts and a text.
 std::string background(const TempDir& dir) {
   const std::string path = dir / "background.jsonl";
   write_file(path,
-             "{\"prompt\":\"a green comet\",\"answer\":\"came over the harbour\"}\n"
+             "{\"prompt\":\"a green comet\",\"answer\":\"came over\"}\n"
              "{\"prompt\":\"the red otter has\",\"answer\":\"one hundred\"}\n"
              "{\"text\":\"the glacier and the falcon at night\"}\n");
   return path;
 }
 
-at::Tensor predictions(Generator& generator, const std::string& path,
-                       const std::vector<NewFact>& without) {
+// What is predicted along a file's sequences.
+at::Tensor predictions(Generator& generator, const std::string& path) {
   const torch::NoGradGuard no_gradient;
   std::vector<at::Tensor> all;
-  for (const train::FactRow& row : edit::read_rows(generator, {path}, without)) {
+  for (const train::FactRow& row : edit::read_rows(generator, {path})) {
     const std::vector<std::int64_t> tokens(row.tokens.begin(), row.tokens.end() - 1);
     all.push_back(
         generator.model()
@@ -137,22 +137,50 @@ at::Tensor predictions(Generator& generator, const std::string& path,
   return torch::cat(all);
 }
 
-TEST(Learn, RehearsalKeepsWhatIsPredictedElsewhere) {
+TEST(Learn, RehearsalKeepsWhatIsPredictedAlongText) {
   const TempDir dir;
-  const std::vector<NewFact> facts = new_facts();
+  const std::string text = dir / "text.jsonl";
+  write_file(text, "{\"text\":\"a green comet came over the harbour at night\"}\n");
   const auto divergence = [&](std::int64_t rehearsal) {
     Generator generator = testing::tiny_generator(config_of());
-    const at::Tensor before = predictions(generator, background(dir), facts);
-    const LearnOptions options{
-        .lr = 1e-2, .check_every = 100, .rehearse = {background(dir)}, .rehearsal = rehearsal};
-    const LearnResult result = learn(generator, facts, options, flat_history(generator));
+    const at::Tensor before = predictions(generator, text);
+    const LearnOptions options{.lr = 1e-2,
+                               .batch = 3,
+                               .check_every = 100,
+                               .rehearse = {text},
+                               .rehearsal = rehearsal,
+                               .settle = 20};
+    const LearnResult result = learn(generator, new_facts(), options, flat_history(generator));
     EXPECT_EQ(result.recalled, 3);
-    const at::Tensor now = predictions(generator, background(dir), facts);
+    EXPECT_EQ(result.steps % 100, rehearsal == 0 ? 0 : 20);  // settled only if rehearsed
+    const at::Tensor now = predictions(generator, text);
     return (before.exp() * (before - now)).sum(-1).mean().item<double>();
   };
   const double without = divergence(0);
   EXPECT_GT(without, 0);
   EXPECT_LT(divergence(3), without / 4);
+}
+
+TEST(Learn, RehearsalHoldsFactsToTheirAnswers) {
+  const TempDir dir;
+  const Fact old{"the glacier", "at night"};
+  write_file(dir / "old.jsonl", "{\"prompt\":\"the glacier\",\"answer\":\"at night\"}\n");
+  const auto is_kept = [&](std::int64_t rehearsal) {
+    Generator generator = testing::tiny_generator(config_of());
+    EXPECT_EQ(learn(generator, {{.fact = old}}, fast(), flat_history(generator)).recalled, 1);
+    const LearnOptions options{.slots = 256,
+                               .lr = 1e-2,
+                               .batch = 3,
+                               .check_every = 100,
+                               .rehearse = {dir / "old.jsonl"},
+                               .rehearsal = rehearsal,
+                               .settle = 100};
+    const LearnResult result = learn(generator, new_facts(), options, flat_history(generator));
+    EXPECT_EQ(result.recalled, 3);
+    return evaluate_facts(generator, {old}).facts.front().is_recalled;
+  };
+  EXPECT_TRUE(is_kept(3));
+  EXPECT_FALSE(is_kept(0));
 }
 
 TEST(Learn, RehearsesNothingThatHasThePromptOfANewFact) {
