@@ -60,10 +60,10 @@ struct LearnOptions {
   std::int64_t batch = 32;        // phrasings of facts a step
   std::int64_t check_every = 10;  // steps from one test of all facts to the next
   std::uint64_t seed = 0;         // of the order of the facts
-  // Files (text, or facts as JSONL) whose predictions are to stay what they are: a step takes
-  // `rehearsal` of their sequences for each phrasing and adds `rehearsal_weight` times the
-  // Kullback-Leibler divergence of what is predicted now from what was predicted before, a mean
-  // over predictions. Sequences that begin with a prompt of the new facts are left out.
+  // Files (text, or facts as JSONL) of what is to stay: a step takes `rehearsal` of their sequences
+  // for each phrasing, from each file in proportion to size^0.75, and adds `rehearsal_weight` times
+  // the mean, over their predictions, of what these have lost: a fact's answer its cross entropy,
+  // text KL(before || now). Sequences that begin with a prompt of the new facts are left out.
   std::vector<std::string> rehearse = {};
   std::int64_t rehearsal = 3;  // 0: none
   // Steps behind the last, of what is rehearsed: the learning rate falls to 0, and what learning
@@ -97,9 +97,10 @@ struct LearnResult {
 };
 
 // Trains the rows of choose_slots() until every fact and paraphrase is recalled by greedy decoding,
-// or for options.steps steps. Loss is on answers only. All other rows and all weights keep their
-// bits. Afterwards the model's pool holds the patch's rows; its files are untouched. The
-// generator's model must hold its rows itself (load_model()). The same input gives the same rows.
+// or for options.steps steps, and what is rehearsed for options.settle more. Loss is on answers
+// only. All other rows and all weights keep their bits. Afterwards the model's pool holds the
+// patch's rows; its files are untouched. The generator's model must hold its rows itself
+// (load_model()). The same input gives the same rows.
 //
 // Throws Error for a model without a pool or with rows of few bits, no facts, one that is longer
 // than the context, a history that does not fit, where no slot is left to choose, and for a loss

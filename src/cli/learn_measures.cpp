@@ -36,8 +36,9 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
       ->capture_default_str();
   app.add_option(
       "--background", arguments.background,
-      "text or JSONL files like the training data: what is predicted there is rehearsed, "
-      "so that it stays; and if the model has no usage.safetensors, its reads are counted");
+      "text or JSONL files like the training data, and facts of earlier patches: they are "
+      "rehearsed, so that they stay; if the model has no usage.safetensors, the reads are "
+      "counted in them");
   app.add_option("--rehearsal", arguments.options.rehearsal,
                  "sequences of --background for each prompt or paraphrase of a step; 0: none")
       ->capture_default_str();
@@ -45,7 +46,7 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
                  "steps of a falling learning rate behind the last, if anything is rehearsed")
       ->capture_default_str();
   app.add_option("--rehearsal-weight", arguments.options.rehearsal_weight,
-                 "of the divergence of their predictions in the loss")
+                 "of what their predictions have lost, in the loss")
       ->capture_default_str();
   app.add_option("--keep", arguments.keep, "facts whose recall is measured before and after");
   app.add_option("--earlier", arguments.earlier,
