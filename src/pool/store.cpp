@@ -213,7 +213,8 @@ Committed Store::Impl::commit(const Drafting& drafting) {
   Waiting waiting;
   if (std::optional<Draft> draft = drafting(*pending_)) {
     waiting.record = {draft->type, pending_->state().lsn + 1, std::move(draft->payload)};
-    waiting.version = pending_->next(*waiting.record, path(log_name_), loader_);
+    // Which log it goes into is known when it is written, by who writes: write_group() says so.
+    waiting.version = pending_->next(*waiting.record, path("log"), loader_);
     pending_ = waiting.version;
   } else {
     waiting.version = pending_;  // done already, but perhaps by one that still waits: wait with it
