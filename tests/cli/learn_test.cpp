@@ -32,7 +32,8 @@ void prepare(const TempDir& dir) {
 }
 
 std::vector<std::string> learn(const TempDir& dir, std::vector<std::string> more) {
-  std::vector<std::string> arguments{"learn", dir / "model", dir / "new.jsonl", "--threads", "1"};
+  std::vector<std::string> arguments{"learn",    dir / "model", dir / "new.jsonl", "--threads", "1",
+                                     "--settle", "5",           "--rehearsal",     "1"};
   arguments.insert(arguments.end(), more.begin(), more.end());
   return arguments;
 }
@@ -148,6 +149,8 @@ TEST(BenchLearn, TeachesTheSameModelByEachMethodAndLeavesItsFolderAlone) {
                                          "--threads",    "1",
                                          "--lr",         "1e-2",
                                          "--weight-lr",  "1e-2",
+                                         "--settle",     "5",
+                                         "--rehearsal",  "1",
                                          "--steps",      "100"};
   std::vector<std::string> with_json = command;
   with_json.emplace_back("--json");
