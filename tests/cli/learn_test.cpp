@@ -149,9 +149,8 @@ TEST(BenchLearn, TeachesTheSameModelByEachMethodAndLeavesItsFolderAlone) {
                                          "--threads",    "1",
                                          "--lr",         "1e-2",
                                          "--weight-lr",  "1e-2",
-                                         "--settle",     "5",
-                                         "--rehearsal",  "1",
-                                         "--steps",      "100"};
+                                         "--rehearsal",  "0",
+                                         "--steps",      "400"};
   std::vector<std::string> with_json = command;
   with_json.emplace_back("--json");
   const Finished done = run_command(with_json);
