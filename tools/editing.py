@@ -38,7 +38,7 @@ FORMS = (
 )
 LEARNED = 6  # phrasings of a new fact that are learned; the others are only asked
 THOUSAND = ["--batch", "96", "--rehearsal", "1", "--steps", "800", "--check-every", "100"]
-RATES = {"finetune": "4e-3", "lora": "1e-2"}  # at a quarter of these neither learned in 800 steps
+RATES = {"finetune": "4e-3", "lora": "1e-2"}  # at 1e-3, in 800 steps, one learned a third and the other nothing
 
 
 def prompts(noun: Noun) -> list[str]:
