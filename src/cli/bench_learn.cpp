@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/bench_learn.h"
 
-#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <memory>
@@ -38,13 +37,7 @@ std::unique_ptr<edit::Student> make_student(const std::string& method, Generator
     return std::make_unique<edit::LowRank>(generator.model(), arguments.rank, arguments.weight_lr,
                                            options.seed);
   }
-  std::vector<std::int64_t> slots;
-  for (const ChosenSlot& slot : choose_slots(generator, facts, options, history)) {
-    slots.push_back(slot.slot);
-  }
-  std::sort(slots.begin(), slots.end());
-  return std::make_unique<edit::ChosenRows>(generator.model()->pool(), slots, options.optimizer,
-                                            options.lr);
+  return edit::choose_rows(generator, facts, options, history);
 }
 
 // Of one method: what it measures afterwards, and what it took.
@@ -64,11 +57,8 @@ Outcome run(const std::string& method, Generator& generator, const std::vector<N
   const auto begin = std::chrono::steady_clock::now();
   Outcome outcome{.method = method};
   outcome.end =
-      edit::teach(generator, *student, facts, options_of(arguments), [&](const LearnProgress& now) {
-        bar.update(now.step, "loss " + decimals(now.loss) + "  recalled " +
-                                 std::to_string(now.recalled) + "/" +
-                                 std::to_string(now.phrasings));
-      });
+      edit::teach(generator, *student, facts, options_of(arguments),
+                  [&](const LearnProgress& now) { bar.update(now.step, progress_text(now)); });
   outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   bar.finish();
   outcome.trained = student->parameters();
@@ -80,9 +70,7 @@ Outcome run(const std::string& method, Generator& generator, const std::vector<N
 Json json_of(const Outcome& outcome, const std::vector<Measure>& measures) {
   Json json = {{"method", outcome.method}};
   for (std::size_t i = 0; i < measures.size(); ++i) {
-    const Measure& measure = measures[i];
-    Json& place = measure.file.empty() ? json[measure.name] : json[measure.name][measure.file];
-    place = {{"before", measure.before}, {"after", outcome.after[i]}};
+    measures[i].add_to(json, outcome.after[i]);
   }
   json["steps"] = outcome.end.step;
   json["seconds"] = outcome.seconds;

@@ -52,11 +52,8 @@ LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& fac
                            const SlotHistory& history, const Arguments& arguments) {
   ProgressBar bar("learn", arguments.options.steps + arguments.options.settle);
   LearnResult result =
-      learn(generator, facts, options_of(arguments), history, [&](const LearnProgress& now) {
-        bar.update(now.step, "loss " + decimals(now.loss) + "  recalled " +
-                                 std::to_string(now.recalled) + "/" +
-                                 std::to_string(now.phrasings));
-      });
+      learn(generator, facts, options_of(arguments), history,
+            [&](const LearnProgress& now) { bar.update(now.step, progress_text(now)); });
   bar.finish();
   return result;
 }
@@ -67,8 +64,7 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
   if (arguments.is_json) {
     Json json = {{"patch", result.patch.id}, {"file", arguments.out}};
     for (const Measure& measure : measures) {
-      Json& place = measure.file.empty() ? json[measure.name] : json[measure.name][measure.file];
-      place = {{"before", measure.before}, {"after", measure.after}};
+      measure.add_to(json, measure.after);
     }
     json["steps"] = result.steps;
     json["slots"] = result.slots;

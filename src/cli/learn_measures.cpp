@@ -103,6 +103,16 @@ std::string Measure::text_of(double value) const {
   return text.empty() ? percent(value) : decimals(value);
 }
 
+void Measure::add_to(nlohmann::ordered_json& json, double value_after) const {
+  nlohmann::ordered_json& place = file.empty() ? json[name] : json[name][file];
+  place = {{"before", before}, {"after", value_after}};
+}
+
+std::string progress_text(const LearnProgress& now) {
+  return "loss " + decimals(now.loss) + "  recalled " + std::to_string(now.recalled) + "/" +
+         std::to_string(now.phrasings);
+}
+
 std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
                                  const LearnArguments& arguments) {
   std::vector<Measure> all;

@@ -2,6 +2,7 @@
 // What the commands that teach facts share: their options, and what they measure before and after.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,7 +42,12 @@ struct Measure {
   double take(Generator& generator) const;
   // As the table shows such a number.
   std::string text_of(double value) const;
+  // Its name: before and this, by file where several share the name.
+  void add_to(nlohmann::ordered_json& json, double value_after) const;
 };
+
+// For a progress bar.
+std::string progress_text(const LearnProgress& now);
 
 std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
                                  const LearnArguments& arguments);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "edit/student.h"
@@ -69,6 +70,19 @@ GroupedGradient ChosenRows::of_chosen(std::vector<FactoredGradient> parts) const
   all.slots = all.slots.slice(0, 0, last);
   all.begin = all.begin.slice(0, 0, last + 1);
   return all;
+}
+
+std::unique_ptr<ChosenRows> choose_rows(Generator& generator, const std::vector<NewFact>& facts,
+                                        const LearnOptions& options, const SlotHistory& history) {
+  std::vector<std::int64_t> slots;
+  for (const ChosenSlot& chosen : choose_slots(generator, facts, options, history)) {
+    slots.push_back(chosen.slot);
+  }
+  std::sort(slots.begin(), slots.end());
+  MemoryPool pool = generator.model()->pool();
+  pool->catch_up();
+  pool->clear_gradient();
+  return std::make_unique<ChosenRows>(pool, slots, options.optimizer, options.lr);
 }
 
 }  // namespace memlayers::edit

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <torch/torch.h>
 
-#include <algorithm>
 #include <cmath>
 
 #include "edit/phrasings.h"
@@ -39,21 +38,13 @@ void LearnOptions::validate() const {
 LearnResult learn(Generator& generator, const std::vector<NewFact>& facts,
                   const LearnOptions& options, const SlotHistory& history,
                   const std::function<void(const LearnProgress&)>& progress) {
-  std::vector<std::int64_t> slots;
-  for (const ChosenSlot& chosen : choose_slots(generator, facts, options, history)) {
-    slots.push_back(chosen.slot);
-  }
-  std::sort(slots.begin(), slots.end());
-  MemoryPool pool = generator.model()->pool();
-  pool->catch_up();
-  pool->clear_gradient();
-  edit::ChosenRows rows(pool, slots, options.optimizer, options.lr);
-  const LearnProgress end = edit::teach(generator, rows, facts, options, progress);
-  LearnResult result{.patch = rows.patch(),
+  const auto rows = edit::choose_rows(generator, facts, options, history);
+  const LearnProgress end = edit::teach(generator, *rows, facts, options, progress);
+  LearnResult result{.patch = rows->patch(),
                      .recalled = end.recalled,
                      .phrasings = end.phrasings,
                      .steps = end.step,
-                     .slots = static_cast<std::int64_t>(slots.size())};
+                     .slots = rows->slots()};
   const std::string optimizer = options.optimizer == PoolOptimizer::kAdamW ? "adam" : "sgd";
   result.patch.notes = {
       {"what", std::to_string(facts.size()) + " facts"}, {"facts", std::to_string(facts.size())},

@@ -2,6 +2,7 @@
 // What learning may change of a model, and how.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "memlayers/edit.h"
@@ -40,6 +41,7 @@ class ChosenRows : public Student {
 
   // The rows that are no longer what they were.
   Patch patch() const;
+  std::int64_t slots() const { return rows_.size(0); }
 
  private:
   GroupedGradient of_chosen(std::vector<FactoredGradient> parts) const;
@@ -51,5 +53,9 @@ class ChosenRows : public Student {
   RowState state_;
   RowAdamWParameters parameters_;
 };
+
+// The rows that choose_slots() chooses, about to be trained as the options say.
+std::unique_ptr<ChosenRows> choose_rows(Generator& generator, const std::vector<NewFact>& facts,
+                                        const LearnOptions& options, const SlotHistory& history);
 
 }  // namespace memlayers::edit
