@@ -81,10 +81,19 @@ void kill_a_writer(const std::string& folder) {
   waitpid(child, nullptr, 0);
 }
 
-double gather_ms(const Snapshot& rows, const at::Tensor& slots, const at::Tensor& weights,
-                 std::int64_t repeat) {
-  gather(rows, slots, weights);  // pages and checksums of the first touch
-  return best_ms(repeat, [&](std::int64_t) { gather(rows, slots, weights); });
+// Of two snapshots in turn, so that what else the machine does counts for both.
+std::pair<double, double> gather_ms(const Snapshot& first, const Snapshot& second,
+                                    const at::Tensor& slots, const at::Tensor& weights,
+                                    std::int64_t repeat) {
+  for (const Snapshot* rows : {&first, &second}) {
+    gather(*rows, slots, weights);  // pages and checksums of the first touch
+  }
+  std::pair<double, double> best{1e9, 1e9};
+  for (std::int64_t i = 0; i < repeat; ++i) {
+    best.first = std::min(best.first, best_ms(1, [&](auto) { gather(first, slots, weights); }));
+    best.second = std::min(best.second, best_ms(1, [&](auto) { gather(second, slots, weights); }));
+  }
+  return best;
 }
 
 void run(const Options& o) {
@@ -112,12 +121,12 @@ void run(const Options& o) {
   const at::Tensor weights = torch::rand({1024, 128});
   {
     Store store = Store::open(folder);
-    const double bare = gather_ms(store.snapshot(), slots, weights, o.repeat);
-    print("gather of 1,024 tokens, 128 rows each, no patch", bare);
+    const Snapshot unpatched = store.snapshot();
     for (std::int64_t i = 0; i < o.patches; ++i) {
       store.apply(random_patch(store.snapshot(), 100, static_cast<std::uint64_t>(i)));
     }
-    const double patched = gather_ms(store.snapshot(), slots, weights, o.repeat);
+    const auto [bare, patched] = gather_ms(unpatched, store.snapshot(), slots, weights, o.repeat);
+    print("gather of 1,024 tokens, 128 rows each, no patch", bare);
     print("the same through the patches", patched);
     std::printf("%-60s %9.3f\n", "  ratio", patched / bare);
     const Patch large = random_patch(store.snapshot(), o.rows, 1000);

@@ -22,8 +22,9 @@ struct RowPlace {
 
 // slot -> place of its row, for the slots that are not as in the base. Immutable; a changed copy
 // shares the pages that did not change. A page covers 1024 slots with a bit for each, and the
-// places of those set, packed: a slot of the base costs two loads, an overridden one a third, and a
-// place takes 16 bytes.
+// places of those set, packed: a place takes 16 bytes. Pages lie all over the memory, and most
+// slots asked for are of the base: a filter of one bit for each hash, small enough for the
+// processor's cache, tells nearly all of those without them.
 class OverrideMap {
  public:
   using Change = std::pair<std::int64_t, std::optional<RowPlace>>;  // none: as in the base
@@ -34,6 +35,8 @@ class OverrideMap {
 
   // Null for a slot of the base. Requires a slot of the pool.
   const RowPlace* find(std::int64_t slot) const {
+    const std::size_t hash = hash_of(slot);
+    if ((filter_[hash / 64] >> (hash % 64) & 1) == 0) return nullptr;
     const Page* page = pages_[static_cast<std::size_t>(slot / kSlots)].get();
     if (page == nullptr) return nullptr;
     const auto bit = static_cast<std::size_t>(slot % kSlots);
@@ -54,8 +57,17 @@ class OverrideMap {
     std::array<std::uint16_t, kSlots / 64> rank{};  // bits set in the words before
     std::vector<RowPlace> places;
   };
+  std::size_t hash_of(std::int64_t slot) const {
+    return static_cast<std::uint64_t>(slot) * 0x9e3779b97f4a7c15 >> filter_shift_;
+  }
+  void put_into_filter(std::span<const Change> changes);
   std::vector<std::shared_ptr<const Page>> pages_;  // null: nothing overridden
   std::int64_t size_ = 0;
+  // 2^(64 - filter_shift_) bits. Set are those of all overridden slots, and some of slots that were
+  // overridden before: it is made anew when those become many.
+  std::vector<std::uint64_t> filter_ = {0};
+  int filter_shift_ = 58;
+  std::int64_t filtered_ = 0;  // how many slots were put into it
 };
 
 }  // namespace memlayers::pool
