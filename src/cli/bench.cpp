@@ -3,6 +3,8 @@
 // a case.
 #include "bench/bench.h"
 
+#include <ATen/Context.h>
+
 #include <iostream>
 #include <memory>
 

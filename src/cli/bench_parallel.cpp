@@ -3,6 +3,8 @@
 // measures together, and its first process prints a line a case.
 #include "bench/parallel.h"
 
+#include <ATen/Context.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The lookup of few tokens through sub-keys of 8 bits, exact all the same.
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linalg_vector_norm.h>
 

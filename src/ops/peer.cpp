@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // PEER on the CPU: a row is read once for both of its halves, U then V, while it is in the cache.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
