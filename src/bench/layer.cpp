@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/parts.h"
+#include "nn/project.h"
 
 namespace memlayers::bench {
 namespace {
@@ -24,6 +25,11 @@ std::vector<MemoryLayer> cold_layers(const Case& c, const MemoryPool& pool, std:
   const std::int64_t each = std::max<std::int64_t>(1, dense_bytes(layers.front()));
   const std::int64_t count = std::clamp<std::int64_t>((wanted + each - 1) / each, 2, kMost);
   while (static_cast<std::int64_t>(layers.size()) < count) layers.push_back(make_layer(c, pool));
+  std::vector<std::pair<std::string, at::Tensor>> all;
+  for (const MemoryLayer& layer : layers) {
+    for (auto& parameter : dense_parameters(layer)) all.push_back(std::move(parameter));
+  }
+  nn::to_huge_pages(std::move(all));  // as open_model() does
   return layers;
 }
 

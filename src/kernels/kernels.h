@@ -169,6 +169,12 @@ struct Kernels {
   void (*screen)(const Int8* rows, std::int64_t stride, std::int64_t count,
                  const std::int8_t* query, std::int64_t width, std::int32_t* out) noexcept;
 
+  // out[i] = sum over c < width of x[c] * rows[i * width + c], i < count: a matrix that is read
+  // once, from its beginning to its end, which is how memory gives most. out[i] depends on its row
+  // alone.
+  void (*dots_in_order)(const float* rows, std::int64_t width, std::int64_t count, const float* x,
+                        float* out) noexcept;
+
   // sum of x[c]^2 in float64
   double (*squared_norm)(const float* x, std::int64_t width) noexcept;
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "nn/project.h"
 #include "nn/rms_norm.h"
 
 namespace memlayers {
@@ -66,9 +67,9 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const RopeTables& rope,
   const auto split = [&](const at::Tensor& y, std::int64_t count) {
     return y.view({B, T, count, head_dim}).transpose(1, 2);  // [B, heads, T, head_dim]
   };
-  const at::Tensor q = rotate(split(q_proj(x), heads), rope);
-  at::Tensor k = rotate(split(k_proj(x), kv_heads), rope);
-  at::Tensor v = split(v_proj(x), kv_heads);
+  const at::Tensor q = rotate(split(nn::project(q_proj, x), heads), rope);
+  at::Tensor k = rotate(split(nn::project(k_proj, x), kv_heads), rope);
+  at::Tensor v = split(nn::project(v_proj, x), kv_heads);
   if (cache != nullptr) {
     const std::int64_t end = cache->length_ + T;
     at::Tensor &keys = cache->keys_[layer], &values = cache->values_[layer];
@@ -90,7 +91,7 @@ at::Tensor AttentionImpl::forward(const at::Tensor& x, const RopeTables& rope,
   if (mask.defined()) bias = mask;
   const bool is_causal = !mask.defined() && T > 1;
   const at::Tensor y = torch::scaled_dot_product_attention(q, k, v, bias, 0.0, is_causal);
-  return o_proj(y.transpose(1, 2).reshape({B, T, heads * head_dim}));
+  return nn::project(o_proj, y.transpose(1, 2).reshape({B, T, heads * head_dim}));
 }
 
 FeedForwardImpl::FeedForwardImpl(const ModelConfig& config) {
@@ -101,7 +102,7 @@ FeedForwardImpl::FeedForwardImpl(const ModelConfig& config) {
 }
 
 at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
-  return down_proj(torch::silu(gate_proj(x)) * up_proj(x));
+  return nn::project(down_proj, torch::silu(nn::project(gate_proj, x)) * nn::project(up_proj, x));
 }
 
 DecoderLayerImpl::DecoderLayerImpl(const ModelConfig& config, std::int64_t layer,

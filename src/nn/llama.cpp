@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "nn/decoder_layer.h"
+#include "nn/project.h"
 #include "nn/rms_norm.h"
 
 namespace memlayers {
@@ -159,7 +160,7 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, KvCache* cache) {
 
 at::Tensor LlamaImpl::logits(const at::Tensor& hidden) {
   const at::Tensor& weight = config_.tie_embeddings ? embed_tokens_->weight : lm_head_->weight;
-  return torch::linear(hidden, weight).to(torch::kFloat);
+  return nn::project(hidden, weight).to(torch::kFloat);
 }
 
 std::vector<std::pair<std::int64_t, MemoryLayer>> LlamaImpl::memory_layers() const {

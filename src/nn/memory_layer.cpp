@@ -8,18 +8,14 @@
 #include "memlayers/error.h"
 #include "nn/lookup_hook.h"
 #include "nn/lookup_inputs.h"
+#include "nn/project.h"
 #include "nn/rms_norm.h"
-#include "ops/few_tokens.h"
 
 namespace memlayers {
 namespace {
 
 // Norm of query halves and sub-keys; added under the root.
 constexpr double kNormEps = 1e-6;
-
-// Up to this many tokens it is faster to score sub-keys of 8 bits a token at a time than all tokens
-// together by exact ones: `memlayers bench layer --tokens 1,2,4,8,16`.
-constexpr std::int64_t kFewTokens = 4;
 
 torch::nn::Linear linear(std::int64_t in, std::int64_t out) {
   torch::nn::Linear layer(in, out);
@@ -30,18 +26,6 @@ torch::nn::Linear linear(std::int64_t in, std::int64_t out) {
 }
 
 thread_local const nn::LookupHook::Act* hook = nullptr;
-
-bool is_decoding(const at::Tensor& x) {
-  return x.size(0) <= kFewTokens && !torch::GradMode::is_enabled() && x.is_cpu();
-}
-
-at::Tensor project(torch::nn::Linear& linear, const at::Tensor& x) {
-  if (is_decoding(x) && x.scalar_type() == torch::kFloat &&
-      linear->weight.scalar_type() == torch::kFloat) {
-    return ops::linear_of_few_tokens(x, linear->weight, linear->bias);
-  }
-  return linear(x);
-}
 
 }  // namespace
 
@@ -127,7 +111,9 @@ std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {
   const std::lock_guard lock(packed_mutex_);
   const std::array now{stamp(keys), stamp(key_norm)};
   if (packed_ == nullptr || now != packed_stamp_) {
-    packed_ = std::make_shared<const PackedKeys>(pack_keys(sub_keys()));
+    PackedKeys packed = pack_keys(sub_keys());
+    packed.rows = nn::in_huge_pages(packed.rows);
+    packed_ = std::make_shared<const PackedKeys>(std::move(packed));
     packed_stamp_ = now;
   }
   return packed_;
@@ -135,8 +121,8 @@ std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {
 
 std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) {
   const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
-  const at::Tensor query = nn::scored_query(*this, project(query_proj, x).view({T, H, d}));
-  auto [slots, weights] = is_decoding(query) ? lookup_softmax(query, *packed_keys(), config_.knn)
+  const at::Tensor query = nn::scored_query(*this, nn::project(query_proj, x).view({T, H, d}));
+  auto [slots, weights] = nn::is_decoding(x) ? lookup_softmax(query, *packed_keys(), config_.knn)
                                              : lookup_softmax(query, sub_keys(), config_.knn);
   pool_->prefetch(slots);
   return {slots, weights};
@@ -155,9 +141,9 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows) {
                      ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights, rows)
                      : pool_->gather(slots, weights, rows);
   y = y.to(x.scalar_type());
-  if (swilu_proj) y = y * torch::silu(project(swilu_proj, flat));
-  if (value_proj) y = project(value_proj, y);
-  if (gate) y = y * torch::sigmoid(project(gate, flat));
+  if (swilu_proj) y = y * torch::silu(nn::project(swilu_proj, flat));
+  if (value_proj) y = nn::project(value_proj, y);
+  if (gate) y = y * torch::sigmoid(nn::project(gate, flat));
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = y.size(-1);
   return y.view(shape);

@@ -13,6 +13,7 @@
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
+#include "nn/project.h"
 #include "nn/table.h"
 
 namespace memlayers {
@@ -191,6 +192,7 @@ Llama open_model(const std::string& path, const StoreOptions& options) {
   }
   Llama model(config, store);
   load_dense(model, fs, path);
+  nn::to_huge_pages(model->dense_parameters());
   return model;
 }
 

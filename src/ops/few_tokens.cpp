@@ -4,8 +4,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <numeric>
-#include <vector>
 
 #include "kernels/kernels.h"
 #include "ops/check.h"
@@ -26,22 +24,20 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
   const at::Tensor bias = bias_in.defined() ? bias_in.contiguous() : bias_in;
   const std::int64_t T = x.size(0), in = x.size(1), out_width = weight.size(0);
   at::Tensor out = at::empty({T, out_width}, x.options());
+  const auto* tokens = x.const_data_ptr<float>();
+  const auto* rows = weight.const_data_ptr<float>();
+  const auto* added = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
+  auto* result = out.mutable_data_ptr<float>();
   constexpr std::int64_t kBlock = 64;  // rows that stay in the cache for all tokens
   const std::int64_t blocks = (out_width + kBlock - 1) / kBlock;
   parallel_ranges(blocks, kBlock * in, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t last = std::min(out_width, end * kBlock);
-    std::vector<std::int64_t> rows(last - begin * kBlock);
-    std::iota(rows.begin(), rows.end(), begin * kBlock);
-    for (std::int64_t first = begin * kBlock; first < last; first += kBlock) {
-      const std::int64_t count = std::min(kBlock, last - first);
+    for (std::int64_t first = begin * kBlock; first < std::min(out_width, end * kBlock);
+         first += kBlock) {
+      const std::int64_t count = std::min(kBlock, out_width - first);
       for (std::int64_t t = 0; t < T; ++t) {
-        float* to = out.mutable_data_ptr<float>() + t * out_width + first;
-        kernels::active().f32.dots(
-            weight.const_data_ptr<float>(), {in, in, 0, in}, rows.data() + (first - begin * kBlock),
-            count, t + 1 == T ? last - first - count : 0, x.const_data_ptr<float>() + t * in, to);
-        for (std::int64_t i = 0; bias.defined() && i < count; ++i) {
-          to[i] += bias.const_data_ptr<float>()[first + i];
-        }
+        float* to = result + t * out_width + first;
+        kernels::active().dots_in_order(rows + first * in, in, count, tokens + t * in, to);
+        for (std::int64_t i = 0; added != nullptr && i < count; ++i) to[i] += added[first + i];
       }
     }
   });

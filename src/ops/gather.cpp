@@ -3,6 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <algorithm>
+
 #include "kernels/kernels.h"
 #include "memlayers/ops.h"
 #include "ops/backend.h"
@@ -14,17 +16,29 @@
 namespace memlayers::ops::cpu {
 namespace {
 
+// Columns of a row that are worth a thread of their own; whole blocks of int4.
+constexpr std::int64_t kPart = 4 * kernels::kInt4Block;
+
 // ids [T, J]: rows of `values`, checked.
 at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Tensor& weights) {
   const std::int64_t T = ids.size(0), J = ids.size(1), W = values.width;
   at::Tensor out = at::empty({T, W}, weights.options());
   dispatch_rows(values, 0, W, [&]<class Row>(const Row* rows, const kernels::RowSpan& span) {
     const auto& kernel = kernels::active().rows<Row>();
-    parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t t = begin; t < end; ++t) {
-        kernel.gather(rows, span, ids.const_data_ptr<std::int64_t>() + t * J,
-                      weights.const_data_ptr<float>() + t * J, J, t + 1 < end ? J : 0,
-                      out.mutable_data_ptr<float>() + t * W);
+    // With fewer tokens than threads, threads share a token's columns: their sums know nothing of
+    // each other.
+    const std::int64_t parts = T < at::get_num_threads() ? (W + kPart - 1) / kPart : 1;
+    parallel_ranges(T * parts, J * W / parts, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end;) {
+        const std::int64_t t = i / parts, first = i % parts * kPart;
+        const std::int64_t here = std::min(end - i, parts - i % parts);  // parts, side by side
+        kernels::RowSpan columns = span;
+        columns.first = first;
+        columns.width = parts == 1 ? W : std::min(W - first, here * kPart);
+        i += here;
+        kernel.gather(rows, columns, ids.const_data_ptr<std::int64_t>() + t * J,
+                      weights.const_data_ptr<float>() + t * J, J, parts == 1 && t + 1 < end ? J : 0,
+                      out.mutable_data_ptr<float>() + t * W + first);
       }
     });
   });

@@ -11,15 +11,25 @@
 #include "memlayers/error.h"
 
 namespace memlayers::pool {
+namespace {
+
+// Whole huge pages where there is one: Linux (6.7) puts such mappings where huge pages begin.
+std::size_t mapped_bytes(std::size_t bytes) {
+  constexpr std::size_t kHugePage = 2 << 20;
+  return bytes < kHugePage ? bytes : (bytes + kHugePage - 1) / kHugePage * kHugePage;
+}
+
+}  // namespace
 
 MappedRegion MappedRegion::anonymous(std::size_t bytes) {
   if (bytes == 0) return MappedRegion({});
-  void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data = ::mmap(nullptr, mapped_bytes(bytes), PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) {
     throw Error("pool: expected memory for " + std::to_string(bytes) +
                 " bytes of rows, got: " + std::strerror(errno));
   }
-  ::madvise(data, bytes, MADV_HUGEPAGE);  // a wish; without it the rows work as well
+  ::madvise(data, mapped_bytes(bytes), MADV_HUGEPAGE);  // a wish; without it the rows work as well
   return MappedRegion({static_cast<std::byte*>(data), bytes});
 }
 
@@ -43,7 +53,7 @@ MappedRegion& MappedRegion::operator=(MappedRegion&& other) noexcept {
 }
 
 MappedRegion::~MappedRegion() {
-  if (!file_ && !bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
+  if (!file_ && !bytes_.empty()) ::munmap(bytes_.data(), mapped_bytes(bytes_.size()));
 }
 
 }  // namespace memlayers::pool

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <torch/torch.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace memlayers::nn {
+
+// Up to this many tokens a product costs reading its weights, and it is faster to score sub-keys of
+// 8 bits a token at a time than all tokens together by exact ones: `memlayers bench layer --tokens
+// 1,2,4,8,16`.
+constexpr std::int64_t kFewTokens = 4;
+
+inline bool is_decoding(const at::Tensor& x) {  // [.., width]; without gradients
+  return x.numel() <= kFewTokens * x.size(-1) && !torch::GradMode::is_enabled() && x.is_cpu();
+}
+
+// x W^T + b, bias [out] or undefined; of few tokens as fast as W is read.
+at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
+inline at::Tensor project(torch::nn::Linear& linear, const at::Tensor& x) {
+  return project(x, linear->weight, linear->bias);
+}
+
+// A copy in huge pages, where the system has them: what is read from its beginning to its end comes
+// at twice the rate then.
+at::Tensor in_huge_pages(const at::Tensor& tensor);
+// Moves parameters on the CPU into huge pages, where the system has them, one behind the other in
+// one memory.
+void to_huge_pages(std::vector<std::pair<std::string, at::Tensor>> parameters);
+
+}  // namespace memlayers::nn
