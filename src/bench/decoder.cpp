@@ -26,7 +26,10 @@ Figures bench_decoder(const Case& c, Stream& stream) {
     dense_step.add(dense_s);
     tokens = batch.tokens;
   }
+  const std::int64_t decoded = std::min<std::int64_t>(model.context - 1, 8 * c.repeat);
+  const Times decode = memory.decode(words, decoded), dense_decode = dense.decode(words, decoded);
   stream.measure();
+  const double decode_limit = memory.decode_bytes() / (stream.read_gbs() * 1e9);
   const double context = static_cast<double>(std::min(model.context, c.tokens));
 
   Figures figures;
@@ -36,6 +39,10 @@ Figures bench_decoder(const Case& c, Stream& stream) {
   figures.add("tokens_per_s", static_cast<double>(tokens) / memory_step.best());
   figures.add("flops_a_token", memory.flops_a_token(static_cast<std::int64_t>(context)));
   figures.add("dense_flops_a_token", dense.flops_a_token(static_cast<std::int64_t>(context)));
+  figures.add("decode", decode);
+  figures.add("decode_bytes", memory.decode_bytes());
+  figures.add("decode_ratio", decode.best() / decode_limit);
+  figures.add("dense_decode", dense_decode);
   figures.add("stream_gbs", stream.read_gbs());
   figures.add("gemm_gflops", gemm_gflops(model.memory->k_dim / 2));
   return figures;

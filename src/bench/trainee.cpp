@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "bench/parts.h"
+#include "memlayers/ops.h"
+#include "nn/project.h"
 
 namespace memlayers::bench {
 
@@ -36,6 +38,36 @@ std::int64_t Trainee::dense_parameters() const {
   std::int64_t count = 0;
   for (const auto& [name, parameter] : model_->dense_parameters()) count += parameter.numel();
   return count;
+}
+
+Times Trainee::decode(IndexDraw& words, std::int64_t count) {
+  const torch::NoGradGuard no_grad;
+  model_->eval();
+  nn::to_huge_pages(model_->dense_parameters());
+  KvCache cache(model_->config(), 1, count + 1);
+  const at::Tensor tokens = words.draw({count + 1, 1, 1});
+  model_->forward(tokens[0], &cache);
+  Times times;
+  for (std::int64_t i = 1; i <= count; ++i) {
+    times.add(seconds_of([&] { model_->forward(tokens[i], &cache); }));
+  }
+  return times;
+}
+
+double Trainee::decode_bytes() const {
+  std::int64_t bytes = 0;
+  for (const auto& [name, parameter] : model_->dense_parameters()) {
+    const bool is_embedding =
+        name == "model.embed_tokens.weight" && !model_->config().tie_embeddings;
+    bytes += static_cast<std::int64_t>(parameter.nbytes()) / (is_embedding ? parameter.size(0) : 1);
+  }
+  for (const auto& [index, layer] : model_->memory_layers()) {
+    const std::int64_t half = layer->keys.size(3);
+    bytes -= static_cast<std::int64_t>(layer->keys.nbytes());
+    bytes += layer->keys.numel() / half * quantized_row_bytes(RowType::kInt8, half);
+    bytes += layer->config().heads * layer->config().knn * row_bytes(model_->pool());
+  }
+  return static_cast<double>(bytes);
 }
 
 text::Batch draw_batch(IndexDraw& words, std::int64_t tokens, std::int64_t context) {

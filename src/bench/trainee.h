@@ -25,6 +25,12 @@ class Trainee {
   }
   std::int64_t dense_parameters() const;  // numbers, the pool's rows not among them
 
+  // One token after the other, as a server that has opened the model decodes them. Trains no more.
+  Times decode(IndexDraw& words, std::int64_t count);
+  // What each must read: weights (sub-keys in 8 bits; of the embeddings, where they are not the
+  // output's too, one row) and rows. Neither caches of attention nor rows read twice are counted.
+  double decode_bytes() const;
+
  private:
   Llama model_;
   DenseAdamW dense_;

@@ -117,7 +117,8 @@ TEST(BenchCommand, StepIsTheSumOfItsParts) {
 
 TEST(BenchCommand, DecoderStandsBesideItsDenseTwin) {
   expect_case("decoder",
-              {"step_ms", "dense_step_ms", "step_ratio", "flops_a_token", "dense_flops_a_token"},
+              {"step_ms", "dense_step_ms", "step_ratio", "flops_a_token", "dense_flops_a_token",
+               "decode_ms", "decode_bytes", "decode_ratio", "dense_decode_ms"},
               {"--layers", "2", "--vocab", "50", "--context", "8"});
 }
 
