@@ -19,6 +19,19 @@ namespace {
 
 constexpr const char* kManifest = "MANIFEST.json";
 
+std::vector<std::string> all_files(FileSystem& fs, const std::string& folder) {
+  std::vector<std::string> names;
+  for (const std::string& name : fs.list(folder)) {
+    const std::string path = join(folder, name);
+    if (fs.is_folder(path)) {
+      for (const std::string& inner : all_files(fs, path)) names.push_back(join(name, inner));
+    } else {
+      names.push_back(name);
+    }
+  }
+  return names;
+}
+
 std::string without_slash_at_end(std::string path) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   return path;
@@ -70,15 +83,8 @@ ManifestEntry entry_of(FileSystem& fs, const std::string& path) {
 }
 
 std::vector<std::string> files_in(FileSystem& fs, const std::string& folder) {
-  std::vector<std::string> names;
-  for (const std::string& name : fs.list(folder)) {
-    const std::string path = join(folder, name);
-    if (fs.is_folder(path)) {
-      for (const std::string& inner : files_in(fs, path)) names.push_back(join(name, inner));
-    } else if (name != kManifest) {
-      names.push_back(name);
-    }
-  }
+  std::vector<std::string> names = all_files(fs, folder);
+  std::erase(names, kManifest);
   return names;
 }
 

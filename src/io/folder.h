@@ -46,9 +46,9 @@ class FolderWriter {
   void commit();
 
  private:
-  FileSystem& fs_;
   void remove_what_was_there();
 
+  FileSystem& fs_;
   std::string path_;
   const bool replaces_;
   std::string temporary_;
