@@ -295,6 +295,10 @@ std::unique_ptr<MemoryFileSystem> MemoryFileSystem::after_loss(
       copy->memory = copy->disk = found == disks.end() ? node->disk : found->second;
     }
     left->names_[name] = copy;
+    // Folders are not lost; those that were removed are there again with the files left in them.
+    for (std::string folder = io::parent(name); left->folders_.insert(folder).second;) {
+      folder = io::parent(folder);
+    }
   }
   left->disk_names_ = left->names_;
   return left;
