@@ -19,7 +19,9 @@ ModelConfig edit::grown(ModelConfig config, std::int64_t n_keys) {
 
 void edit::copy_weights(const Llama& model, Llama& grown, std::uint64_t seed) {
   const torch::NoGradGuard no_grad;
-  at::Generator random = at::detail::createCPUGenerator(seed);
+  // Of the size too: a second growth of the same seed must not draw the first one's keys again.
+  at::Generator random = at::detail::createCPUGenerator(
+      seed + static_cast<std::uint64_t>(grown->config().memory->n_keys));
   const double bound = 1 / std::sqrt(static_cast<double>(model->config().memory->k_dim));
   std::map<std::string, at::Tensor> from;
   for (const auto& [name, tensor] : model->dense_parameters()) from.emplace(name, tensor);
