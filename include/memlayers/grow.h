@@ -2,11 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "memlayers/llama.h"
 
 namespace memlayers {
+
+namespace io {
+class FileSystem;
+}
 
 // The model with more memory: a grid of n_keys x n_keys slots, of which the first are those of
 // `model`, each under its number (shell numbering moves none), and all else as it was. It says what
@@ -14,11 +20,32 @@ namespace memlayers {
 // which opens them. A mask, because a sub-key that cannot be chosen gets no gradient: a learned
 // bias could never open itself.
 //
-// New sub-keys and rows are drawn as those of a new model, rows from `seed` with the bits that slot
-// has in any pool of that seed. The pool keeps its id: patches made for it still fit. Needs memory
-// for both. Throws ValueError for a model without a pool or one that reads it from a store, and
-// unless n_keys is more than the model has.
+// New sub-keys and rows are drawn as those of a new model, from `seed`, rows with the bits that the
+// slot has in any pool of that seed. The pool keeps its id: patches made for it still fit. Needs
+// memory for both. Throws ValueError for a model without a pool or one that reads it from a store,
+// and unless n_keys is more than the model has.
 Llama grow(const Llama& model, std::int64_t n_keys, std::uint64_t seed);
+
+// The same for a model folder or a checkpoint on the disk, with what grow() keeps and in addition
+// patches as a stack, the optimizer's state (training resumes from it with memory.n_keys set to the
+// new number; new rows and sub-keys begin with that of a new run), counted reads, and all other
+// files. No row is loaded: it costs the new ones and, for `out`, a copy.
+//
+// With `out`, which must not exist, a new folder. Without, in place: beside `folder` another one is
+// made, of links and what is new, and the two are exchanged in one step, so that a crash at any
+// moment leaves one or the other, whole, and at most `<folder>.next.tmp`, which the next growth
+// removes. It holds the pool's lock. A process that serves the model goes on, sees later edits and
+// never reads the new slots.
+//
+// Throws Error, having changed nothing: for a folder without a pool, for n_keys that are no more,
+// while another writer has the pool, where the disk is full or cannot exchange folders.
+struct GrownFolder {
+  std::int64_t n_keys_before, n_keys, open_keys;
+};
+GrownFolder grow_folder(const std::string& folder, std::int64_t n_keys, std::uint64_t seed,
+                        const std::optional<std::string>& out = {});
+GrownFolder grow_folder(io::FileSystem& fs, const std::string& folder, std::int64_t n_keys,
+                        std::uint64_t seed, const std::optional<std::string>& out = {});
 
 // The slots that were never read, ascending: those of `reads` [slots] int64 (read_usage()) that are
 // 0.

@@ -8,6 +8,7 @@
 #include "cli/new_output.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
+#include "io/model_config.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/edit.h"
 #include "memlayers/error.h"
@@ -66,36 +67,40 @@ int show_unused(const Arguments& arguments) {
 int grow_model(const Arguments& arguments) {
   set_threads(arguments.threads);
   if (arguments.shows_unused) return show_unused(arguments);
-  if (arguments.n_keys == 0 || arguments.out.empty()) {
-    throw UsageError("grow: expected --n-keys and -o, or --shrink-unused");
-  }
-  check_is_new(arguments.out, "folder");
+  if (arguments.n_keys == 0) throw UsageError("grow: expected --n-keys, or --shrink-unused");
+  const bool is_in_place = arguments.out.empty();
+  if (!is_in_place) check_is_new(arguments.out, "folder");
   const std::string source = resolve_model_folder(arguments.model);
-  const Llama model = load_model(source);
-  if (model->pool().is_empty()) {
-    throw Error(source + ": expected a model with memory layers, got one without a pool");
+  const ModelConfig config = io::read_model_config(io::posix(), io::join(source, "config.json"));
+  if (config.memory && arguments.n_keys <= config.memory->n_keys) {
+    throw UsageError("grow: --n-keys: expected more than the model's " +
+                     std::to_string(config.memory->n_keys) + ", got " +
+                     std::to_string(arguments.n_keys));
   }
-  const std::int64_t before = model->config().memory->n_keys;
-  if (arguments.n_keys <= before) {
-    throw UsageError("grow: --n-keys: expected more than the model's " + std::to_string(before) +
-                     ", got " + std::to_string(arguments.n_keys));
-  }
-  const Llama grown = grow(model, arguments.n_keys, arguments.seed);
-  write_new_model(arguments.out, grown, source);
+  const GrownFolder grown = grow_folder(source, arguments.n_keys, arguments.seed,
+                                        is_in_place ? std::nullopt : std::optional(arguments.out));
 
-  const std::int64_t slots = grown->pool()->slots();
+  const std::string model = is_in_place ? source : arguments.out;
+  const auto slots = [](std::int64_t n_keys) { return n_keys * n_keys; };
   if (arguments.is_json) {
-    std::cout << nlohmann::ordered_json{{"model", arguments.out},
-                                        {"n_keys_before", before},
-                                        {"n_keys", arguments.n_keys},
-                                        {"slots", slots},
-                                        {"open_keys", *grown->config().memory->open_keys}}
+    std::cout << nlohmann::ordered_json{{"model", model},
+                                        {"n_keys_before", grown.n_keys_before},
+                                        {"n_keys", grown.n_keys},
+                                        {"slots", slots(grown.n_keys)},
+                                        {"open_keys", grown.open_keys}}
                      .dump()
               << '\n';
+    return 0;
+  }
+  const auto count = [&](std::int64_t n_keys) {
+    return short_count(static_cast<double>(slots(n_keys)));
+  };
+  std::cout << model << ": " << count(grown.n_keys) << " slots (was " << count(grown.n_keys_before)
+            << "); the new ones open when it is trained (";
+  if (io::posix().exists(io::join(model, "trainer.json"))) {
+    std::cout << "the run goes on with memory.n_keys = " << grown.n_keys << ")\n";
   } else {
-    std::cout << arguments.out << ": " << short_count(static_cast<double>(slots)) << " slots (was "
-              << short_count(static_cast<double>(before * before))
-              << "); the new ones open when it is trained (init = \"" << arguments.out << "\")\n";
+    std::cout << "init = \"" << model << "\")\n";
   }
   return 0;
 }
@@ -105,14 +110,14 @@ int grow_model(const Arguments& arguments) {
 Command grow_command() {
   return {
       "grow", "Give a model more slots; it says the same until it is trained",
-      "memlayers grow runs/demo --n-keys 256 -o runs/larger\n"
-      "  memlayers train more.toml --set 'init=\"runs/larger\"'",
+      "memlayers grow runs/demo --n-keys 256\n"
+      "  memlayers train demo.toml --set memory.n_keys=256",
       [](CLI::App& app) -> std::function<int()> {
         auto a = std::make_shared<Arguments>();
         app.add_option("model", a->model, "model folder, or a run's folder")->required();
         app.add_option("--n-keys", a->n_keys, "sub-keys per set: n_keys^2 slots")
             ->check(CLI::PositiveNumber);
-        app.add_option("-o,--out", a->out, "the new model folder");
+        app.add_option("-o,--out", a->out, "a new folder; without it the model itself grows");
         auto* unused = app.add_flag("--shrink-unused", a->shows_unused,
                                     "tell which slots training never read, and grow nothing");
         app.add_flag("--revive", a->revives,

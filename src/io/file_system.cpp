@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/file_system.h"
 
+#include <algorithm>
+
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -11,6 +13,14 @@ std::unique_ptr<Scratch> FileSystem::make_scratch(const std::string& folder, std
 
 std::unique_ptr<Lock> FileSystem::lock(const std::string& path) {
   throw Error(path + ": expected a file system that can lock a file, got one that cannot");
+}
+
+void FileSystem::exchange(const std::string& one, const std::string&) {
+  throw Error(one + ": expected a file system that can exchange two names, got one that cannot");
+}
+
+void FileSystem::link(const std::string&, const std::string& to) {
+  throw Error(to + ": expected a file system that can link files, got one that cannot");
 }
 
 bool FileSystem::is_link(const std::string&) { return false; }
@@ -48,6 +58,20 @@ void remove_all(FileSystem& fs, const std::string& path) {
   }
   for (const std::string& name : fs.list(path)) remove_all(fs, join(path, name));
   fs.remove_folder(path);
+}
+
+void copy_file(FileSystem& fs, const std::string& from, const std::string& to) {
+  const auto in = fs.open(from, OpenMode::kRead);
+  const auto out = fs.open(to, OpenMode::kCreate);
+  const std::uint64_t size = in->size();
+  std::vector<std::byte> buffer(std::min<std::uint64_t>(size, 4 << 20));
+  for (std::uint64_t at = 0; at < size;) {
+    const auto part = std::span(buffer).first(std::min<std::uint64_t>(buffer.size(), size - at));
+    in->pread(part, at);
+    out->pwrite(part, at);
+    at += part.size();
+  }
+  out->sync();
 }
 
 void write_atomic(FileSystem& fs, const std::string& path, std::string_view data) {

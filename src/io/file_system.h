@@ -85,6 +85,12 @@ class FileSystem {
   virtual bool exists(const std::string& path) = 0;
   virtual bool is_folder(const std::string& path) = 0;  // or a link to one
   virtual bool is_link(const std::string& path);        // false, unless overridden
+  // Swaps two names of one folder in one step: whoever looks finds each of them, before or after.
+  // Throws Error where the file system cannot.
+  virtual void exchange(const std::string& one, const std::string& other);
+  // The same file under another name as well, which must not exist; of a link, the link. Throws
+  // Error where the file system cannot.
+  virtual void link(const std::string& from, const std::string& to);
 };
 
 FileSystem& posix();  // the real one
@@ -93,6 +99,7 @@ FileSystem& posix();  // the real one
 std::string read_text(FileSystem& fs, const std::string& path);  // whole file
 void make_folders(FileSystem& fs, const std::string& path);      // with parents
 void remove_all(FileSystem& fs, const std::string& path);        // absent is fine; follows no link
+void copy_file(FileSystem& fs, const std::string& from, const std::string& to);  // and sync
 // Replaces `path` whole or not at all: temporary name, sync, rename, sync of the folder.
 void write_atomic(FileSystem& fs, const std::string& path, std::string_view data);
 std::string join(std::string_view folder, std::string_view name);

@@ -19,17 +19,14 @@ namespace {
 
 constexpr const char* kManifest = "MANIFEST.json";
 
-// Files of a folder and of its folders, as "name" or "folder/name".
-std::vector<std::string> files_in(FileSystem& fs, const std::string& folder,
-                                  const std::string& prefix) {
+std::vector<std::string> all_files(FileSystem& fs, const std::string& folder) {
   std::vector<std::string> names;
   for (const std::string& name : fs.list(folder)) {
     const std::string path = join(folder, name);
     if (fs.is_folder(path)) {
-      for (std::string& inner : files_in(fs, path, prefix + name + "/"))
-        names.push_back(std::move(inner));
-    } else if (prefix + name != kManifest) {
-      names.push_back(prefix + name);
+      for (const std::string& inner : all_files(fs, path)) names.push_back(join(name, inner));
+    } else {
+      names.push_back(name);
     }
   }
   return names;
@@ -46,6 +43,13 @@ std::string hex(std::uint64_t hash) {  // 16 digits
   for (std::size_t i = 16; i-- > 0; hash >>= 4) text[i] = kDigits[hash & 15];
   return text;
 }
+
+// Once a pool has been edited its store's log answers for all of pool/, not the manifest: it names
+// the files with their lengths and digests, and replaces some (docs/store.md).
+bool has_log(FileSystem& fs, const std::string& folder) {
+  return fs.exists(join(folder, "pool/CURRENT"));
+}
+bool is_of_pool(const std::string& name) { return name.starts_with("pool/"); }
 
 bool is_inside(const std::string& name) {  // a name that a manifest may hold
   const std::string slashed = "/" + name + "/";
@@ -78,11 +82,19 @@ ManifestEntry entry_of(FileSystem& fs, const std::string& path) {
   return {size, hex(XXH3_64bits_digest(state.get()))};
 }
 
-FolderWriter::FolderWriter(FileSystem& fs, std::string path)
+std::vector<std::string> files_in(FileSystem& fs, const std::string& folder) {
+  std::vector<std::string> names = all_files(fs, folder);
+  std::erase(names, kManifest);
+  return names;
+}
+
+FolderWriter::FolderWriter(FileSystem& fs, std::string path, Place place)
     : fs_(fs),
       path_(without_slash_at_end(std::move(path))),
-      temporary_(path_ + ".tmp-" + std::to_string(::getpid())) {
-  if (fs_.exists(path_)) throw Error(path_ + ": expected no folder of this name, found one");
+      replaces_(place == Place::kOfAFolder),
+      temporary_(path_ + (replaces_ ? ".next.tmp" : ".tmp-" + std::to_string(::getpid()))) {
+  if (!replaces_ && fs_.exists(path_))
+    throw Error(path_ + ": expected no folder of this name, found one");
   remove_all(fs_, temporary_);
   make_folders(fs_, temporary_);
 }
@@ -114,23 +126,40 @@ void FolderWriter::add(const std::string& name, ManifestEntry entry) {
 void FolderWriter::commit() {
   nlohmann::json files = nlohmann::json::object();
   std::set<std::string> folders;
-  for (const std::string& name : files_in(fs_, temporary_, "")) {
+  const bool was_edited = has_log(fs_, temporary_);
+  for (const std::string& name : files_in(fs_, temporary_)) {
     const std::string path = join(temporary_, name);
-    const auto known = entries_.find(name);
-    const ManifestEntry entry = known != entries_.end() ? known->second : entry_of(fs_, path);
-    files[name] = {{"size", entry.size}, {"xxh3", entry.xxh3}};
     for (std::string folder = parent(path); folder != temporary_; folder = parent(folder)) {
       folders.insert(folder);
     }
+    if (was_edited && is_of_pool(name)) continue;
+    const auto known = entries_.find(name);
+    const ManifestEntry entry = known != entries_.end() ? known->second : entry_of(fs_, path);
+    files[name] = {{"size", entry.size}, {"xxh3", entry.xxh3}};
   }
   for (const std::string& folder : folders) fs_.sync_folder(folder);
   const nlohmann::json manifest = {
       {"format", "memlayers-manifest"}, {"version", 1}, {"files", files}};
   write_text(kManifest, manifest.dump(1));
   fs_.sync_folder(temporary_);
-  fs_.rename(temporary_, path_);
+  if (replaces_) {
+    fs_.exchange(temporary_, path_);
+  } else {
+    fs_.rename(temporary_, path_);
+  }
   committed_ = true;
   fs_.sync_folder(parent(path_));
+  if (replaces_) remove_what_was_there();
+}
+
+void FolderWriter::remove_what_was_there() {
+  try {
+    // First the manifest: what is left of a folder must not look whole.
+    const std::string manifest = join(temporary_, kManifest);
+    if (fs_.exists(manifest)) fs_.unlink(manifest);
+    remove_all(fs_, temporary_);
+  } catch (const Error&) {  // the next writer removes it
+  }
 }
 
 std::map<std::string, ManifestEntry> read_manifest(FileSystem& fs, const std::string& folder) {
@@ -156,12 +185,10 @@ std::map<std::string, ManifestEntry> read_manifest(FileSystem& fs, const std::st
 
 namespace {
 
-// What the manifest answers for. Once a pool has been edited its store's log does, for all of
-// pool/: it names the files with their lengths and digests, and replaces some (docs/store.md).
 std::map<std::string, ManifestEntry> entries_that_hold(FileSystem& fs, const std::string& folder) {
   std::map<std::string, ManifestEntry> entries = read_manifest(fs, folder);
-  if (fs.exists(join(folder, "pool/CURRENT"))) {
-    std::erase_if(entries, [](const auto& entry) { return entry.first.starts_with("pool/"); });
+  if (has_log(fs, folder)) {
+    std::erase_if(entries, [](const auto& entry) { return is_of_pool(entry.first); });
   }
   return entries;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "io/file_system.h"
 
@@ -20,12 +21,20 @@ struct ManifestEntry {
 };
 ManifestEntry entry_of(FileSystem& fs, const std::string& path);  // reads the file
 
+// Files of a folder and of the folders in it, as "name" or "folder/name", without its manifest.
+std::vector<std::string> files_in(FileSystem& fs, const std::string& folder);
+
 // Collects files under `<path>.tmp-<pid>`; commit() writes MANIFEST.json, syncs, renames to `path`
 // and syncs the parent. `path` must not exist as a complete folder. Destroyed without commit, or
 // when anything throws, it removes what it wrote.
+//
+// One that takes the place of a folder collects under `<path>.next.tmp` and exchanges the two in
+// one step; what was there is then removed. The caller keeps others from doing the same: what is
+// found under that name, a killed process left.
 class FolderWriter {
  public:
-  FolderWriter(FileSystem& fs, std::string path);
+  enum class Place { kNew, kOfAFolder };
+  FolderWriter(FileSystem& fs, std::string path, Place place = Place::kNew);
   ~FolderWriter();
   FolderWriter(const FolderWriter&) = delete;
   FolderWriter& operator=(const FolderWriter&) = delete;
@@ -37,13 +46,17 @@ class FolderWriter {
   void commit();
 
  private:
+  void remove_what_was_there();
+
   FileSystem& fs_;
-  std::string path_, temporary_;
+  std::string path_;
+  const bool replaces_;
+  std::string temporary_;
   std::map<std::string, ManifestEntry> entries_;
   bool committed_ = false;
 };
 
-// Both leave out pool/ once a store has edited it (pool/CURRENT): its log answers for that.
+// All leave out pool/ once a store has edited it (pool/CURRENT): its log answers for that.
 bool is_complete(FileSystem& fs, const std::string& folder);  // MANIFEST.json parses and sizes hold
 // Reads every file again and compares; throws Error naming the first file that is missing, of
 // another size, or altered. Of several that verify a folder together each reads a share.

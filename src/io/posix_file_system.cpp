@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 
 #include "io/file_system.h"
@@ -241,6 +242,18 @@ class PosixFileSystem final : public FileSystem {
 
   void rename(const std::string& from, const std::string& to) override {
     if (::rename(from.c_str(), to.c_str()) != 0) fail(to, "cannot rename to it");
+  }
+  void exchange(const std::string& one, const std::string& other) override {
+    if (::renameat2(AT_FDCWD, one.c_str(), AT_FDCWD, other.c_str(), RENAME_EXCHANGE) == 0) return;
+    if (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP) {
+      throw Error(other +
+                  ": expected a file system that can exchange two folders in one step "
+                  "(RENAME_EXCHANGE), got one that cannot");
+    }
+    fail(other, "cannot exchange it");
+  }
+  void link(const std::string& from, const std::string& to) override {
+    if (::link(from.c_str(), to.c_str()) != 0) fail(to, "cannot link to it");
   }
   void unlink(const std::string& path) override {
     if (::unlink(path.c_str()) != 0) fail(path, "cannot remove");

@@ -91,6 +91,22 @@ void load_dense(Llama& model, io::FileSystem& fs, const std::string& folder) {
   }
 }
 
+void save_weights(io::FileSystem& fs, const Llama& model, const std::string& path) {
+  std::vector<io::TensorToWrite> tensors;
+  std::vector<at::Tensor> kept;  // contiguous copies live until they are written
+  for (const auto& [name, parameter] : model->dense_parameters()) {
+    kept.push_back(parameter.detach().to(torch::kCPU).contiguous());
+    const at::Tensor& tensor = kept.back();
+    const io::ElementType type = element_type(tensor, path + ": tensor \"" + name + "\"");
+    tensors.push_back({name, type, tensor.sizes().vec(), nn::bytes_of(tensor)});
+  }
+  io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
+}
+
+void save_config(io::FileSystem& fs, const Llama& model, const std::string& path) {
+  io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
+}
+
 // A copy of lagging rows catches up: that a model is saved makes no difference to the bits of its
 // training.
 nn::PoolTable rows_to_save(const MemoryPool& memory) {
@@ -132,15 +148,7 @@ nn::WrittenFiles save_model(io::FileSystem& fs, const Llama& model, const std::s
     dist::barrier(*group);
     return files;
   }
-  std::vector<io::TensorToWrite> tensors;
-  std::vector<at::Tensor> kept;  // contiguous copies live until they are written
-  for (const auto& [name, parameter] : model->dense_parameters()) {
-    kept.push_back(parameter.detach().to(torch::kCPU).contiguous());
-    const at::Tensor& tensor = kept.back();
-    const io::ElementType type = element_type(tensor, path + ": tensor \"" + name + "\"");
-    tensors.push_back({name, type, tensor.sizes().vec(), nn::bytes_of(tensor)});
-  }
-  io::write_safetensors(fs, io::join(path, "model.safetensors"), tensors, {{"format", "pt"}});
+  save_weights(fs, model, path);
   nn::WrittenFiles files;
   if (!memory.is_empty()) {
     io::make_folders(fs, folder);
@@ -148,8 +156,13 @@ nn::WrittenFiles save_model(io::FileSystem& fs, const Llama& model, const std::s
     files = save_pool(fs, memory, folder, generation);
     if (group != nullptr) dist::barrier(*group);  // all is written
   }
-  io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(model->config()));
+  save_config(fs, model, path);
   return files;
+}
+
+void save_dense(io::FileSystem& fs, const Llama& model, const std::string& path) {
+  save_weights(fs, model, path);
+  save_config(fs, model, path);
 }
 
 StoreReader open_pool(io::FileSystem& fs, const ModelConfig& config, const std::string& folder,
@@ -183,7 +196,10 @@ Llama load_model(const std::string& path, const std::optional<std::string>& pool
 }
 
 Llama open_model(const std::string& path, const StoreOptions& options) {
-  io::FileSystem& fs = io::posix();
+  return open_model(io::posix(), path, options);
+}
+
+Llama open_model(io::FileSystem& fs, const std::string& path, const StoreOptions& options) {
   const ModelConfig config = io::read_model_config(fs, io::join(path, "config.json"));
   std::shared_ptr<StoreReader> store;
   if (!config.memory_layers().empty()) {

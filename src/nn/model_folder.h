@@ -15,6 +15,12 @@ namespace memlayers {
 nn::WrittenFiles save_model(io::FileSystem& fs, const Llama& model, const std::string& path,
                             std::uint64_t generation = 0);
 
+// open_model() of llama.h through any file system.
+Llama open_model(io::FileSystem& fs, const std::string& path, const StoreOptions& options = {});
+
+// All of a model folder but its pool: model.safetensors and config.json.
+void save_dense(io::FileSystem& fs, const Llama& model, const std::string& path);
+
 // The pool in `folder` as its store has it, which must be the one that config.json of the model
 // describes: throws Error where it is not. After a growth that was interrupted it has more rows, of
 // which the first are the pool as it was.

@@ -112,8 +112,9 @@ bool was_edited(io::FileSystem& fs, const std::string& folder) {
 Source open_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
                   const PoolTable& table, const ChunkReading& how) {
   Source source;
+  const std::int64_t slots = how.slots.value_or(pool->slots());
   if (was_edited(fs, folder)) {  // no longer of one generation
-    source = source_of(StoreReader::open(fs, folder).snapshot(), pool->slots());
+    source = source_of(StoreReader::open(fs, folder).snapshot(), slots);
   } else {
     const auto stored =
         std::make_shared<const pool::ChunkedRows>(pool::ChunkedRows::open(fs, folder, table.stem));
@@ -122,8 +123,8 @@ Source open_table(io::FileSystem& fs, const std::string& folder, const MemoryPoo
   }
   const pool::PoolInfo& info = source.info;
   const RowType type = type_of(pool, table.rows);
-  if (info.rows == pool->slots() && info.width == pool->width() && info.type == type) return source;
-  throw Error(folder + ": expected " + std::to_string(pool->slots()) + " rows of " +
+  if (info.rows == slots && info.width == pool->width() && info.type == type) return source;
+  throw Error(folder + ": expected " + std::to_string(slots) + " rows of " +
               std::to_string(pool->width()) + " " + row_type_name(type) + " by config.json, got " +
               std::to_string(info.rows) + " of " + std::to_string(info.width) + " " +
               row_type_name(info.type));

@@ -44,11 +44,13 @@ WrittenFiles write_table(io::FileSystem& fs, const std::string& folder, const Me
 struct ChunkReading {
   std::optional<std::uint64_t> generation = {};  // which all chunks must have; absent: any
   bool must_be_finite = false;
+  std::optional<std::int64_t> slots = {};  // that the table has; absent: all of the pool's
 };
 
-// Fills table.rows. Each chunk is read and checked by one process of the group, which all call it
-// together, and gives the others their part of it. Returns the id of the pool. Throws Error naming
-// the file that is missing, damaged, of another table or another generation.
+// Fills table.rows, or the first of them where the table has fewer. Each chunk is read and checked
+// by one process of the group, which all call it together, and gives the others their part of it.
+// Returns the id of the pool. Throws Error naming the file that is missing, damaged, of another
+// table or another generation.
 std::string read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
                        const PoolTable& table, const ChunkReading& how);
 

@@ -6,6 +6,8 @@
 #include <map>
 
 #include "pool/chunks.h"
+#include "pool/grown_copy.h"
+#include "pool/recovery.h"
 #include "pool/row_format.h"
 #include "pool/store_impl.h"
 
@@ -50,6 +52,30 @@ pool::ChunkEntry write_chunk(io::FileSystem& fs, const std::string& folder, cons
   return {name, first, chunk.file.rows(), chunk.file.digest()};
 }
 
+// Writes the last rows of a pool of info.rows as chunks, the first one being the base's chunk
+// `index`. Their names, which `names` gets as they are written, are durable once the folder is
+// synced.
+std::vector<pool::ChunkEntry> write_added(io::FileSystem& fs, const std::string& folder,
+                                          const pool::PoolInfo& info, std::size_t index,
+                                          const pool::AddedRows& added,
+                                          std::vector<std::string>& names) {
+  const std::int64_t row_bytes = pool::row_format(info.type, info.width).bytes();
+  const std::int64_t at_once = pool::rows_of_a_chunk(info.width, info.type);
+  std::vector<pool::ChunkEntry> chunks;
+  std::vector<std::byte> buffer;
+  for (std::int64_t first = info.rows - added.count; first < info.rows; first += at_once) {
+    buffer.resize(static_cast<std::size_t>(std::min(at_once, info.rows - first) * row_bytes));
+    added.read(first, buffer);
+    if (!pool::all_finite(buffer, info.type, info.width)) {
+      throw Error("grow: expected finite numbers, got NaN or infinity in the rows from slot " +
+                  std::to_string(first));
+    }
+    names.push_back(chunk_name(index + chunks.size(), info.generation));
+    chunks.push_back(write_chunk(fs, folder, names.back(), info, first, buffer));
+  }
+  return chunks;
+}
+
 }  // namespace
 
 Committed Store::grow(
@@ -65,23 +91,11 @@ Committed Store::grow(
                 std::to_string(rows));
   }
   store.ensure_log();
-  const std::int64_t before = info.rows, row_bytes = now->row_bytes();
   info.rows += rows;
   std::vector<std::string> names;
   try {
-    std::vector<pool::ChunkEntry> chunks;
-    std::vector<std::byte> buffer;
-    const std::int64_t at_once = pool::rows_of_a_chunk(info.width, info.type);
-    for (std::int64_t first = before; first < info.rows; first += at_once) {
-      buffer.resize(static_cast<std::size_t>(std::min(at_once, info.rows - first) * row_bytes));
-      read(first, buffer);
-      if (!pool::all_finite(buffer, info.type, info.width)) {
-        throw Error("grow: expected finite numbers, got NaN or infinity in the rows from slot " +
-                    std::to_string(first));
-      }
-      names.push_back(chunk_name(now->state().base.size() + chunks.size(), info.generation));
-      chunks.push_back(write_chunk(store.fs_, store.folder_, names.back(), info, first, buffer));
-    }
+    const auto chunks =
+        write_added(store.fs_, store.folder_, info, now->state().base.size(), {rows, read}, names);
     store.fs_.sync_folder(store.folder_);
     return store.commit([&](const pool::Version&) {
       return std::optional(Impl::Draft{RecordType::kGrow, pool::grow_payload(info.rows, chunks)});
@@ -90,6 +104,25 @@ Committed Store::grow(
     store.give_up(names);
     throw;
   }
+}
+
+void pool::make_grown_copy(
+    io::FileSystem& fs, const std::string& from, const std::string& to, const AddedRows& added,
+    const std::function<void(const std::string& from, const std::string& to)>& place) {
+  Recovered recovered = recover(fs, from, io::OpenMode::kRead, /*to_point_in_time=*/false);
+  State& state = recovered.state;
+  for (const std::string& name : state.files()) place(io::join(from, name), io::join(to, name));
+  state.pool.rows += added.count;
+  std::vector<std::string> names;
+  for (ChunkEntry& chunk : write_added(fs, to, state.pool, state.base.size(), added, names)) {
+    state.base.push_back(std::move(chunk));
+  }
+  ++state.lsn;  // as by a record of growth: readers of the old log see another version
+  const std::string log = log_name(log_number(recovered.log) + 1);
+  LogWriter::create(fs, io::join(to, log), {RecordType::kState, state.lsn, state_payload(state)},
+                    StoreOptions().log_step_bytes);
+  fs.sync_folder(to);
+  write_current(fs, to, log);
 }
 
 bool Store::Impl::rewrite_chunk(std::size_t index, double part, Kept& kept) {

@@ -7,6 +7,7 @@
 
 #include "dist/collectives.h"
 #include "io/folder.h"
+#include "io/model_config.h"
 #include "memlayers/error.h"
 #include "nn/model_folder.h"
 #include "train/row_files.h"
@@ -65,6 +66,22 @@ void tell_the_first(io::FileSystem& files, const std::string& place,
       folder->add(name, {entry[0].get<std::uint64_t>(), entry[1].get<std::string>()});
     }
   }
+}
+
+// The state of the dense weights. Where the memory has grown since, that of the sub-keys that were
+// there: the others keep that of a new run.
+void read_dense(const io::SafetensorsFile& file, const NamedTensors& state,
+                std::optional<std::int64_t> trained_keys) {
+  NamedTensors stored = state;
+  std::vector<std::pair<at::Tensor, at::Tensor>> parts;
+  for (auto& [name, tensor] : stored) {
+    if (!trained_keys || !name.ends_with(".memory.keys")) continue;
+    const at::Tensor part = tensor.slice(2, 0, *trained_keys);  // of [H, 2, n_keys, k_dim / 2]
+    tensor = at::empty(part.sizes(), part.options());
+    parts.emplace_back(part, tensor);
+  }
+  read_tensors(file, stored);
+  for (const auto& [part, tensor] : parts) part.copy_(tensor);
 }
 
 RunLayout layout_of(const RunParts& parts, const Processes* processes,
@@ -137,7 +154,9 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   dense.emplace_back("rng", random_state);
   const io::SafetensorsFile file = io::SafetensorsFile::open(files, io::join(path, kDenseFile));
   if (version > 1) check_step(file, state.step);
-  read_tensors(file, dense);
+  const ModelConfig stored = io::read_model_config(files, io::join(path, "config.json"));
+  const auto trained_keys = stored.memory ? stored.memory->open_keys : std::nullopt;
+  read_dense(file, dense, trained_keys);
   generator.set_state(random_state);
   if (parts.rows == nullptr) return;
   MemoryPool pool = parts.model->pool();
@@ -146,7 +165,10 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
                          static_cast<std::uint64_t>(state.step));
   }
   load_rows(files, path, *parts.rows, pool,
-            {.version = version, .step = state.step, .row_steps = state.row_steps});
+            {.version = version,
+             .step = state.step,
+             .row_steps = state.row_steps,
+             .trained = trained_keys ? *trained_keys * *trained_keys : pool->slots()});
   // Counted for all groups: once.
   if (processes != nullptr && !processes->is_first_group()) pool->reset_usage();
 }

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "io/folder.h"
+#include "io/model_config.h"
 #include "io/run_folder.h"
 #include "memlayers/error.h"
 
@@ -112,7 +113,8 @@ std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainC
   return point;
 }
 
-void check_same_model(const TrainConfig& config, const std::string& checkpoint) {
+void check_same_model(io::FileSystem& files, const TrainConfig& config,
+                      const std::string& checkpoint) {
   const auto before = fields(load_train_config(io::join(checkpoint, "training.toml"), {}));
   const auto now = fields(config);
   const auto value = [](const std::map<std::string, std::string>& in, const std::string& key) {
@@ -124,6 +126,13 @@ void check_same_model(const TrainConfig& config, const std::string& checkpoint) 
   for (const auto& [key, ignored] : keys) {
     if (!key.starts_with("model.") && !key.starts_with("memory.")) continue;
     if (value(before, key) != value(now, key)) {
+      const bool has_grown =
+          key == "memory.n_keys" &&
+          io::read_model_config(files, io::join(checkpoint, "config.json")).memory->open_keys;
+      if (has_grown) {
+        throw Error(key + ": " + value(now, key) + ", but the checkpoint " + checkpoint +
+                    " has grown to " + value(before, key) + ": set memory.n_keys to that");
+      }
       throw Error(key + ": " + value(now, key) + ", but the checkpoint " + checkpoint + " has " +
                   value(before, key) +
                   "; a run resumes with the model it began with (start another with init)");

@@ -35,7 +35,8 @@ void reading_checkpoint(io::FileSystem& files, const std::string& checkpoint,
                         const std::function<void()>& read);
 
 // Throws Error naming the first field of [model] or [memory] in which the configuration differs
-// from the one that the checkpoint was trained with.
-void check_same_model(const TrainConfig& config, const std::string& checkpoint);
+// from the one that the checkpoint was trained with, or has grown to.
+void check_same_model(io::FileSystem& files, const TrainConfig& config,
+                      const std::string& checkpoint);
 
 }  // namespace memlayers::train

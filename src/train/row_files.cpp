@@ -70,13 +70,14 @@ std::span<std::byte> rows_of(const at::Tensor& table, std::int64_t first, std::s
   return {static_cast<std::byte*>(table.mutable_data_ptr()) + first * row_bytes, bytes};
 }
 
-// Fills this process's part of a table from the whole one, in pieces that leave memory one by one.
+// Fills this process's part of a table from the whole one, or from its first rows, in pieces that
+// leave memory one by one.
 void keep_part(const nn::WholeRows& whole, const io::SafetensorsFile& file,
                const io::TensorView& view, const MemoryPool& pool, const at::Tensor& table) {
-  const std::int64_t row_bytes = whole.row_bytes();
+  const std::int64_t row_bytes = whole.row_bytes(), slots = view.shape[0];
   const std::int64_t at_once = std::max<std::int64_t>(1, (4 << 20) / row_bytes);
-  for (std::int64_t first = 0; first < pool->slots(); first += at_once) {
-    const std::int64_t count = std::min(at_once, pool->slots() - first);
+  for (std::int64_t first = 0; first < slots; first += at_once) {
+    const std::int64_t count = std::min(at_once, slots - first);
     const auto rows = view.bytes.subspan(static_cast<std::size_t>(first * row_bytes),
                                          static_cast<std::size_t>(count * row_bytes));
     whole.keep({first, count}, rows, [&](std::int64_t row, std::span<const std::byte> part) {
@@ -87,9 +88,10 @@ void keep_part(const nn::WholeRows& whole, const io::SafetensorsFile& file,
   }
 }
 
-void keep_numbers(const io::SafetensorsFile& file, const std::string& name, const MemoryPool& pool,
-                  const at::Tensor& table) {
-  const io::TensorView& view = expect_tensor(file, name, table.scalar_type(), {pool->slots()});
+// `slots`: of the whole table, of which the pool may have more.
+void keep_numbers(const io::SafetensorsFile& file, const std::string& name, std::int64_t slots,
+                  const MemoryPool& pool, const at::Tensor& table) {
+  const io::TensorView& view = expect_tensor(file, name, table.scalar_type(), {slots});
   keep_part(numbers_of(pool, table), file, view, pool, table);
 }
 
@@ -159,7 +161,7 @@ void load_usage(io::FileSystem& files, const std::string& folder, MemoryPool& po
   const io::SafetensorsFile file = io::SafetensorsFile::open(files, io::join(folder, kUsageFile));
   check_step(file, step);
   pool->reset_usage();  // a table of its own, to be read into
-  keep_numbers(file, "reads", pool, pool->usage());
+  keep_numbers(file, "reads", pool->slots(), pool, pool->usage());
 }
 
 nn::WrittenFiles write_rows(io::FileSystem& files, const std::string& folder, RowAdamW& rows,
@@ -203,16 +205,18 @@ void load_rows(io::FileSystem& files, const std::string& folder, RowAdamW& rows,
     throw Error(path + ": state of the optimizer \"" + found->second + "\", expected \"" + wanted +
                 "\" (train.value_optimizer): a run resumes with the optimizer it began with");
   }
-  for (const auto& [name, table] : narrow_tables(rows)) keep_numbers(file, name, pool, table);
+  for (const auto& [name, table] : narrow_tables(rows)) {
+    keep_numbers(file, name, what.trained, pool, table);
+  }
   if (is_version_1) {
     load_wide_tables_of_version_1(file, rows, pool);
     pool->reset_usage();
-    keep_numbers(file, "usage", pool, pool->usage());
+    keep_numbers(file, "usage", pool->slots(), pool, pool->usage());
   } else {
     check_step(file, what.step);
     for (const nn::PoolTable& table : wide_tables(rows, pool)) {
       nn::read_table(files, place, pool, table,
-                     {.generation = static_cast<std::uint64_t>(what.step)});
+                     {.generation = static_cast<std::uint64_t>(what.step), .slots = what.trained});
     }
     load_usage(files, folder, pool, what.step);
   }
@@ -221,6 +225,10 @@ void load_rows(io::FileSystem& files, const std::string& folder, RowAdamW& rows,
     return;
   }
   const at::NoGradGuard no_grad;
+  // Rows that came since owe nothing for the steps before.
+  std::int64_t there = pool->part().rows;
+  while (there > 0 && pool->part().slot(there - 1) >= what.trained) --there;
+  rows.state().steps.slice(0, there).fill_(what.row_steps);
   if (rows.state().master.defined()) pool->values.copy_(rows.state().master);
   rows.set_steps(what.row_steps, read_missed_steps(file, what.row_steps));
 }

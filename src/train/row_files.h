@@ -32,8 +32,9 @@ nn::WrittenFiles write_rows(io::FileSystem& files, const std::string& folder, Ro
 struct RowsToLoad {
   int version;  // of the checkpoint
   std::int64_t step, row_steps;
+  std::int64_t trained;  // slots that it has a state of; those of a growth since begin without one
 };
-// Restores the optimizer, rows that lag, and the pool's usage.
+// Restores the optimizer, which is new, rows that lag, and the pool's usage.
 void load_rows(io::FileSystem& files, const std::string& folder, RowAdamW& rows, MemoryPool& pool,
                const RowsToLoad& what);
 

@@ -35,7 +35,7 @@ void Trainer::Run::prepare() {
   if (resume) {
     checkpoint = resume->folder;
     damaged = resume->damaged;
-    train::check_same_model(config, resume->folder);
+    train::check_same_model(files, config, resume->folder);
   }
   TrainConfig sources = config;  // what is saved with a checkpoint keeps its "-"
   prepare_tokenizer(sources, checkpoint);

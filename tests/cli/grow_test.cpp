@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/command_testing.h"
+#include "io/folder.h"
 #include "io/safetensors.h"
 #include "memlayers/grow.h"
 #include "memlayers/store.h"
@@ -39,6 +40,38 @@ TEST(GrowCommand, GivesAModelThatSaysTheSame) {
   after->open_keys();
   EXPECT_FALSE(torch::equal(after->forward(tokens), before->forward(tokens)))
       << "new slots that nobody can read would test nothing";
+}
+
+TEST(GrowCommand, InPlaceTheModelAndItsPatchesStayWhatTheyWere) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  const std::string model = dir / "run/step-3", pool = io::join(model, "pool");
+  std::filesystem::create_directory(dir / "run");
+  {
+    io::FolderWriter checkpoint(io::posix(), model);
+    std::filesystem::copy(dir / "model", io::parent(checkpoint.file("config.json")),
+                          std::filesystem::copy_options::recursive);
+    checkpoint.commit();
+  }
+  const std::vector<float> row(32, 1);
+  Store::open(pool).update(7, std::as_bytes(std::span(row)));
+  const std::string id = StoreReader::open(pool).snapshot().patches().at(0).id;
+  Llama before = load_model(model);
+  const Finished done = run_command({"grow", dir / "run", "--n-keys", "9", "--json"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const auto json = nlohmann::json::parse(done.out);
+  EXPECT_EQ(json["model"], model);
+  EXPECT_EQ(json["n_keys_before"], 6);
+  EXPECT_EQ(json["open_keys"], 6);
+  Llama after = load_model(model);
+  const torch::NoGradGuard no_grad;
+  const at::Tensor tokens = torch::randint(0, 300, {3, 20}, torch::kLong);
+  EXPECT_TRUE(torch::equal(after->forward(tokens), before->forward(tokens)));
+  EXPECT_EQ(run_command({"patch", "rollback", dir / "run", id}).code, 0);
+  EXPECT_EQ(run_command({"inspect", dir / "run", "--verify"}).code, 0);
+  const Finished again = run_command({"grow", dir / "run", "--n-keys", "12"});
+  EXPECT_TRUE(testing::says(again.out, {"144 slots (was 81)", "init = "}));
+  EXPECT_EQ(io::posix().list(dir / "run"), std::vector<std::string>{"step-3"});
 }
 
 TEST(GrowCommand, PatchesOfTheSmallerPoolStillFit) {

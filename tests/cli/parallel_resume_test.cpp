@@ -83,6 +83,27 @@ TEST_F(ParallelResume, MemoryGroupsGoOnAsOneAndOneAsMemoryGroups) {
             read_file(dir_ / "parts/step-6/usage.safetensors"));
 }
 
+TEST_F(ParallelResume, AGrownCheckpointGoesOnWithAnyNumberOfProcesses) {
+  const auto change = [](TrainConfig& c) {
+    small_rates(c);
+    c.train.value_optimizer = PoolOptimizer::kDenseAdamW;
+    c.train.value_weight_decay = 0.1;
+  };
+  ASSERT_EQ(run(2, {configure("one", 3, change)}).code, 0);
+  ASSERT_EQ(testing::run_command({"grow", dir_ / "one", "--n-keys", "13"}).code, 0);
+  std::filesystem::copy(dir_ / "one", dir_ / "three", std::filesystem::copy_options::recursive);
+  for (const auto& [name, processes] : {std::pair("one", 1), std::pair("three", 3)}) {
+    const Finished done = run(processes, {configure(name, 7, change), "--set", "memory.n_keys=13"});
+    ASSERT_EQ(done.code, 0) << done.err;
+    EXPECT_TRUE(says(done.err, {"at step 3"}));
+  }
+  expect_same_losses("one", "three");
+  EXPECT_EQ(read_file(dir_ / "one/step-7/usage.safetensors"),
+            read_file(dir_ / "three/step-7/usage.safetensors"));
+  EXPECT_TRUE(at::allclose(load_model(dir_ / "one/step-7")->pool()->values,
+                           load_model(dir_ / "three/step-7")->pool()->values, 1e-3, 1e-4));
+}
+
 TEST_F(ParallelResume, TheCheckpointSaysWhoWroteItAndInspectShowsIt) {
   const Finished done = run(3, {configure("run", 2, small_rates)});
   ASSERT_EQ(done.code, 0) << done.err;

@@ -97,6 +97,24 @@ TEST(PosixFiles, EveryFailureNamesThePath) {
   EXPECT_TRUE(says(error_of([&] { fs.make_folder(dir / "a/b"); }), {dir / "a/b", "No such file"}));
 }
 
+TEST(PosixFiles, FoldersAreExchangedAndFilesLinked) {
+  const TempDir dir;
+  for (const char* name : {"one", "other"}) {
+    posix().make_folder(dir / name);
+    write_file((dir / name) + "/f", name);
+  }
+  posix().exchange(dir / "one", dir / "other");
+  EXPECT_EQ(read_file(dir / "one/f"), "other");
+  EXPECT_EQ(read_file(dir / "other/f"), "one");
+  posix().link(dir / "one/f", dir / "linked");
+  posix().open(dir / "one/f", OpenMode::kReadWrite)->pwrite(bytes("O"), 0);
+  EXPECT_EQ(read_file(dir / "linked"), "Other");
+  EXPECT_TRUE(says(error_of([&] { posix().exchange(dir / "one", dir / "none"); }),
+                   {dir / "none", "No such file"}));
+  EXPECT_TRUE(says(error_of([&] { posix().link(dir / "one/f", dir / "linked"); }),
+                   {dir / "linked", "exists"}));
+}
+
 TEST(PosixFiles, AFolderInsteadOfAFileIsAnError) {
   const TempDir dir;
   EXPECT_TRUE(says(error_of([&] { read_text(posix(), dir.path()); }), {dir.path(), "folder"}));
@@ -130,6 +148,21 @@ TEST(FileHelpers, FoldersAreMadeWithParentsAndRemovedWhole) {
   remove_all(posix(), dir / "a");
   EXPECT_EQ(posix().list(dir.path()), std::vector<std::string>{"kept"}) << "a link is not followed";
   EXPECT_NO_THROW(remove_all(posix(), dir / "a"));
+}
+
+TEST(FileHelpers, ACopyHasTheBytesAndIsAnotherFile) {
+  const TempDir dir;
+  for (const std::size_t size : {0U, 3U, (4U << 20) + 7U}) {
+    std::string text(size, 'x');
+    if (size > 0) text.back() = 'y';
+    write_file(dir / "from", text);
+    std::filesystem::remove(dir / "to");
+    copy_file(posix(), dir / "from", dir / "to");
+    write_file(dir / "from", "changed");
+    EXPECT_TRUE(read_file(dir / "to") == text) << size;
+  }
+  EXPECT_TRUE(says(error_of([&] { copy_file(posix(), dir / "from", dir / "to"); }),
+                   {dir / "to", "exists"}));
 }
 
 TEST(FileHelpers, PathsAreJoinedWithOneSlash) {

@@ -55,6 +55,35 @@ TEST(FolderWriter, RefusesAPlaceThatIsTakenAndKeepsIt) {
   EXPECT_NO_THROW(verify_folder(posix(), dir / "run"));
 }
 
+TEST(FolderWriter, TakesThePlaceOfAFolderInOneStep) {
+  const TempDir dir;
+  write_run(posix(), dir / "run");
+  write_file(dir / "run/old", "x");
+  for (const bool is_committed : {false, true}) {
+    make_folders(posix(), dir / "run.next.tmp/left");
+    FolderWriter writer(posix(), dir / "run", FolderWriter::Place::kOfAFolder);
+    writer.write_text("config.json", "{1}");
+    EXPECT_EQ(read_file(dir / "run/config.json"), "{}");
+    if (is_committed) writer.commit();
+  }
+  EXPECT_EQ(posix().list(dir.path()), std::vector<std::string>{"run"});
+  EXPECT_EQ(posix().list(dir / "run"), (std::vector<std::string>{"MANIFEST.json", "config.json"}));
+  EXPECT_EQ(read_file(dir / "run/config.json"), "{1}");
+  EXPECT_NO_THROW(verify_folder(posix(), dir / "run"));
+}
+
+TEST(FolderWriter, LeavesAPoolToItsLogOnceItHasOne) {
+  const TempDir dir;
+  FolderWriter writer(posix(), dir / "run");
+  writer.write_text("config.json", "{}");
+  writer.write_text("pool/chunk", "0123");
+  writer.write_text("pool/CURRENT", "log-1");
+  writer.commit();
+  EXPECT_EQ(read_manifest(posix(), dir / "run").size(), 1U);
+  EXPECT_EQ(files_in(posix(), dir / "run"),
+            (std::vector<std::string>{"config.json", "pool/CURRENT", "pool/chunk"}));
+}
+
 TEST(FolderWriter, ReplacesWhatAnEarlierProcessLeftHalfWritten) {
   const TempDir dir;
   const std::string left = (dir / "run") + ".tmp-" + std::to_string(::getpid());

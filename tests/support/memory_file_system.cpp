@@ -14,6 +14,14 @@ namespace {
 
 constexpr std::size_t kSector = 512;
 
+// The path after two folders have changed places.
+std::string exchanged(const std::string& path, const std::string& one, const std::string& other) {
+  for (const auto& [from, to] : {std::pair(one, other), std::pair(other, one)}) {
+    if (path == from || path.starts_with(from + "/")) return to + path.substr(from.size());
+  }
+  return path;
+}
+
 }  // namespace
 
 class MemoryFileSystem::MemoryFile : public io::File {
@@ -91,6 +99,12 @@ class MemoryFileSystem::MemoryLock : public io::Lock {
 };
 
 void MemoryFileSystem::NameChange::apply(Names& names) const {
+  if (is_exchange) {
+    Names before;
+    before.swap(names);
+    for (auto& [path, file] : before) names[exchanged(path, *removed, *added)] = std::move(file);
+    return;
+  }
   if (removed) names.erase(*removed);
   if (added) names[*added] = node;
 }
@@ -106,7 +120,7 @@ MemoryFileSystem::MemoryFileSystem(const MemoryFileSystem& other) : folders_(oth
   for (const auto& [name, node] : other.names_) names_[name] = copy(node);
   for (const auto& [name, node] : other.disk_names_) disk_names_[name] = copy(node);
   for (const NameChange& change : other.changes_) {
-    changes_.push_back({change.removed, change.added, copy(change.node)});
+    changes_.push_back({change.removed, change.added, copy(change.node), change.is_exchange});
   }
 }
 
@@ -166,6 +180,26 @@ void MemoryFileSystem::rename(const std::string& from, const std::string& to) {
   changes_.back().apply(names_);
 }
 
+void MemoryFileSystem::exchange(const std::string& one, const std::string& other) {
+  call(Kind::kTakesRoom, other);
+  if (!folders_.contains(one) || !folders_.contains(other)) {
+    throw io::NotFound(other + ": cannot exchange it: no such folder");
+  }
+  changes_.push_back({one, other, nullptr, true});
+  changes_.back().apply(names_);
+  std::set<std::string> folders;
+  for (const std::string& folder : folders_) folders.insert(exchanged(folder, one, other));
+  folders_ = std::move(folders);
+}
+
+void MemoryFileSystem::link(const std::string& from, const std::string& to) {
+  call(Kind::kTakesRoom, to);
+  if (!names_.contains(from)) throw io::NotFound(to + ": cannot link to it: no such file");
+  if (names_.contains(to)) throw Error(to + ": cannot link to it: it exists");
+  changes_.push_back({std::nullopt, to, names_[from]});
+  changes_.back().apply(names_);
+}
+
 void MemoryFileSystem::unlink(const std::string& path) {
   call(Kind::kChanges, path);
   if (!names_.contains(path)) throw io::NotFound(path + ": cannot remove: no such file");
@@ -189,11 +223,13 @@ void MemoryFileSystem::sync_folder(const std::string& path) {
 
 std::vector<std::string> MemoryFileSystem::list(const std::string& folder) {
   call(Kind::kReads, folder);
-  std::vector<std::string> names;
-  for (const auto& [path, node] : names_) {
-    if (io::parent(path) == folder) names.push_back(path.substr(folder.size() + 1));
-  }
-  return names;
+  std::set<std::string> names;
+  const auto add = [&](const std::string& path) {
+    if (io::parent(path) == folder) names.insert(path.substr(folder.size() + 1));
+  };
+  for (const auto& [path, node] : names_) add(path);
+  for (const std::string& path : folders_) add(path);
+  return {names.begin(), names.end()};
 }
 
 bool MemoryFileSystem::exists(const std::string& path) {
@@ -259,6 +295,10 @@ std::unique_ptr<MemoryFileSystem> MemoryFileSystem::after_loss(
       copy->memory = copy->disk = found == disks.end() ? node->disk : found->second;
     }
     left->names_[name] = copy;
+    // Folders are not lost; those that were removed are there again with the files left in them.
+    for (std::string folder = io::parent(name); left->folders_.insert(folder).second;) {
+      folder = io::parent(folder);
+    }
   }
   left->disk_names_ = left->names_;
   return left;

@@ -64,6 +64,8 @@ class MemoryFileSystem : public io::FileSystem {
   std::unique_ptr<io::Mapping> map(const std::string& path) override;
   std::unique_ptr<io::Lock> lock(const std::string& path) override;
   void rename(const std::string& from, const std::string& to) override;
+  void exchange(const std::string& one, const std::string& other) override;  // folders
+  void link(const std::string& from, const std::string& to) override;
   void unlink(const std::string& path) override;
   void remove_folder(const std::string& path) override;
   void make_folder(const std::string& path) override;
@@ -82,6 +84,7 @@ class MemoryFileSystem : public io::FileSystem {
   struct NameChange {  // one step of the folder
     std::optional<std::string> removed, added;
     std::shared_ptr<Node> node;
+    bool is_exchange = false;  // of two folders, `removed` and `added`
     void apply(Names& names) const;
   };
   // One thing that the disk may or may not have after a power loss: a sector or a file's length; or
