@@ -68,7 +68,8 @@ struct PatchInfo {
 
 // The pool as it was at one moment: it never changes, and what it reads from stays as long as it
 // lives. Cheap to copy. All functions may be called from several threads, and none waits for the
-// writer. Reading throws Error naming file and offset where a checksum does not hold.
+// writer. Reading throws Error naming file and offset where a checksum does not hold, or the disk
+// does not give what is mapped.
 class Snapshot {
  public:
   explicit Snapshot(std::shared_ptr<const pool::Version> version) : version_(std::move(version)) {}
@@ -84,7 +85,9 @@ class Snapshot {
   std::int64_t num_chunks() const;  // files of the base
 
   // The row of one slot, row_bytes() long and at a multiple of 64 bytes; valid as long as this
-  // snapshot. Its block's checksum is checked the first time that the store touches it.
+  // snapshot. Its block's checksum is checked the first time that the store touches it. Where rows
+  // are mapped, reading it later may wait for the disk, and fault when that fails: gather() and
+  // read_rows() turn that into Error.
   const std::byte* row(std::int64_t slot) const;
   // Copies the rows of `slots`, contiguous.
   void read_rows(std::span<const std::int64_t> slots, std::span<std::byte> out) const;
@@ -125,8 +128,16 @@ struct Committed {
   std::vector<Conflict> conflicts;  // of an applied patch with those below it
 };
 
+// How rows get from their files into memory. They have the same bits either way.
+enum class RowAccess {
+  kMapped,  // the system reads what is touched, and takes it back when memory is short
+  kMemory,  // all are read on opening
+  kRead,    // a block of 64 KiB is read when it is first touched, and kept: an error of the disk
+            // shows then or never
+};
+
 struct StoreOptions {
-  bool in_memory = false;  // rows are read into memory on opening, instead of mapped
+  RowAccess access = RowAccess::kMapped;
   // When the log holds an altered record, open what came before it instead of throwing Corruption.
   // Edits that were acknowledged are lost.
   bool to_point_in_time = false;

@@ -20,11 +20,12 @@ at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Ten
   at::Tensor out = at::empty({T, W}, weights.options());
   dispatch_rows(values, 0, W, [&]<class Row>(const Row* rows, const kernels::RowSpan& span) {
     const auto& kernel = kernels::active().rows<Row>();
-    parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
+    const auto* id = ids.const_data_ptr<std::int64_t>();
+    const auto* weight = weights.const_data_ptr<float>();
+    auto* sum = out.mutable_data_ptr<float>();
+    parallel_reads(T, J * W, [=, &kernel](std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = begin; t < end; ++t) {
-        kernel.gather(rows, span, ids.const_data_ptr<std::int64_t>() + t * J,
-                      weights.const_data_ptr<float>() + t * J, J, t + 1 < end ? J : 0,
-                      out.mutable_data_ptr<float>() + t * W);
+        kernel.gather(rows, span, id + t * J, weight + t * J, J, t + 1 < end ? J : 0, sum + t * W);
       }
     });
   });

@@ -4,9 +4,12 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
 
+#include "io/mapped_read.h"
 #include "memlayers/store.h"
+#include "ops/parallel.h"
 #include "ops/stored_rows.h"
 
 namespace memlayers::ops {
@@ -22,6 +25,15 @@ struct FoundRows {
 // the snapshot, and Error where a row read for the first time has another checksum.
 FoundRows find_rows(const char* op, const Snapshot& snapshot, const at::Tensor& slots,
                     const at::Tensor& weights);
+
+// parallel_ranges() for an f that reads rows, which may be mapped: it keeps to what
+// io::read_mapped() asks of it.
+template <class F>
+void parallel_reads(std::int64_t count, std::int64_t item_work, const F& f) {
+  parallel_ranges(count, item_work, [&](std::int64_t begin, std::int64_t end) {
+    io::read_mapped([&] { f(begin, end); });
+  });
+}
 
 // All rows of the pool in `folder` with its patches: [slots, width] float32 or bfloat16, or the
 // bytes of rows of few bits. For Python. Throws Error.

@@ -57,7 +57,7 @@ Overlay::Overlay(const PoolInfo& pool, std::span<const std::int64_t> slots,
 
 std::shared_ptr<const Overlay> Overlay::open(io::FileSystem& fs, const std::string& path,
                                              const PoolInfo& pool, const std::string& content,
-                                             bool in_memory) {
+                                             RowAccess access) {
   std::shared_ptr<Overlay> overlay(new Overlay());
   overlay->file_ = std::make_unique<RowsFile>(RowsFile::open(fs, path, kFormat));
   RowsFile& file = *overlay->file_;
@@ -89,7 +89,7 @@ std::shared_ptr<const Overlay> Overlay::open(io::FileSystem& fs, const std::stri
   if (!overlay->erased_.empty()) {
     overlay->zero_.resize(static_cast<std::size_t>(overlay->stride_) / sizeof(Line));
   }
-  if (in_memory) file.load();
+  file.set_access(fs, access);
   return overlay;
 }
 
@@ -136,7 +136,7 @@ void write_segment(io::FileSystem& fs, const std::string& path, const PoolInfo& 
 
 std::vector<std::int64_t> to_slots(std::span<const std::byte> bytes) {
   std::vector<std::int64_t> slots(bytes.size() / 8);
-  if (!slots.empty()) std::memcpy(slots.data(), bytes.data(), slots.size() * 8);
+  io::copy_mapped(slots.data(), bytes.first(slots.size() * 8));
   return slots;
 }
 

@@ -27,7 +27,7 @@ class Overlay {
   // not there, and Error for one that is not of this pool or of other content.
   static std::shared_ptr<const Overlay> open(io::FileSystem& fs, const std::string& path,
                                              const PoolInfo& pool, const std::string& content,
-                                             bool in_memory);
+                                             RowAccess access);
 
   std::span<const std::int64_t> slots() const { return slots_; }
   std::span<const std::int64_t> erased() const { return erased_; }

@@ -94,9 +94,11 @@ Patch read_patch(io::FileSystem& fs, const std::string& path) {
   patch.rows.resize(rows.bytes.size());
   for (std::size_t i = 0; i < order.size(); ++i) {
     patch.slots.push_back(slots[order[i]]);
-    std::memcpy(patch.rows.data() + i * row_bytes, rows.bytes.data() + order[i] * row_bytes,
-                row_bytes);
   }
+  pool::copy_rows(static_cast<std::int64_t>(order.size()), format.bytes(), patch.rows.data(),
+                  [&](std::int64_t i) {
+                    return rows.bytes.data() + order[static_cast<std::size_t>(i)] * row_bytes;
+                  });
   if (file.tensors().contains("erased")) {
     patch.erased = slots_of(file, "erased");
     std::ranges::sort(patch.erased);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstring>
 
 #include "memlayers/store.h"
 #include "pool/chunks.h"
@@ -38,28 +37,24 @@ const std::byte* Snapshot::row(std::int64_t slot) const {
 }
 
 void Snapshot::read_rows(std::span<const std::int64_t> slots, std::span<std::byte> out) const {
-  const auto row_bytes = static_cast<std::size_t>(version_->row_bytes());
-  if (out.size() != slots.size() * row_bytes) {
+  if (out.size() != slots.size() * static_cast<std::size_t>(row_bytes())) {
     throw Error("snapshot: expected room for " + std::to_string(slots.size()) + " rows of " +
-                std::to_string(row_bytes) + " bytes, got " + std::to_string(out.size()) + " bytes");
+                std::to_string(row_bytes()) + " bytes, got " + std::to_string(out.size()) +
+                " bytes");
   }
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    std::memcpy(out.data() + i * row_bytes, row(slots[i]), row_bytes);
-  }
+  pool::copy_rows(static_cast<std::int64_t>(slots.size()), row_bytes(), out.data(),
+                  [&](std::int64_t i) { return row(slots[static_cast<std::size_t>(i)]); });
 }
 
 void Snapshot::read(std::int64_t first, std::span<std::byte> out) const {
-  const auto row_bytes = static_cast<std::size_t>(version_->row_bytes());
-  const auto count = static_cast<std::int64_t>(out.size() / row_bytes);
-  if (out.size() % row_bytes != 0) {
-    throw Error("snapshot: expected room for whole rows of " + std::to_string(row_bytes) +
+  const auto bytes = static_cast<std::int64_t>(out.size());
+  if (bytes % row_bytes() != 0) {
+    throw Error("snapshot: expected room for whole rows of " + std::to_string(row_bytes()) +
                 " bytes, got " + std::to_string(out.size()) + " bytes");
   }
-  check_inside(*version_, first, count);
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::memcpy(out.data() + static_cast<std::size_t>(i) * row_bytes, version_->row(first + i),
-                row_bytes);
-  }
+  check_inside(*version_, first, bytes / row_bytes());
+  pool::copy_rows(bytes / row_bytes(), row_bytes(), out.data(),
+                  [&](std::int64_t i) { return version_->row(first + i); });
 }
 
 void Snapshot::release(std::int64_t first, std::int64_t count) const {
@@ -135,10 +130,10 @@ Patch Snapshot::patch(const std::string& id) const {
   patch.slots.assign(overlay.slots().begin(), overlay.slots().end());
   patch.erased.assign(overlay.erased().begin(), overlay.erased().end());
   patch.notes = entry->notes;
-  for (std::uint32_t i = 0; i < patch.slots.size(); ++i) {
-    const std::byte* row = overlay.row(i);
-    patch.rows.insert(patch.rows.end(), row, row + row_bytes());
-  }
+  const auto count = static_cast<std::int64_t>(patch.slots.size());
+  patch.rows.resize(static_cast<std::size_t>(count * row_bytes()));
+  pool::copy_rows(count, row_bytes(), patch.rows.data(),
+                  [&](std::int64_t i) { return overlay.row(static_cast<std::uint32_t>(i)); });
   return patch;
 }
 

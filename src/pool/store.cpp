@@ -37,10 +37,7 @@ bool is_ours(const std::string& name, const std::string& stem, const std::string
 }  // namespace
 
 Store::Impl::Impl(io::FileSystem& fs, std::string folder, const StoreOptions& options)
-    : fs_(fs),
-      folder_(std::move(folder)),
-      options_(options),
-      loader_(fs, folder_, options.in_memory) {
+    : fs_(fs), folder_(std::move(folder)), options_(options), loader_(fs, folder_, options.access) {
   if (!fs.is_folder(folder_)) throw Error(folder_ + ": expected the folder of a pool, found none");
   lock_ = fs.lock(path(kLock));
   if (lock_ == nullptr) {

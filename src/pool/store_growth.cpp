@@ -2,7 +2,6 @@
 // What changes the base of a store: growth and compaction. New chunks are written aside, one record
 // in the log puts them in place.
 #include <algorithm>
-#include <cstring>
 #include <map>
 
 #include "pool/chunks.h"
@@ -104,16 +103,13 @@ bool Store::Impl::rewrite_chunk(std::size_t index, double part, Kept& kept) {
   if (count == 0 || static_cast<double>(count) <= part * static_cast<double>(chunk.file.rows())) {
     return false;
   }
-  const auto row_bytes = static_cast<std::size_t>(now->row_bytes());
-  std::vector<std::byte> rows(static_cast<std::size_t>(chunk.file.rows()) * row_bytes);
+  std::vector<std::byte> rows(static_cast<std::size_t>(chunk.file.rows() * now->row_bytes()));
   chunk.file.check(0, chunk.file.rows());
-  for (std::int64_t row = 0; row < chunk.file.rows(); ++row) {
+  pool::copy_rows(chunk.file.rows(), now->row_bytes(), rows.data(), [&](std::int64_t row) {
     const auto found = kept.find(chunk.first + row);
-    const std::byte* from = found != kept.end() && is_row(*found)
-                                ? found->second.overlay->row(found->second.row)
-                                : chunk.file.row(row);
-    std::memcpy(rows.data() + static_cast<std::size_t>(row) * row_bytes, from, row_bytes);
-  }
+    return found != kept.end() && is_row(*found) ? found->second.overlay->row(found->second.row)
+                                                 : chunk.file.row(row);
+  });
   const std::string old = now->state().base[index].name;
   pool::PoolInfo next = info;
   next.generation = chunk.file.pool().generation + 1;
@@ -151,6 +147,7 @@ Committed Store::compact(double part) {
   if (!kept.empty()) {
     bottom = std::make_shared<pool::PatchEntry>();
     std::vector<std::int64_t> slots, erased;
+    std::vector<pool::RowPlace> places;
     std::vector<std::byte> rows;
     for (const auto& [slot, place] : kept) {
       if (place.row == pool::Overlay::kErased) {
@@ -158,9 +155,14 @@ Committed Store::compact(double part) {
         continue;
       }
       slots.push_back(slot);
-      const std::byte* row = place.overlay->row(place.row);
-      rows.insert(rows.end(), row, row + now->row_bytes());
+      places.push_back(place);
     }
+    rows.resize(slots.size() * static_cast<std::size_t>(now->row_bytes()));
+    pool::copy_rows(static_cast<std::int64_t>(slots.size()), now->row_bytes(), rows.data(),
+                    [&](std::int64_t i) {
+                      const pool::RowPlace& place = places[static_cast<std::size_t>(i)];
+                      return place.overlay->row(place.row);
+                    });
     bottom->content = pool::content_digest(slots, rows, erased);
     bottom->rows = static_cast<std::int64_t>(slots.size());
     bottom->erased = static_cast<std::int64_t>(erased.size());

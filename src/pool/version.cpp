@@ -56,7 +56,7 @@ std::shared_ptr<const Chunk> RowsLoader::chunk(const ChunkEntry& entry, const Po
                      std::to_string(chunk->file.rows()) + " from row " +
                      std::to_string(chunk->first) + " with " + chunk->file.digest());
   }
-  if (in_memory_) chunk->file.load();
+  chunk->file.set_access(fs_, access_);
   known = chunk;
   return chunk;
 }
@@ -65,7 +65,7 @@ void RowsLoader::load(PatchEntry& patch, const PoolInfo& pool) {
   if (patch.overlay != nullptr) return;
   if (!patch.segment.empty()) {
     patch.overlay =
-        Overlay::open(fs_, io::join(folder_, patch.segment), pool, patch.content, in_memory_);
+        Overlay::open(fs_, io::join(folder_, patch.segment), pool, patch.content, access_);
   } else {
     const std::string path = io::join(folder_, patch.log);
     if (group_path_ != path || group_offset_ != patch.group) {

@@ -19,8 +19,8 @@ namespace memlayers::pool {
 // Opens what states name, each file once while anybody uses it.
 class RowsLoader {
  public:
-  RowsLoader(io::FileSystem& fs, std::string folder, bool in_memory)
-      : fs_(fs), folder_(std::move(folder)), in_memory_(in_memory) {}
+  RowsLoader(io::FileSystem& fs, std::string folder, RowAccess access)
+      : fs_(fs), folder_(std::move(folder)), access_(access) {}
   // Throws NotFound for a file that is not there.
   std::shared_ptr<const Chunk> chunk(const ChunkEntry& entry, const PoolInfo& pool);
   void load(PatchEntry& patch, const PoolInfo& pool);  // sets its overlay, if it has none
@@ -29,7 +29,7 @@ class RowsLoader {
  private:
   io::FileSystem& fs_;
   std::string folder_;
-  bool in_memory_;
+  RowAccess access_;
   std::map<std::string, std::weak_ptr<const Chunk>> chunks_;
   // The group that was read last: the log's patches come in its order.
   std::string group_path_;

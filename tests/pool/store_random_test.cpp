@@ -76,7 +76,7 @@ class RandomEdits {
   void open() {
     store_.reset();
     StoreOptions options = small_options();
-    options.in_memory = draw(2) == 0;
+    options.access = static_cast<RowAccess>(draw(3));
     store_.emplace(Store::open(*files_, "pool", options));
   }
 

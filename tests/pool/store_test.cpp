@@ -343,7 +343,7 @@ TEST_P(StoreTest, ReadsTheSameFromMemoryAsFromMappedFiles) {
     store.apply(pool_.patch(1, {0, 17, 39}));
   }
   StoreOptions in_memory = options();
-  in_memory.in_memory = true;
+  in_memory.access = RowAccess::kMemory;
   const Store store = Store::open(dir_.path(), in_memory);
   for (const auto& name : io::posix().list(dir_.path())) io::posix().unlink(dir_ / name);
   model_.apply(pool_.patch(1, {0, 17, 39}));
