@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <tuple>
 
 #include "io/mapped_read.h"
 #include "memlayers/store.h"
@@ -36,7 +37,8 @@ void parallel_reads(std::int64_t count, std::int64_t item_work, const F& f) {
 }
 
 // All rows of the pool in `folder` with its patches: [slots, width] float32 or bfloat16, or the
-// bytes of rows of few bits. For Python. Throws Error.
-at::Tensor read_store(std::string folder);
+// bytes of rows of few bits; and the sub-keys that patches write: places [m, 4] int64 (SubKeyPlace)
+// and numbers [m, width] float32. For Python. Throws Error.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> read_store(std::string folder);
 
 }  // namespace memlayers::ops

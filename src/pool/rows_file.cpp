@@ -105,7 +105,8 @@ void write_rows_file(io::FileSystem& fs, const std::string& path, const std::str
   io::write_safetensors(fs, path, all, metadata, kPage);
 }
 
-RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::string& format) {
+RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::string& format,
+                        const std::string& feature) {
   RowsFile file;
   file.file_ = io::SafetensorsFile::open(fs, path);
   const auto text = [&](const std::string& key) { return file.text(key); };
@@ -119,7 +120,7 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
                      ", got another: the header at byte 0 was altered");
   }
   // A feature is something that an older reader must not overlook.
-  if (text("features") != "0" || text("byte_order") != "little") {
+  if ((text("features") != "0" && text("features") != feature) || text("byte_order") != "little") {
     throw Error(path + ": expected features 0 and byte order little, got " + text("features") +
                 " and " + text("byte_order") + ": written by a newer version");
   }

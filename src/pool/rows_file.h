@@ -49,7 +49,9 @@ void write_rows_file(io::FileSystem& fs, const std::string& path, const std::str
 class RowsFile {
  public:
   // Everything but the rows' own checksums is checked; throws Error naming the file and the field.
-  static RowsFile open(io::FileSystem& fs, const std::string& path, const std::string& format);
+  // `feature`: of the format's, the one that this reader knows.
+  static RowsFile open(io::FileSystem& fs, const std::string& path, const std::string& format,
+                       const std::string& feature = "0");
 
   const std::string& path() const { return file_.path(); }
   const io::SafetensorsFile& file() const { return file_; }

@@ -9,7 +9,7 @@ namespace memlayers {
 namespace {
 
 PatchInfo info_of(const pool::PatchEntry& patch, bool is_kept) {
-  return {patch.id, patch.notes, patch.rows, patch.erased, is_kept};
+  return {patch.id, patch.notes, patch.rows, patch.erased, patch.sub_keys, is_kept};
 }
 
 void check_inside(const pool::Version& version, std::int64_t first, std::int64_t count) {
@@ -104,6 +104,14 @@ std::optional<std::string> Snapshot::writer_of(std::int64_t slot) const {
   return std::nullopt;
 }
 
+std::shared_ptr<const SubKeys> Snapshot::sub_keys() const { return version_->sub_keys(); }
+
+std::optional<std::string> Snapshot::writer_of(const SubKeyPlace& place) const {
+  const pool::PatchPointer patch = version_->writer_of(place);
+  if (patch == nullptr) return std::nullopt;
+  return patch->id;
+}
+
 std::vector<PatchInfo> Snapshot::patches() const {
   const pool::State& state = version_->state();
   std::vector<PatchInfo> all;
@@ -129,6 +137,7 @@ Patch Snapshot::patch(const std::string& id) const {
   Patch patch{.id = id, .pool = pool_id(), .width = width(), .row_dtype = row_dtype()};
   patch.slots.assign(overlay.slots().begin(), overlay.slots().end());
   patch.erased.assign(overlay.erased().begin(), overlay.erased().end());
+  patch.sub_keys = overlay.sub_keys();
   patch.notes = entry->notes;
   const auto count = static_cast<std::int64_t>(patch.slots.size());
   patch.rows.resize(static_cast<std::size_t>(count * row_bytes()));

@@ -7,6 +7,7 @@
 #include "pool/chunks.h"
 #include "pool/row_format.h"
 #include "pool/store_impl.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers {
 namespace {
@@ -18,14 +19,24 @@ std::string chunk_name(std::size_t index, std::uint64_t generation) {
   return pool::chunk_name("chunk", static_cast<std::int64_t>(index), generation);
 }
 
-// What the bottom and the kept patches make.
+// The bottom and the kept patches.
+std::vector<pool::PatchPointer> kept_layers(const pool::State& state) {
+  std::vector<pool::PatchPointer> layers = state.layers();
+  layers.resize(layers.size() - state.stack.size() + state.kept);
+  return layers;
+}
+
+SubKeys kept_sub_keys(const pool::State& state) {
+  std::vector<const SubKeys*> all;
+  const std::vector<pool::PatchPointer> layers = kept_layers(state);
+  for (const pool::PatchPointer& layer : layers) all.push_back(&layer->overlay->sub_keys());
+  return pool::together(all);
+}
+
+// What they make of rows.
 std::map<std::int64_t, pool::RowPlace> kept_rows(const pool::State& state) {
   std::map<std::int64_t, pool::RowPlace> kept;
-  std::vector<pool::PatchPointer> layers;
-  if (state.bottom != nullptr) layers.push_back(state.bottom);
-  layers.insert(layers.end(), state.stack.begin(),
-                state.stack.begin() + static_cast<std::ptrdiff_t>(state.kept));
-  for (const pool::PatchPointer& layer : layers) {
+  for (const pool::PatchPointer& layer : kept_layers(state)) {
     const auto slots = layer->overlay->slots();
     for (std::uint32_t row = 0; row < slots.size(); ++row) {
       kept[slots[row]] = {layer->overlay.get(), row};
@@ -144,8 +155,8 @@ Committed Store::compact(double part) {
   if (ids.empty() && state.undone.empty() && !is_rewritten) return {state.lsn, true, {}};
 
   pool::PatchPointer bottom;
-  if (!kept.empty()) {
-    bottom = std::make_shared<pool::PatchEntry>();
+  const SubKeys sub_keys = kept_sub_keys(state);  // they have no base in the pool to go into
+  if (!kept.empty() || !sub_keys.places.empty()) {
     std::vector<std::int64_t> slots, erased;
     std::vector<pool::RowPlace> places;
     std::vector<std::byte> rows;
@@ -163,12 +174,11 @@ Committed Store::compact(double part) {
                       const pool::RowPlace& place = places[static_cast<std::size_t>(i)];
                       return place.overlay->row(place.row);
                     });
-    bottom->content = pool::content_digest(slots, rows, erased);
-    bottom->rows = static_cast<std::int64_t>(slots.size());
-    bottom->erased = static_cast<std::int64_t>(erased.size());
+    const pool::Writes writes{slots, rows, erased, sub_keys};
+    bottom = std::make_shared<pool::PatchEntry>(pool::entry_of("", writes));
     bottom->segment = "seg-" + pool::new_pool_id() + ".safetensors";
     try {
-      pool::write_segment(store.fs_, store.path(bottom->segment), state.pool, slots, rows, erased,
+      pool::write_segment(store.fs_, store.path(bottom->segment), state.pool, writes,
                           bottom->content);
     } catch (...) {
       store.give_up({bottom->segment, bottom->segment + ".tmp"});
