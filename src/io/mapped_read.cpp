@@ -4,6 +4,7 @@
 #include <csetjmp>
 #include <csignal>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -62,10 +63,13 @@ std::string describe(const void* address) {
   const auto* at = static_cast<const std::byte*>(address);
   Names& all = names();
   const std::lock_guard lock(all.mutex);
-  auto found = all.regions.upper_bound(at);
-  if (found != all.regions.begin() && std::less<>()(at, (--found)->second.end)) {
-    return found->second.path + ": expected to read byte " + std::to_string(at - found->first) +
-           " of the mapped file";
+  const auto next = all.regions.upper_bound(at);
+  if (next != all.regions.begin()) {
+    const auto& [begin, region] = *std::prev(next);
+    if (std::less<>()(at, region.end)) {
+      return region.path + ": expected to read byte " + std::to_string(at - begin) +
+             " of the mapped file";
+    }
   }
   return "mapped file: expected to read a page of it";
 }

@@ -11,12 +11,12 @@
 namespace memlayers {
 
 SubKeyGrid sub_key_grid(const ModelConfig& config) {
-  SubKeyGrid grid{.layers = config.memory_layers()};
-  if (grid.layers.empty()) return grid;
+  if (!config.memory) return {};
+  SubKeyGrid grid{.layers = config.memory_layers(),
+                  .heads = config.memory->heads,
+                  .n_keys = config.memory->n_keys,
+                  .width = config.memory->k_dim / 2};
   std::ranges::sort(grid.layers);
-  grid.heads = config.memory->heads;
-  grid.n_keys = config.memory->n_keys;
-  grid.width = config.memory->k_dim / 2;
   return grid;
 }
 
