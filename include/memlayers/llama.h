@@ -29,10 +29,10 @@ class KvCache {
   // Tokens of padding at the left of each row, [batch]; absent: none. Set before the first forward.
   void set_padding(std::vector<std::int64_t> padding);
   const std::vector<std::int64_t>& padding() const { return padding_; }
-  // Of a model that reads its pool from a store: the version whose rows the tokens were computed
-  // with, that of the first forward. All later ones keep to it, whatever is edited meanwhile; what
-  // is cached under another version must never be mixed with it. Absent before, and for other
-  // models.
+  // Of a model that reads its pool from a store: the version whose rows and sub-keys the tokens
+  // were computed with, that of the first forward. All later ones keep to it, whatever is edited
+  // meanwhile; what is cached under another version must never be mixed with it. Absent before, and
+  // for other models.
   std::optional<std::uint64_t> pool_version() const;
   // Keeps only the rows named, in that order (finished rows leave the batch).
   void keep_rows(const std::vector<std::int64_t>& rows);

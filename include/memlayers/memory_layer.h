@@ -3,11 +3,11 @@
 
 #include <torch/torch.h>
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <utility>
+#include <tuple>
+#include <vector>
 
 #include "memlayers/config.h"
 #include "memlayers/pool.h"
@@ -28,14 +28,21 @@ namespace memlayers {
 class MemoryLayerImpl : public torch::nn::Module {
  public:
   MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, MemoryPool pool);
+  ~MemoryLayerImpl() override;
 
-  // `rows`: a snapshot of the pool's store, as in MemoryPool::gather.
+  // `rows`: a snapshot of the pool's store, as in MemoryPool::gather, whose sub-keys are looked up
+  // too. Absent: for a pool that reads a store, how it is now.
   at::Tensor forward(const at::Tensor& x, const Snapshot* rows = nullptr);
 
   // The slots and softmax weights of the tokens x [T, dim]: both [T, H, k]; what forward reads. A
   // few tokens without gradient (decoding) read the sub-keys in 8 bits first, kept from call to
-  // call until the sub-keys change; the result is exact (ops.h, PackedKeys).
-  std::tuple<at::Tensor, at::Tensor> select(const at::Tensor& x);
+  // call until the sub-keys change; the result is exact (ops.h, PackedKeys). `rows`: of forward.
+  std::tuple<at::Tensor, at::Tensor> select(const at::Tensor& x, const Snapshot* rows = nullptr);
+
+  // `keys` with the sub-keys that patches write in this version of the pool's store instead; `keys`
+  // itself where they write none of this layer, or without a version. May be called from several
+  // threads.
+  at::Tensor keys_of(const Snapshot* rows) const;
 
   // From now on lookups see all sub-keys, those of a growth as well (MemoryConfig::open_keys). Not
   // while others call forward().
@@ -44,20 +51,25 @@ class MemoryLayerImpl : public torch::nn::Module {
   const MemoryConfig& config() const { return config_; }
   MemoryPool pool() const { return pool_; }
 
+  std::int64_t number = 0;  // of the decoder layer: patches of sub-keys name it
   torch::Tensor keys;
   torch::nn::Linear query_proj{nullptr}, value_proj{nullptr}, swilu_proj{nullptr}, gate{nullptr};
   torch::Tensor query_norm, key_norm;  // undefined without qk-norm
 
  private:
-  at::Tensor sub_keys() const;  // [H, 2, n_keys, k_dim/2] float32, as they are scored
-  std::shared_ptr<const PackedKeys> packed_keys();
+  // The sub-keys of one version of the pool's store: made once, kept as long as it is read.
+  struct CachedKeys;
+  // `patched` may be null: the layer's own. Requires cache_mutex_.
+  CachedKeys& cached(const std::shared_ptr<const SubKeys>& patched) const;
+  // What patches write of this layer's; or null.
+  std::shared_ptr<const SubKeys> patched(const Snapshot* rows) const;
+  std::shared_ptr<const PackedKeys> packed_keys(const Snapshot* rows) const;
 
   std::int64_t dim_;
   MemoryConfig config_;
   MemoryPool pool_{nullptr};
-  std::mutex packed_mutex_;  // guards the two below: forward may run in several threads
-  std::shared_ptr<const PackedKeys> packed_;
-  std::array<std::pair<const void*, std::uint32_t>, 2> packed_stamp_;  // of keys and key_norm
+  mutable std::mutex cache_mutex_;  // guards what is below: forward may run in several threads
+  mutable std::vector<std::unique_ptr<CachedKeys>> cache_;
 };
 TORCH_MODULE(MemoryLayer);
 

@@ -77,7 +77,8 @@ class MemoryPoolImpl : public torch::nn::Module {
 
   // The weighted sum of rows, and PEER's, as in ops.h; the gradient of values is recorded here. In
   // a memory group slots are those of the whole pool, and every process calls in the same order.
-  // `rows`: read these instead, a snapshot of this pool's store; a request keeps to one.
+  // `rows`: read these instead, a snapshot of this pool's store; a request keeps to one. Throws
+  // Error where the disk does not give rows that are mapped.
   at::Tensor gather(const at::Tensor& slots, const at::Tensor& weights,
                     const Snapshot* rows = nullptr);
   at::Tensor peer_gather(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,

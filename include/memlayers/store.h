@@ -25,7 +25,30 @@ namespace pool {
 class Version;
 }
 
-// Rows to write into a pool, and slots to free. On disk a safetensors file (docs/formats.md).
+// One sub-key of a model: its memory layer (the number of the decoder layer), head, half (0: that
+// of the grid's rows, 1: of its columns) and number.
+struct SubKeyPlace {
+  std::int64_t layer = 0, head = 0, half = 0, index = 0;
+  auto operator<=>(const SubKeyPlace&) const = default;
+};
+
+// Sub-keys in place of those of the model.
+struct SubKeys {
+  std::int64_t width = 0;                // numbers of each: k_dim / 2; 0 where there is none
+  std::vector<SubKeyPlace> places = {};  // ascending, each once
+  std::vector<float> numbers = {};       // `width` for each place
+  bool operator==(const SubKeys&) const = default;
+};
+
+// Which sub-keys a model has.
+struct SubKeyGrid {
+  std::vector<std::int64_t> layers = {};  // ascending
+  std::int64_t heads = 0, n_keys = 0, width = 0;
+};
+SubKeyGrid sub_key_grid(const ModelConfig& config);  // no layers for a model without memory
+
+// Rows to write into a pool, slots to free, and sub-keys of the layers that read it. On disk a
+// safetensors file (docs/formats.md).
 struct Patch {
   std::string id = {};    // names the patch for good: applying it twice is applying it once
   std::string pool = {};  // the id of the pool that it was made for
@@ -35,40 +58,47 @@ struct Patch {
   std::vector<std::byte> rows = {};      // one for each slot, contiguous, as the pool stores them
   std::vector<std::int64_t> erased =
       {};  // slots to free: their rows become zero. Ascending, not in slots
+  SubKeys sub_keys = {};
   std::map<std::string, std::string> notes = {};  // free: what it teaches, when, from what
 };
 
 std::string new_patch_id();  // a random UUID
-// Slots may stand in any order in the file. Throws Error for a file that is no patch.
+// Slots and sub-keys may stand in any order in the file. Throws Error for a file that is no patch.
 Patch read_patch(const std::string& path);
 Patch read_patch(io::FileSystem& fs, const std::string& path);
 // Whole or not at all; `path` is replaced.
 void write_patch(const std::string& path, const Patch& patch);
 void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch);
 
-// The slots that two patches write, each list ascending. An erased slot is a row of its own kind.
-struct PatchDiff {
-  std::vector<std::int64_t> only_first, only_second;
-  std::vector<std::int64_t> same, different;  // of both, with the same row or another
+// What two patches write, each list ascending.
+template <class Place>
+struct PlacesDiff {
+  std::vector<Place> only_first, only_second;
+  std::vector<Place> same, different;  // of both, with the same numbers or others
 };
-// Throws Error for patches of different pools, widths or types of rows.
+// Of slots; an erased one is a row of its own kind.
+struct PatchDiff : PlacesDiff<std::int64_t> {
+  PlacesDiff<SubKeyPlace> sub_keys;
+};
+// Throws Error for patches of different pools, widths or types of rows, or widths of sub-keys.
 PatchDiff diff(const Patch& first, const Patch& second);
 // One patch, with an id of its own, that does what applying these in this order does: where several
-// write a slot the last one wins. Notes are put together, the last one's where they differ, and
-// `merged` names the ids. Throws Error for none, and as diff().
+// write a slot or a sub-key the last one wins. Notes are put together, the last one's where they
+// differ, and `merged` names the ids. Throws Error for none, and as diff().
 Patch merge(std::span<const Patch> patches);
 
 // What is known of a patch in a store.
 struct PatchInfo {
   std::string id;
   std::map<std::string, std::string> notes;
-  std::int64_t rows = 0, erased = 0;
+  std::int64_t rows = 0, erased = 0, sub_keys = 0;
   bool is_kept = false;  // it can no longer be rolled back
 };
 
 // The pool as it was at one moment: it never changes, and what it reads from stays as long as it
 // lives. Cheap to copy. All functions may be called from several threads, and none waits for the
-// writer. Reading throws Error naming file and offset where a checksum does not hold.
+// writer. Reading throws Error naming file and offset where a checksum does not hold, or the disk
+// does not give what is mapped.
 class Snapshot {
  public:
   explicit Snapshot(std::shared_ptr<const pool::Version> version) : version_(std::move(version)) {}
@@ -84,7 +114,9 @@ class Snapshot {
   std::int64_t num_chunks() const;  // files of the base
 
   // The row of one slot, row_bytes() long and at a multiple of 64 bytes; valid as long as this
-  // snapshot. Its block's checksum is checked the first time that the store touches it.
+  // snapshot. Its block's checksum is checked the first time that the store touches it. Where rows
+  // are mapped, reading it later may wait for the disk, and fault when that fails: gather() and
+  // read_rows() turn that into Error.
   const std::byte* row(std::int64_t slot) const;
   // Copies the rows of `slots`, contiguous.
   void read_rows(std::span<const std::int64_t> slots, std::span<std::byte> out) const;
@@ -94,28 +126,37 @@ class Snapshot {
   void release(std::int64_t first, std::int64_t count) const;
   // Reads everything and checks every checksum anew; throws Error at the first that does not hold.
   void verify() const;
-  // XXH3-128 in hex of the rows as read: as `memlayers inspect --digest`.
+  // XXH3-128 in hex of the rows as read, whatever the sub-keys: as `memlayers inspect --digest`.
   std::string digest() const;
 
   bool is_overridden(std::int64_t slot) const;  // by a patch: the row is not the base's
   std::int64_t overridden_rows() const;
   // The patch that wrote the slot's row; none for a row of the base, or of patches folded into it.
   std::optional<std::string> writer_of(std::int64_t slot) const;
+  // The sub-keys that patches write, as they are now; null where none does. Versions between which
+  // no sub-key changed share one object.
+  std::shared_ptr<const SubKeys> sub_keys() const;
+  std::optional<std::string> writer_of(const SubKeyPlace& place) const;
   std::vector<PatchInfo> patches() const;  // that can be told apart, the first applied first
   std::vector<PatchInfo> undone() const;   // rolled back, and can be applied again by their id
   std::vector<std::int64_t> free_slots() const;  // ascending
-  // The rows of a patch of patches() or undone().
+  // What a patch of patches() or undone() writes.
   Patch patch(const std::string& id) const;
 
  private:
   std::shared_ptr<const pool::Version> version_;
 };
 
-// Two patches that write one slot: the later one wins while both are applied.
+// Two patches that write one slot, or one sub-key: the later one wins while both are applied.
 struct Conflict {
   std::int64_t slot;
   std::string earlier, later;  // their ids
   bool operator==(const Conflict&) const = default;
+};
+struct SubKeyConflict {
+  SubKeyPlace place;
+  std::string earlier, later;
+  bool operator==(const SubKeyConflict&) const = default;
 };
 
 // What an edit answers: it is on the disk, and every snapshot taken from now on has it.
@@ -123,10 +164,22 @@ struct Committed {
   std::uint64_t version = 0;
   bool was_there = false;           // it had been done before: nothing was changed
   std::vector<Conflict> conflicts;  // of an applied patch with those below it
+  std::vector<SubKeyConflict> sub_key_conflicts = {};
+};
+
+// How rows get from their files into memory. They have the same bits either way.
+enum class RowAccess {
+  kMapped,  // the system reads what is touched, and takes it back when memory is short
+  kMemory,  // all are read on opening
+  kRead,    // a block of 64 KiB is read when it is first touched, and kept: an error of the disk
+            // shows then or never
 };
 
 struct StoreOptions {
-  bool in_memory = false;  // rows are read into memory on opening, instead of mapped
+  RowAccess access = RowAccess::kMapped;
+  // The sub-keys of the model that reads this pool: patches that write others are refused, and all
+  // that write any where this is absent. What the log holds already must fit too, if this is given.
+  std::optional<SubKeyGrid> sub_keys = {};
   // When the log holds an altered record, open what came before it instead of throwing Corruption.
   // Edits that were acknowledged are lost.
   bool to_point_in_time = false;
@@ -158,7 +211,8 @@ class Store {
   std::string health() const;  // "good", or why it takes no edit
 
   // All or nothing. Throws Error for a patch that does not fit: another pool's, another width, a
-  // slot out of range or twice, a number that is not finite, an id that is taken by other content.
+  // slot or sub-key out of range or twice, a number that is not finite, an id that is taken by
+  // other content.
   Committed apply(const Patch& patch);
   // Takes a patch out of the stack, wherever in it: the pool is then what the others make, byte for
   // byte. Throws Error for one that is not there or is kept.

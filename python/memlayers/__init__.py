@@ -13,6 +13,7 @@ from .memory_layer import MemoryLayer  # noqa: E402
 from .memory_pool import MemoryPool  # noqa: E402
 from .model_folder import Error, load_memory, load_pool  # noqa: E402
 from .ops import gather, lookup, lookup_softmax, peer_gather  # noqa: E402
+from .patch import Patch, read_patch, write_patch  # noqa: E402
 from .pool_folder import PoolFolder  # noqa: E402
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __all__ = [
     "Error",
     "MemoryLayer",
     "MemoryPool",
+    "Patch",
     "PoolFolder",
     "cell_of",
     "gather",
@@ -29,6 +31,8 @@ __all__ = [
     "lookup",
     "lookup_softmax",
     "peer_gather",
+    "read_patch",
     "shell_slots",
     "slot_of",
+    "write_patch",
 ]

@@ -42,6 +42,11 @@ def load_pool(folder: str | PathLike[str]) -> Tensor:
     With the patches that were applied to it. MemoryPool.from_slots(load_pool(folder)) makes a pool
     of them. Raises Error.
     """
+    return _read_pool(folder)[0]
+
+
+def _read_pool(folder: str | PathLike[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Of one version the rows, and the sub-keys that patches write: places [m, 4] and numbers."""
     place = Path(folder) / "pool"
     if (place / "CURRENT").exists():  # was edited: the store's log says what holds
         try:
@@ -69,7 +74,7 @@ def load_pool(folder: str | PathLike[str]) -> Tensor:
         rows.copy_(chunk.read())
         if not rows.float().sum().isfinite() and not rows.isfinite().all():
             raise Error(f"{chunk.path}: expected finite rows, got NaN or infinity")
-    return values
+    return values, torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 0)
 
 
 def load_memory(folder: str | PathLike[str], *, sparse: bool = False) -> dict[int, MemoryLayer]:
@@ -84,7 +89,17 @@ def load_memory(folder: str | PathLike[str], *, sparse: bool = False) -> dict[in
     if not isinstance(memory, dict):
         raise Error(f"{path}: expected a model with memory, found no memlayers.memory")
     weights = _read_memory_weights(Path(folder))
-    values = load_pool(folder)
+    values, places, numbers = _read_pool(folder)
+    for index, state in weights.items():
+        mine = places[:, 0] == index
+        if not mine.any():
+            continue
+        head, half, number = places[mine, 1:].unbind(1)
+        try:
+            keys = state["keys"]
+            keys[head, half, number] = numbers[mine].to(keys.dtype)
+        except (IndexError, KeyError, RuntimeError) as error:
+            raise Error(f"{folder}: patches of sub-keys do not fit layer {index}: {error}") from error
     # Of a memory that has grown and was not trained since, only these are looked up; the slots of
     # the smaller grid are the first ones.
     n_open = memory.get("open_keys")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .memory_layer import MemoryLayer
@@ -28,6 +29,17 @@ class PoolFolder:
     def __init__(self, folder: str | PathLike[str]) -> None:
         self._place = str(Path(folder) / "pool")
         self.patches: list[str] = []
+
+    @property
+    def id(self) -> str:
+        """Names the pool: a patch is for one."""
+        for chunk in Path(self._place).glob("chunk-*.safetensors"):
+            try:
+                with safe_open(chunk, "pt") as file:
+                    return file.metadata()["pool"]
+            except (OSError, SafetensorError, KeyError, TypeError) as error:
+                raise Error(f"{chunk}: expected a chunk of a pool, got {error}") from error
+        raise Error(f"{self._place}: expected files chunk-*.safetensors, found none")
 
     def rows(self, slots: Tensor) -> Tensor:
         """The rows of slots [n], as they are read now: [n, width] float32."""

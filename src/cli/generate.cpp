@@ -141,7 +141,10 @@ int generate(const Arguments& arguments) {
   set_threads(arguments.threads);
   std::vector<std::string> prompts;
   if (!arguments.is_interactive) prompts = collect_prompts(arguments);
-  Generator generator = Generator::load(arguments.model, {.in_memory = arguments.pool == "memory"});
+  const RowAccess access = arguments.pool == "memory"  ? RowAccess::kMemory
+                           : arguments.pool == "pread" ? RowAccess::kRead
+                                                       : RowAccess::kMapped;
+  Generator generator = Generator::load(arguments.model, {.access = access});
   std::signal(SIGINT, [](int) { interrupted = true; });
   if (arguments.is_interactive) return chat(generator, arguments.options);
   if (prompts.size() == 1 && !arguments.is_json) {
@@ -178,8 +181,9 @@ Command generate_command() {
         app.add_flag("--ignore-eos", a->options.ignore_eos, "go on behind the end-of-text token");
         app.add_option("--pool", a->pool,
                        "mapped: the pool's rows stay in their files, read as needed; memory: read "
-                       "all of them first")
-            ->check(CLI::IsMember({"mapped", "memory"}))
+                       "all of them first; pread: each part when it is first needed, and keep it, "
+                       "for a disk that may fail")
+            ->check(CLI::IsMember({"mapped", "memory", "pread"}))
             ->capture_default_str();
         app.add_option("--threads", a->threads, "CPU threads (0: all cores)")
             ->capture_default_str();

@@ -26,6 +26,7 @@ struct Arguments {
 };
 
 Json describe_pool(const std::string& folder, const Snapshot& pool, bool wants_digest) {
+  const auto sub_keys = pool.sub_keys();
   Json json = {{"folder", folder},
                {"id", pool.pool_id()},
                {"slots", pool.rows()},
@@ -36,6 +37,7 @@ Json describe_pool(const std::string& folder, const Snapshot& pool, bool wants_d
                {"version", pool.version()},
                {"patches", pool.patches().size()},
                {"patched_rows", pool.overridden_rows()},
+               {"patched_sub_keys", sub_keys == nullptr ? 0 : sub_keys->places.size()},
                {"free_slots", pool.free_slots().size()}};
   if (wants_digest) json["digest"] = pool.digest();
   return json;

@@ -10,6 +10,7 @@
 #include "cli/new_output.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
+#include "io/model_config.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "memlayers/ops.h"
@@ -37,6 +38,15 @@ std::string pool_of(const Arguments& arguments) {
   return pool;
 }
 
+// The store knows the model's sub-keys, to refuse patches of others.
+Store open_store(const Arguments& arguments) {
+  const std::string pool = pool_of(arguments);
+  StoreOptions options;
+  options.sub_keys =
+      sub_key_grid(io::read_model_config(io::posix(), io::join(io::parent(pool), "config.json")));
+  return Store::open(pool, options);
+}
+
 // The id that begins so; one that is no beginning of any is left as it is, for the store to refuse.
 std::string full_id(const Snapshot& pool, const std::string& begin) {
   std::vector<std::string> found;
@@ -62,12 +72,50 @@ std::string count_text(std::int64_t count, const std::string& what) {
   return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
 }
 
+Json json_of(const SubKeyPlace& place) {
+  return {
+      {"layer", place.layer}, {"head", place.head}, {"half", place.half}, {"index", place.index}};
+}
+
+Json json_of(const std::vector<SubKeyPlace>& places) {
+  Json json = Json::array();
+  for (const SubKeyPlace& place : places) json.push_back(json_of(place));
+  return json;
+}
+
+// layer.head.half.number
+std::string text_of(const SubKeyPlace& place) {
+  return std::to_string(place.layer) + "." + std::to_string(place.head) + "." +
+         std::to_string(place.half) + "." + std::to_string(place.index);
+}
+
+// "3 rows of 64 float32, 1 erased, 2 sub-keys"
+std::string size_text(const std::string& rows, std::int64_t erased, std::int64_t sub_keys) {
+  return rows + (erased == 0 ? "" : ", " + std::to_string(erased) + " erased") +
+         (sub_keys == 0 ? "" : ", " + count_text(sub_keys, "sub-key"));
+}
+
 Json json_of(const PatchInfo& patch, const char* state) {
   return {{"id", patch.id},
           {"state", state},
           {"rows", patch.rows},
           {"erased", patch.erased},
+          {"sub_keys", patch.sub_keys},
           {"notes", patch.notes}};
+}
+
+template <class Conflicts, class TextOf>
+void warn(const Conflicts& conflicts, const std::string& what, const TextOf& place_of) {
+  if (conflicts.empty()) return;
+  std::cerr << "memlayers: warning: "
+            << count_text(static_cast<std::int64_t>(conflicts.size()), what)
+            << " written by another patch too; the last one wins:\n";
+  constexpr std::size_t kMost = 10;
+  for (std::size_t i = 0; i < std::min(kMost, conflicts.size()); ++i) {
+    std::cerr << "  " << what << " " << place_of(conflicts[i]) << ": " << conflicts[i].earlier
+              << ", then " << conflicts[i].later << '\n';
+  }
+  if (conflicts.size() > kMost) std::cerr << "  ...\n";
 }
 
 void tell(const Arguments& arguments, const char* done, const std::string& id,
@@ -77,6 +125,11 @@ void tell(const Arguments& arguments, const char* done, const std::string& id,
     for (const Conflict& conflict : committed.conflicts) {
       conflicts.push_back(
           {{"slot", conflict.slot}, {"earlier", conflict.earlier}, {"later", conflict.later}});
+    }
+    for (const SubKeyConflict& conflict : committed.sub_key_conflicts) {
+      conflicts.push_back({{"sub_key", json_of(conflict.place)},
+                           {"earlier", conflict.earlier},
+                           {"later", conflict.later}});
     }
     std::cout << Json{{"patch", id},
                       {"done", done},
@@ -89,23 +142,15 @@ void tell(const Arguments& arguments, const char* done, const std::string& id,
   }
   std::cout << done << " " << id << (committed.was_there ? " (nothing to do)" : "")
             << ": pool version " << committed.version << '\n';
-  if (committed.conflicts.empty()) return;
-  std::cerr << "memlayers: warning: "
-            << count_text(static_cast<std::int64_t>(committed.conflicts.size()), "slot")
-            << " written by another patch too; the last one wins:\n";
-  constexpr std::size_t kMost = 10;
-  for (std::size_t i = 0; i < std::min(kMost, committed.conflicts.size()); ++i) {
-    const Conflict& conflict = committed.conflicts[i];
-    std::cerr << "  slot " << conflict.slot << ": " << conflict.earlier << ", then "
-              << conflict.later << '\n';
-  }
-  if (committed.conflicts.size() > kMost) std::cerr << "  ...\n";
+  warn(committed.conflicts, "slot", [](const Conflict& c) { return std::to_string(c.slot); });
+  warn(committed.sub_key_conflicts, "sub-key",
+       [](const SubKeyConflict& c) { return text_of(c.place); });
 }
 
 int apply(const Arguments& arguments) {
   std::vector<Patch> patches;  // all are read before any is applied
   for (const std::string& file : arguments.patches) patches.push_back(read_patch(file));
-  Store store = Store::open(pool_of(arguments));
+  Store store = open_store(arguments);
   for (const Patch& patch : patches) tell(arguments, "applied", patch.id, store.apply(patch));
   return 0;
 }
@@ -114,7 +159,7 @@ int apply(const Arguments& arguments) {
 std::function<int(const Arguments&)> edit(const char* done,
                                           Committed (Store::*act)(const std::string&)) {
   return [=](const Arguments& arguments) {
-    Store store = Store::open(pool_of(arguments));
+    Store store = open_store(arguments);
     for (const std::string& name : arguments.patches) {
       const std::string id = full_id(store.snapshot(), name);
       tell(arguments, done, id, (store.*act)(id));
@@ -124,7 +169,7 @@ std::function<int(const Arguments&)> edit(const char* done,
 }
 
 int compact(const Arguments& arguments) {
-  Store store = Store::open(pool_of(arguments));
+  Store store = open_store(arguments);
   const Committed committed = store.compact(arguments.part);
   if (arguments.is_json) {
     std::cout << Json{{"done", "compacted"},
@@ -139,9 +184,16 @@ int compact(const Arguments& arguments) {
   return 0;
 }
 
+std::string patched_sub_keys(const Snapshot& pool) {
+  const auto keys = pool.sub_keys();
+  if (keys == nullptr) return "";
+  return ", " + count_text(static_cast<std::int64_t>(keys->places.size()), "sub-key");
+}
+
 int list(const Arguments& arguments) {
   const Snapshot pool = StoreReader::open(pool_of(arguments)).snapshot();
-  std::vector<std::vector<std::string>> rows{{"patch", "state", "rows", "erased", "what"}};
+  std::vector<std::vector<std::string>> rows{
+      {"patch", "state", "rows", "erased", "sub-keys", "what"}};
   const auto add = [&](const PatchInfo& patch, const char* state) {
     if (arguments.is_json) {
       std::cout << json_of(patch, state).dump() << '\n';
@@ -149,14 +201,15 @@ int list(const Arguments& arguments) {
     }
     const auto what = patch.notes.find("what");
     rows.push_back({patch.id, state, std::to_string(patch.rows), std::to_string(patch.erased),
-                    what == patch.notes.end() ? "" : what->second});
+                    std::to_string(patch.sub_keys), what == patch.notes.end() ? "" : what->second});
   };
   for (const PatchInfo& patch : pool.patches()) add(patch, patch.is_kept ? "kept" : "applied");
   for (const PatchInfo& patch : pool.undone()) add(patch, "rolled back");
   if (!arguments.is_json) {
     if (rows.size() > 1) std::cout << table(rows);
     std::cout << "pool version " << pool.version() << ", "
-              << count_text(pool.overridden_rows(), "row") << " of " << pool.rows() << " patched\n";
+              << count_text(pool.overridden_rows(), "row") << " of " << pool.rows() << " patched"
+              << patched_sub_keys(pool) << '\n';
   }
   return 0;
 }
@@ -199,34 +252,59 @@ int show(const Arguments& arguments) {
                      {"from_pool", change[static_cast<std::int64_t>(i)].item<float>()},
                      {"writer", pool.writer_of(slot).value_or("")}});
   }
+  Json sub_keys = Json::array();
+  const auto width = static_cast<std::size_t>(patch.sub_keys.width);
+  for (std::size_t i = 0; i < patch.sub_keys.places.size(); ++i) {
+    const SubKeyPlace& place = patch.sub_keys.places[i];
+    double sum = 0;
+    for (const float x : std::span(patch.sub_keys.numbers).subspan(i * width, width)) {
+      sum += double{x} * double{x};
+    }
+    Json one = json_of(place);
+    one["norm"] = std::sqrt(sum);
+    one["writer"] = pool.writer_of(place).value_or("");
+    sub_keys.push_back(std::move(one));
+  }
   Json json = {{"id", patch.id},       {"pool", patch.pool},
                {"width", patch.width}, {"row_dtype", row_type_name(patch.row_dtype)},
                {"notes", patch.notes}, {"rows", patch.slots.size()},
-               {"slots", slots},       {"erased", patch.erased}};
+               {"slots", slots},       {"erased", patch.erased},
+               {"sub_keys", sub_keys}};
   if (arguments.is_json) {
     std::cout << json.dump() << '\n';
     return 0;
   }
   std::cout << "patch " << patch.id << ": "
-            << count_text(static_cast<std::int64_t>(patch.slots.size()), "row") << " of "
-            << patch.width << " " << row_type_name(patch.row_dtype) << ", " << patch.erased.size()
-            << " erased\n";
+            << size_text(count_text(static_cast<std::int64_t>(patch.slots.size()), "row") + " of " +
+                             std::to_string(patch.width) + " " + row_type_name(patch.row_dtype),
+                         static_cast<std::int64_t>(patch.erased.size()),
+                         static_cast<std::int64_t>(patch.sub_keys.places.size()))
+            << '\n';
   for (const auto& [name, value] : patch.notes) std::cout << "  " << name << ": " << value << '\n';
+  const auto writer_text = [&](const Json& one, const char* base) -> std::string {
+    const std::string writer = one["writer"];
+    return writer.empty() ? base : writer == patch.id ? "this patch" : writer;
+  };
   std::vector<std::vector<std::string>> lines{
       {"slot", "cell", "norm", "from the pool's", "now written by"}};
   for (const Json& slot : slots) {
     if (static_cast<std::int64_t>(lines.size()) > arguments.rows) break;
-    const std::string writer = slot["writer"];
     lines.push_back({slot["slot"].dump(), slot["row_key"].dump() + "," + slot["column_key"].dump(),
                      short_number(slot["norm"].get<double>()),
-                     short_number(slot["from_pool"].get<double>()),
-                     writer.empty()       ? "the base"
-                     : writer == patch.id ? "this patch"
-                                          : writer});
+                     short_number(slot["from_pool"].get<double>()), writer_text(slot, "the base")});
   }
-  std::cout << table(lines);
-  if (static_cast<std::int64_t>(slots.size()) > arguments.rows) {
-    std::cout << "... (--rows " << slots.size() << " shows all)\n";
+  if (!slots.empty()) std::cout << table(lines);
+  lines = {{"sub-key of layer", "head", "half", "number", "norm", "now written by"}};
+  for (const Json& key : sub_keys) {
+    if (static_cast<std::int64_t>(lines.size()) > arguments.rows) break;
+    lines.push_back({key["layer"].dump(), key["head"].dump(), key["half"].dump(),
+                     key["index"].dump(), short_number(key["norm"].get<double>()),
+                     writer_text(key, "the model")});
+  }
+  if (!sub_keys.empty()) std::cout << table(lines);
+  const std::size_t most = std::max(slots.size(), sub_keys.size());
+  if (static_cast<std::int64_t>(most) > arguments.rows) {
+    std::cout << "... (--rows " << most << " shows all)\n";
   }
   return 0;
 }
@@ -242,25 +320,35 @@ int show_diff(const Arguments& arguments) {
                       {"only_first", found.only_first},
                       {"only_second", found.only_second},
                       {"same", found.same},
-                      {"different", found.different}}
+                      {"different", found.different},
+                      {"sub_keys",
+                       {{"only_first", json_of(found.sub_keys.only_first)},
+                        {"only_second", json_of(found.sub_keys.only_second)},
+                        {"same", json_of(found.sub_keys.same)},
+                        {"different", json_of(found.sub_keys.different)}}}}
                      .dump()
               << '\n';
     return 0;
   }
-  const auto line = [&](const std::string& what, const std::vector<std::int64_t>& slots) {
+  const auto line = [&](const std::string& what, const auto& places, const auto& text) {
     std::string some;
-    for (std::size_t i = 0; i < slots.size() && static_cast<std::int64_t>(i) < arguments.rows;
+    for (std::size_t i = 0; i < places.size() && static_cast<std::int64_t>(i) < arguments.rows;
          ++i) {
-      some += (i == 0 ? "" : " ") + std::to_string(slots[i]);
+      some += (i == 0 ? "" : " ") + text(places[i]);
     }
-    if (static_cast<std::int64_t>(slots.size()) > arguments.rows) some += " ...";
-    return std::vector<std::string>{what, std::to_string(slots.size()), some};
+    if (static_cast<std::int64_t>(places.size()) > arguments.rows) some += " ...";
+    return std::vector<std::string>{what, std::to_string(places.size()), some};
   };
-  std::cout << table({{"slots", "number", "which"},
-                      line("only in " + first.id, found.only_first),
-                      line("only in " + second.id, found.only_second),
-                      line("in both, same row", found.same),
-                      line("in both, another row", found.different)});
+  const auto print = [&](const char* places, const char* one, const auto& of, const auto& text) {
+    std::cout << table({{places, "number", "which"},
+                        line("only in " + first.id, of.only_first, text),
+                        line("only in " + second.id, of.only_second, text),
+                        line(std::string("in both, same ") + one, of.same, text),
+                        line(std::string("in both, another ") + one, of.different, text)});
+  };
+  print("slots", "row", found, [](std::int64_t slot) { return std::to_string(slot); });
+  if (first.sub_keys.places.empty() && second.sub_keys.places.empty()) return 0;
+  print("sub-keys (layer.head.half.number)", "numbers", found.sub_keys, text_of);
   return 0;
 }
 
@@ -272,12 +360,15 @@ int write_out(const Arguments& arguments, const Patch& patch) {
     std::cout << Json{{"patch", patch.id},
                       {"file", arguments.out},
                       {"rows", patch.slots.size()},
-                      {"erased", patch.erased.size()}}
+                      {"erased", patch.erased.size()},
+                      {"sub_keys", patch.sub_keys.places.size()}}
                      .dump()
               << '\n';
   } else {
     std::cout << arguments.out << ": patch " << patch.id << ", "
-              << count_text(static_cast<std::int64_t>(patch.slots.size()), "row") << '\n';
+              << size_text(count_text(static_cast<std::int64_t>(patch.slots.size()), "row"), 0,
+                           static_cast<std::int64_t>(patch.sub_keys.places.size()))
+              << '\n';
   }
   return 0;
 }
@@ -315,7 +406,7 @@ std::vector<Action> actions() {
           {"compact", "fold kept patches into the base", nullptr, 0, 0, false, compact},
           {"list", "the patches of a model, the first applied first", nullptr, 0, 0, false, list},
           {"show", "what a patch writes", "a patch file, or an id in the model", 1, 1, false, show},
-          {"diff", "which slots two patches share", kEither, 2, 2, false, show_diff},
+          {"diff", "which slots and sub-keys two patches share", kEither, 2, 2, false, show_diff},
           {"merge", "write one patch that does what these do, the last one winning", kEither, 1, 0,
            true, merge_patches},
           {"export", "write a patch of the model to a file", "an id in the model", 1, 1, true,

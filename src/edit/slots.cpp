@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/slots.h"
 
+#include <optional>
 #include <utility>
 
 #include "edit/slot_rows.h"
@@ -78,7 +79,9 @@ SlotEdit SlotEditor::insert(const at::Tensor& query_in, const at::Tensor& row,
                     "insert: expected a row that is not all zeros, which would leave its slot "
                     "free, got zeros");
   const at::Tensor query = nn::scored_query(*layer_, query_in.reshape({1, -1, config.k_dim}));
-  at::Tensor keys = nn::scored_keys(*layer_);
+  const std::optional<Snapshot> now =
+      store_ != nullptr ? std::optional(store_->snapshot()) : std::nullopt;
+  at::Tensor keys = nn::scored_keys(*layer_, now ? &*now : nullptr);
   if (is_one) keys = keys.slice(0, head, head + 1);
   const auto [slots_of_heads, weights] = lookup_softmax(query, keys, config.knn);
   const at::Tensor order = weights.flatten().cpu().argsort(/*stable=*/true, 0, /*descending=*/true);

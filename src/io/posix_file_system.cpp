@@ -11,8 +11,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <optional>
 
 #include "io/file_system.h"
+#include "io/mapped_read.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -111,8 +113,10 @@ class PosixMapping final : public Mapping {
     if (size == 0) return;  // mmap refuses nothing; an empty span needs none
     data_ = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
     if (data_ == MAP_FAILED) fail(path, "cannot map");
+    name_.emplace(PosixMapping::bytes(), path);
   }
   ~PosixMapping() override {
+    name_.reset();  // before others may get the addresses
     if (size_ > 0) ::munmap(data_, size_);
   }
   PosixMapping(const PosixMapping&) = delete;
@@ -129,6 +133,7 @@ class PosixMapping final : public Mapping {
  private:
   void* data_ = nullptr;
   std::size_t size_;
+  std::optional<NamedBytes> name_;
 };
 
 class PosixScratch final : public Scratch {
@@ -138,8 +143,10 @@ class PosixScratch final : public Scratch {
     if (size == 0) return;
     data_ = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, file_->descriptor(), 0);
     if (data_ == MAP_FAILED) fail(folder, "cannot map a scratch file");
+    name_.emplace(PosixScratch::bytes(), folder + ": scratch file");
   }
   ~PosixScratch() override {
+    name_.reset();
     if (size_ > 0) ::munmap(data_, size_);
   }
   PosixScratch(const PosixScratch&) = delete;
@@ -153,6 +160,7 @@ class PosixScratch final : public Scratch {
   std::unique_ptr<PosixFile> file_;
   void* data_ = nullptr;
   std::size_t size_;
+  std::optional<NamedBytes> name_;
 };
 
 // A new file in `folder` that has no name, at the latest when this returns.

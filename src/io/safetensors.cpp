@@ -10,6 +10,7 @@
 #include <set>
 
 #include "io/json.h"
+#include "io/mapped_read.h"
 #include "io/nearest.h"
 #include "memlayers/error.h"
 
@@ -113,13 +114,14 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
                 std::to_string(bytes.size()) + " bytes");
   }
   std::uint64_t header_bytes = 0;
-  std::memcpy(&header_bytes, bytes.data(), 8);
+  copy_mapped(&header_bytes, bytes.first(8));
   if (header_bytes > bytes.size() - 8 || header_bytes > kMaxHeader) {
     throw Error(path + ": expected a header of at most " +
                 std::to_string(std::min<std::uint64_t>(bytes.size() - 8, kMaxHeader)) +
                 " bytes, got a length of " + std::to_string(header_bytes));
   }
-  const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header_bytes);
+  std::string text(header_bytes, '\0');
+  copy_mapped(text.data(), bytes.subspan(8, header_bytes));
   const nlohmann::json header = parse_json(text, path + ": header");
   if (!header.is_object()) throw Error(path + ": header: expected a JSON object");
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
@@ -141,7 +143,8 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
     const auto size = static_cast<std::size_t>(element_bytes(parsed.view.type));
     if (reinterpret_cast<std::uintptr_t>(parsed.view.bytes.data()) % size != 0) {
       // Old writers did not pad the header; readers of numbers need them aligned.
-      auto& copy = file.copies_.emplace_back(parsed.view.bytes.begin(), parsed.view.bytes.end());
+      auto& copy = file.copies_.emplace_back(parsed.view.bytes.size());
+      copy_mapped(copy.data(), parsed.view.bytes);
       parsed.view.bytes = copy;
     }
     file.tensors_.emplace(name, std::move(parsed.view));
@@ -174,13 +177,15 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   throw Error(message);
 }
 
-void SafetensorsFile::release(std::span<const std::byte> part) const {
+std::optional<std::uint64_t> SafetensorsFile::offset_of(std::span<const std::byte> part) const {
   const std::byte* begin = mapping_->bytes().data();
   const std::byte* end = begin + mapping_->bytes().size();
-  // A tensor that was copied because it lay unaligned is no part of the mapping.
-  if (!std::less<>()(part.data(), begin) && std::less<>()(part.data(), end)) {
-    mapping_->release(part);
-  }
+  if (std::less<>()(part.data(), begin) || !std::less<>()(part.data(), end)) return std::nullopt;
+  return static_cast<std::uint64_t>(part.data() - begin);
+}
+
+void SafetensorsFile::release(std::span<const std::byte> part) const {
+  if (offset_of(part)) mapping_->release(part);
 }
 
 namespace {

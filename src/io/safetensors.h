@@ -54,6 +54,8 @@ class SafetensorsFile {
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const TensorView& at(const std::string& name) const;  // throws Error with the nearest name
+  // Where bytes of a tensor lie in the file; none for one that was copied because it lay unaligned.
+  std::optional<std::uint64_t> offset_of(std::span<const std::byte> part) const;
   // A part of a tensor's bytes is not needed in memory for now.
   void release(std::span<const std::byte> part) const;
 

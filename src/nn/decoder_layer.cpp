@@ -111,7 +111,10 @@ DecoderLayerImpl::DecoderLayerImpl(const ModelConfig& config, std::int64_t layer
   input_norm = register_parameter("input_layernorm", torch::ones({config.dim}));
   post_attention_norm = register_parameter("post_attention_layernorm", torch::ones({config.dim}));
   attention = register_module("self_attn", Attention(config));
-  if (!pool.is_empty()) memory = MemoryLayer(config.dim, *config.memory, pool);
+  if (!pool.is_empty()) {
+    memory = MemoryLayer(config.dim, *config.memory, pool);
+    memory->number = layer;
+  }
   if (memory.is_empty() || config.memory->placement == MemoryPlacement::kBeside) {
     feed_forward = register_module("mlp", FeedForward(config));
   }

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/memory_layer.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "memlayers/error.h"
@@ -31,12 +34,44 @@ thread_local const nn::LookupHook::Act* hook = nullptr;
 
 namespace nn {
 
-at::Tensor scored_keys(const MemoryLayerImpl& layer) {
+namespace {
+
+// What `keys` of the layer are scored as.
+at::Tensor scored(const MemoryLayerImpl& layer, const at::Tensor& layer_keys) {
   const MemoryConfig& config = layer.config();
-  at::Tensor keys = layer.keys.to(torch::kFloat);
+  at::Tensor keys = layer_keys.to(torch::kFloat);
   if (config.open_keys) keys = keys.slice(2, 0, *config.open_keys);
   if (!config.qk_norm) return keys;
   return rms_norm(keys, layer.key_norm.view({2, 1, config.k_dim / 2}), kNormEps);
+}
+
+}  // namespace
+
+at::Tensor scored_keys(const MemoryLayerImpl& layer, const Snapshot* rows) {
+  return scored(layer, layer.keys_of(rows));
+}
+
+void write_sub_keys(const SubKeys& sub_keys, std::int64_t layer, at::Tensor& keys) {
+  const torch::NoGradGuard no_grad;
+  const auto width = static_cast<std::size_t>(sub_keys.width);
+  for (std::size_t i = 0; i < sub_keys.places.size(); ++i) {
+    const SubKeyPlace& place = sub_keys.places[i];
+    if (place.layer != layer) continue;
+    if (sub_keys.width != keys.size(3) || place.head >= keys.size(0) ||
+        place.index >= keys.size(2)) {
+      throw Error("layer " + std::to_string(layer) + ": expected patches of sub-keys inside [" +
+                  std::to_string(keys.size(0)) + ", 2, " + std::to_string(keys.size(2)) + ", " +
+                  std::to_string(keys.size(3)) + "], got number " + std::to_string(place.index) +
+                  " of head " + std::to_string(place.head) + " with " +
+                  std::to_string(sub_keys.width) + " numbers");
+    }
+    // Only read; from_blob has no const twin.
+    auto* numbers = const_cast<float*>(sub_keys.numbers.data() + i * width);
+    keys.select(0, place.head)
+        .select(0, place.half)
+        .select(0, place.index)
+        .copy_(torch::from_blob(numbers, {sub_keys.width}, torch::kFloat));
+  }
 }
 
 at::Tensor scored_query(const MemoryLayerImpl& layer, const at::Tensor& projected) {
@@ -95,35 +130,84 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
   if (config.gate) gate = register_module("gate", linear(dim, 1));
 }
 
-at::Tensor MemoryLayerImpl::sub_keys() const { return nn::scored_keys(*this); }
+MemoryLayerImpl::~MemoryLayerImpl() = default;
+
+struct MemoryLayerImpl::CachedKeys {
+  // Of which tensors they were made: address and number of changes.
+  using Stamp = std::array<std::pair<const void*, std::uint32_t>, 2>;
+  std::weak_ptr<const SubKeys> patched;  // gone with the last version that has it
+  Stamp stamp;
+  at::Tensor keys;
+  std::shared_ptr<const PackedKeys> packed = {};  // null until decoding needs it
+};
 
 void MemoryLayerImpl::open_keys() {
   config_.open_keys.reset();
-  packed_ = nullptr;
+  cache_.clear();
 }
 
-std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys() {
-  const auto stamp = [](const at::Tensor& tensor) {
+std::shared_ptr<const SubKeys> MemoryLayerImpl::patched(const Snapshot* rows) const {
+  const auto all = rows == nullptr ? nullptr : rows->sub_keys();
+  if (all == nullptr) return nullptr;
+  const auto first = std::ranges::lower_bound(all->places, SubKeyPlace{.layer = number});
+  return first == all->places.end() || first->layer != number ? nullptr : all;
+}
+
+MemoryLayerImpl::CachedKeys& MemoryLayerImpl::cached(
+    const std::shared_ptr<const SubKeys>& patched) const {
+  const auto stamp_of = [](const at::Tensor& tensor) {
     return tensor.defined()
                ? std::pair<const void*, std::uint32_t>{tensor.const_data_ptr(), tensor._version()}
                : std::pair<const void*, std::uint32_t>{};
   };
-  const std::lock_guard lock(packed_mutex_);
-  const std::array now{stamp(keys), stamp(key_norm)};
-  if (packed_ == nullptr || now != packed_stamp_) {
-    PackedKeys packed = pack_keys(sub_keys());
-    packed.rows = nn::in_huge_pages(packed.rows);
-    packed_ = std::make_shared<const PackedKeys>(std::move(packed));
-    packed_stamp_ = now;
+  const CachedKeys::Stamp stamp{stamp_of(keys), stamp_of(key_norm)};
+  const auto is_of = [](const CachedKeys& cached, const auto& other) {  // null: the layer's own
+    return !cached.patched.owner_before(other) && !other.owner_before(cached.patched);
+  };
+  std::erase_if(cache_, [&](const auto& cached) {
+    const bool is_own = is_of(*cached, std::weak_ptr<const SubKeys>());
+    return cached->stamp != stamp || (!is_own && cached->patched.expired());
+  });
+  for (const auto& cached : cache_) {
+    if (is_of(*cached, patched)) return *cached;
   }
-  return packed_;
+  // Kept for any later call, whatever mode this one is in.
+  const c10::InferenceMode not_only_inference(false);
+  at::Tensor made = keys.detach();
+  if (patched != nullptr) {
+    made = made.clone();
+    nn::write_sub_keys(*patched, number, made);
+  }
+  cache_.push_back(std::make_unique<CachedKeys>(CachedKeys{patched, stamp, made}));
+  return *cache_.back();
 }
 
-std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x) {
+at::Tensor MemoryLayerImpl::keys_of(const Snapshot* rows) const {
+  const auto patched = this->patched(rows);
+  if (patched == nullptr) return keys;
+  const std::lock_guard lock(cache_mutex_);
+  return cached(patched).keys;
+}
+
+std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys(const Snapshot* rows) const {
+  const auto patched = this->patched(rows);
+  const std::lock_guard lock(cache_mutex_);
+  CachedKeys& found = cached(patched);
+  if (found.packed == nullptr) {
+    PackedKeys packed = pack_keys(nn::scored(*this, found.keys));
+    packed.rows = nn::in_huge_pages(packed.rows);
+    found.packed = std::make_shared<const PackedKeys>(std::move(packed));
+  }
+  return found.packed;
+}
+
+std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x,
+                                                           const Snapshot* rows) {
   const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
   const at::Tensor query = nn::scored_query(*this, nn::project(query_proj, x).view({T, H, d}));
-  auto [slots, weights] = nn::is_decoding(x) ? lookup_softmax(query, *packed_keys(), config_.knn)
-                                             : lookup_softmax(query, sub_keys(), config_.knn);
+  auto [slots, weights] = nn::is_decoding(x)
+                              ? lookup_softmax(query, *packed_keys(rows), config_.knn)
+                              : lookup_softmax(query, nn::scored_keys(*this, rows), config_.knn);
   pool_->prefetch(slots);
   return {slots, weights};
 }
@@ -133,7 +217,9 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows) {
                     "], got ", x.sizes());
   const at::Tensor flat = x.reshape({-1, dim_});  // [T, dim]
   const std::int64_t T = flat.size(0), J = config_.heads * config_.knn;
-  auto [slots, weights] = select(flat);
+  std::optional<Snapshot> now;  // sub-keys and rows of one version
+  if (rows == nullptr && (now = pool_->snapshot())) rows = &*now;
+  auto [slots, weights] = select(flat, rows);
   if (hook != nullptr) (*hook)(*this, slots, weights);
   slots = slots.view({T, J});
   weights = weights.view({T, J});

@@ -13,6 +13,7 @@
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
+#include "nn/lookup_inputs.h"
 #include "nn/project.h"
 #include "nn/table.h"
 
@@ -167,7 +168,9 @@ void save_dense(io::FileSystem& fs, const Llama& model, const std::string& path)
 
 StoreReader open_pool(io::FileSystem& fs, const ModelConfig& config, const std::string& folder,
                       const StoreOptions& options) {
-  StoreReader store = StoreReader::open(fs, folder, options);
+  StoreOptions with_model = options;
+  with_model.sub_keys = sub_key_grid(config);
+  StoreReader store = StoreReader::open(fs, folder, with_model);
   const Snapshot rows = store.snapshot();
   const std::int64_t slots = config.memory->slots();
   const bool was_edited = rows.version() > 0;  // a pool grows by an edit
@@ -189,8 +192,14 @@ Llama load_model(const std::string& path, const std::optional<std::string>& pool
   load_dense(model, fs, path);
   if (!model->pool().is_empty()) {
     MemoryPool memory = model->pool();
-    memory->id = nn::read_table(fs, io::join(path, kPoolFolder), memory,
-                                {kRows, memory->values.detach()}, {.must_be_finite = true});
+    const nn::ReadTable read =
+        nn::read_table(fs, io::join(path, kPoolFolder), memory, {kRows, memory->values.detach()},
+                       {.must_be_finite = true});
+    memory->id = read.pool;
+    for (auto& [number, layer] : model->memory_layers()) {
+      at::Tensor keys = layer->keys.detach();
+      if (read.sub_keys != nullptr) nn::write_sub_keys(*read.sub_keys, number, keys);
+    }
   }
   return model;
 }

@@ -79,6 +79,7 @@ struct Source {
   std::function<void(std::int64_t first, std::span<std::byte> out)> read;
   std::function<void(std::int64_t first, std::int64_t count)> release;
   std::vector<WholeRows::Range> chunks;  // what one process reads at a time
+  std::shared_ptr<const SubKeys> sub_keys = {};
 };
 
 Source source_of(std::shared_ptr<const pool::ChunkedRows> rows) {
@@ -98,6 +99,7 @@ Source source_of(const Snapshot& rows, std::int64_t slots) {
                 [rows](std::int64_t first, std::span<std::byte> out) { rows.read(first, out); },
                 [rows](std::int64_t first, std::int64_t count) { rows.release(first, count); },
                 {}};
+  source.sub_keys = rows.sub_keys();
   const std::int64_t at_once = pool::rows_of_a_chunk(rows.width(), rows.row_dtype());
   for (std::int64_t first = 0; first < source.info.rows; first += at_once) {
     source.chunks.push_back({first, std::min(at_once, source.info.rows - first)});
@@ -227,15 +229,15 @@ void check_generation(io::FileSystem& fs, const std::string& folder, const std::
   pool::check_generation(pool::ChunkedRows::open(fs, folder, stem), generation);
 }
 
-std::string read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
-                       const PoolTable& table, const ChunkReading& how) {
+ReadTable read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
+                     const PoolTable& table, const ChunkReading& how) {
   const Source stored = open_table(fs, folder, pool, table, how);
   if (pool->is_sharded()) {
     read_together(stored, folder, pool, table, how);
   } else {
     read_alone(stored, folder, pool, table, how);
   }
-  return stored.info.id;
+  return {stored.info.id, stored.sub_keys};
 }
 
 }  // namespace memlayers::nn

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -47,12 +48,17 @@ struct ChunkReading {
   std::optional<std::int64_t> slots = {};  // that the table has; absent: all of the pool's
 };
 
+struct ReadTable {
+  std::string pool;  // its id
+  // What patches write besides rows, in the version that was read; null for nothing.
+  std::shared_ptr<const SubKeys> sub_keys;
+};
+
 // Fills table.rows, or the first of them where the table has fewer. Each chunk is read and checked
 // by one process of the group, which all call it together, and gives the others their part of it.
-// Returns the id of the pool. Throws Error naming the file that is missing, damaged, of another
-// table or another generation.
-std::string read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
-                       const PoolTable& table, const ChunkReading& how);
+// Throws Error naming the file that is missing, damaged, of another table or another generation.
+ReadTable read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
+                     const PoolTable& table, const ChunkReading& how);
 
 // Throws Error naming the chunk where those of a table are not all of this generation. A pool that
 // was edited has chunks of several (docs/store.md): its log answers for them.

@@ -25,10 +25,13 @@ at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Ten
   at::Tensor out = at::empty({T, W}, weights.options());
   dispatch_rows(values, 0, W, [&]<class Row>(const Row* rows, const kernels::RowSpan& span) {
     const auto& kernel = kernels::active().rows<Row>();
+    const auto* id = ids.const_data_ptr<std::int64_t>();
+    const auto* weight = weights.const_data_ptr<float>();
+    auto* sum = out.mutable_data_ptr<float>();
     // With fewer tokens than threads, threads share a token's columns: their sums know nothing of
     // each other.
     const std::int64_t parts = T < at::get_num_threads() ? (W + kPart - 1) / kPart : 1;
-    parallel_ranges(T * parts, J * W / parts, [&](std::int64_t begin, std::int64_t end) {
+    parallel_reads(T * parts, J * W / parts, [=, &kernel](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end;) {
         const std::int64_t t = i / parts, first = i % parts * kPart;
         const std::int64_t here = std::min(end - i, parts - i % parts);  // parts, side by side
@@ -36,9 +39,8 @@ at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Ten
         columns.first = first;
         columns.width = parts == 1 ? W : std::min(W - first, here * kPart);
         i += here;
-        kernel.gather(rows, columns, ids.const_data_ptr<std::int64_t>() + t * J,
-                      weights.const_data_ptr<float>() + t * J, J, parts == 1 && t + 1 < end ? J : 0,
-                      out.mutable_data_ptr<float>() + t * W + first);
+        kernel.gather(rows, columns, id + t * J, weight + t * J, J,
+                      parts == 1 && t + 1 < end ? J : 0, sum + t * W + first);
       }
     });
   });

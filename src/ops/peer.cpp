@@ -31,18 +31,21 @@ at::Tensor forward(const RowsView& values, const at::Tensor& x_in, const at::Ten
   dispatch_rows(values, 0, D, [&]<class Row>(const Row* rows, const kernels::RowSpan& u_span) {
     const auto& kernel = kernels::active().rows<Row>();
     const kernels::RowSpan v_span{u_span.stride, W, D, W - D};
-    parallel_ranges(T, J * W, [&](std::int64_t begin, std::int64_t end) {
+    const auto* slot = slots.const_data_ptr<std::int64_t>();
+    const auto* all_weights = weights.const_data_ptr<float>();
+    const auto* all_x = x.const_data_ptr<float>();
+    auto* sums = out.mutable_data_ptr<float>();
+    parallel_reads(T, J * W, [=, &kernel](std::int64_t begin, std::int64_t end) {
       float factors[kRowsAtOnce];
       for (std::int64_t t = begin; t < end; ++t) {
-        float* sum = out.mutable_data_ptr<float>() + t * (W - D);
+        float* sum = sums + t * (W - D);
         std::fill(sum, sum + W - D, 0.0F);
         for (std::int64_t j = 0; j < J; j += kRowsAtOnce) {
-          const std::int64_t* ids = slots.const_data_ptr<std::int64_t>() + t * J + j;
-          const float* weight = weights.const_data_ptr<float>() + t * J + j;
+          const std::int64_t* ids = slot + t * J + j;
+          const float* weight = all_weights + t * J + j;
           const std::int64_t count = std::min(kRowsAtOnce, J - j);
           const std::int64_t following = (end - t) * J - j - count;
-          kernel.dots(rows, u_span, ids, count, following, x.const_data_ptr<float>() + t * D,
-                      factors);
+          kernel.dots(rows, u_span, ids, count, following, all_x + t * D, factors);
           for (std::int64_t i = 0; i < count; ++i) factors[i] = weight[i] * gelu(factors[i]);
           kernel.gather_add(rows, v_span, ids, factors, count, following, sum);
         }

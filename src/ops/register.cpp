@@ -195,7 +195,7 @@ TORCH_LIBRARY(memlayers, m) {
       "lookup_backward(Tensor grad_scores, Tensor query, Tensor keys, Tensor slots) -> "
       "(Tensor grad_query, Tensor grad_keys)");
   m.def("gather(Tensor values, Tensor slots, Tensor weights, bool sparse_grad=False) -> Tensor");
-  m.def("read_store(str folder) -> Tensor", &memlayers::ops::read_store);
+  m.def("read_store(str folder) -> (Tensor, Tensor, Tensor)", &memlayers::ops::read_store);
   m.def("read_store_rows(str folder, Tensor slots) -> Tensor", &memlayers::ops::read_store_rows);
   m.def("write_store_row(str folder, int slot, Tensor row) -> str",
         &memlayers::ops::write_store_row);

@@ -56,8 +56,8 @@ std::string write_row(Store& store, std::int64_t slot, const at::Tensor& encoded
   Patch patch{.id = new_patch_id(),
               .pool = now.pool_id(),
               .width = now.width(),
-              .row_dtype = now.row_dtype(),
-              .notes = {{"what", what + " slot " + std::to_string(slot)}}};
+              .row_dtype = now.row_dtype()};
+  patch.notes = {{"what", what + " slot " + std::to_string(slot)}};
   const at::Tensor row = decode_rows(encoded.unsqueeze(0), now.row_dtype(), now.width());
   if (row.count_nonzero().item<std::int64_t>() == 0) {
     patch.erased = {slot};

@@ -4,11 +4,14 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include <algorithm>
 #include <string>
 
 #include "ops/check.h"
 #include "ops/parallel.h"
+#include "pool/overlay.h"
 #include "pool/row_format.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers::ops {
 
@@ -38,7 +41,7 @@ FoundRows find_rows(const char* op, const Snapshot& snapshot, const at::Tensor& 
   return found;
 }
 
-at::Tensor read_store(std::string folder) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor> read_store(std::string folder) {
   const Snapshot rows = StoreReader::open(folder).snapshot();
   const pool::RowFormat format = pool::row_format(rows.row_dtype(), rows.width());
   const at::ScalarType type = is_quantized(rows.row_dtype())          ? at::kByte
@@ -46,7 +49,14 @@ at::Tensor read_store(std::string folder) {
                                                                       : at::kBFloat16;
   at::Tensor values = at::empty({rows.rows(), format.elements}, type);
   rows.read(0, {static_cast<std::byte*>(values.mutable_data_ptr()), values.nbytes()});
-  return values;
+  const auto patched = rows.sub_keys();
+  const SubKeys& keys = patched == nullptr ? pool::Writes::none : *patched;
+  const auto count = static_cast<std::int64_t>(keys.places.size());
+  at::Tensor places = at::empty({count, 4}, at::kLong);
+  at::Tensor numbers = at::empty({count, keys.width}, at::kFloat);
+  std::ranges::copy(pool::place_bytes(keys), static_cast<std::byte*>(places.mutable_data_ptr()));
+  std::ranges::copy(pool::number_bytes(keys), static_cast<std::byte*>(numbers.mutable_data_ptr()));
+  return {values, places, numbers};
 }
 
 }  // namespace memlayers::ops

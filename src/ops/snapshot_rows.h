@@ -4,9 +4,13 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <string>
+#include <tuple>
 
+#include "io/mapped_read.h"
 #include "memlayers/store.h"
+#include "ops/parallel.h"
 #include "ops/stored_rows.h"
 
 namespace memlayers::ops {
@@ -23,8 +27,18 @@ struct FoundRows {
 FoundRows find_rows(const char* op, const Snapshot& snapshot, const at::Tensor& slots,
                     const at::Tensor& weights);
 
+// parallel_ranges() for an f that reads rows, which may be mapped: it keeps to what
+// io::read_mapped() asks of it.
+template <class F>
+void parallel_reads(std::int64_t count, std::int64_t item_work, const F& f) {
+  parallel_ranges(count, item_work, [&](std::int64_t begin, std::int64_t end) {
+    io::read_mapped([&] { f(begin, end); });
+  });
+}
+
 // All rows of the pool in `folder` with its patches: [slots, width] float32 or bfloat16, or the
-// bytes of rows of few bits. For Python. Throws Error.
-at::Tensor read_store(std::string folder);
+// bytes of rows of few bits; and the sub-keys that patches write: places [m, 4] int64 (SubKeyPlace)
+// and numbers [m, width] float32. For Python. Throws Error.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> read_store(std::string folder);
 
 }  // namespace memlayers::ops

@@ -203,14 +203,13 @@ void ChunkedRows::read(std::int64_t first, std::span<std::byte> out) const {
   for_each_part(first, count, [&](const Chunk& chunk, std::int64_t begin, std::int64_t end) {
     chunk.file.check(begin, end - begin);
     std::byte* to = out.data() + (chunk.first + begin - first) * row_bytes;
-    const std::byte* from = chunk.file.row(begin);
     if (stride_ == row_bytes) {
-      std::memcpy(to, from, static_cast<std::size_t>((end - begin) * row_bytes));
+      io::copy_mapped(to,
+                      {chunk.file.row(begin), static_cast<std::size_t>(row_bytes * (end - begin))});
       return;
     }
-    for (std::int64_t row = begin; row < end; ++row, to += row_bytes, from += stride_) {
-      std::memcpy(to, from, static_cast<std::size_t>(row_bytes));
-    }
+    copy_rows(end - begin, row_bytes, to,
+              [&](std::int64_t i) { return chunk.file.row(begin + i); });
   });
 }
 

@@ -26,6 +26,7 @@ enum class RecordType : std::uint32_t {
   kSwap,
   kFold,
   kGrow,
+  kApplyWithSubKeys,  // of its own, so that a reader that does not know them refuses the log
 };
 
 struct Record {

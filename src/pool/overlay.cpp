@@ -4,15 +4,19 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
 
 #include "io/folder.h"
 #include "memlayers/error.h"
 #include "pool/row_format.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers::pool {
 namespace {
 
 constexpr const char* kFormat = "memlayers-segment";
+// Of a segment with sub-keys, which a reader that does not know them must not open.
+constexpr const char* kSubKeys = "1";
 
 std::vector<std::int64_t> numbers(const io::SafetensorsFile& file, const std::string& name) {
   const io::TensorView& tensor = file.at(name);
@@ -38,28 +42,41 @@ std::string slots_digest(std::span<const std::int64_t> slots,
   return io::xxh3_hex(std::as_bytes(std::span(sums)));
 }
 
+std::string keys_digest(const SubKeys& keys) {
+  const std::array<std::uint64_t, 2> sums{io::xxh3(place_bytes(keys)),
+                                          io::xxh3(number_bytes(keys))};
+  return io::xxh3_hex(std::as_bytes(std::span(sums)));
+}
+
 }  // namespace
 
-Overlay::Overlay(const PoolInfo& pool, std::span<const std::int64_t> slots,
-                 std::span<const std::byte> rows, std::span<const std::int64_t> erased)
-    : slots_(slots.begin(), slots.end()),
-      erased_(erased.begin(), erased.end()),
+const SubKeys Writes::none = {};
+
+Writes writes_of(const Patch& patch) {
+  return {patch.slots, patch.rows, patch.erased, patch.sub_keys};
+}
+
+Overlay::Overlay(const PoolInfo& pool, const Writes& writes)
+    : slots_(writes.slots.begin(), writes.slots.end()),
+      erased_(writes.erased.begin(), writes.erased.end()),
+      sub_keys_(writes.sub_keys),
       stride_(stride_bytes(pool.width, pool.type)) {
   const std::int64_t row_bytes = row_format(pool.type, pool.width).bytes();
-  memory_.resize(slots.size() * static_cast<std::size_t>(stride_) / sizeof(Line));
-  for (std::size_t i = 0; i < slots.size(); ++i) {
+  memory_.resize(slots_.size() * static_cast<std::size_t>(stride_) / sizeof(Line));
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
     std::memcpy(
         reinterpret_cast<std::byte*>(memory_.data()) + i * static_cast<std::size_t>(stride_),
-        rows.data() + i * static_cast<std::size_t>(row_bytes), static_cast<std::size_t>(row_bytes));
+        writes.rows.data() + i * static_cast<std::size_t>(row_bytes),
+        static_cast<std::size_t>(row_bytes));
   }
-  if (!erased.empty()) zero_.resize(static_cast<std::size_t>(stride_) / sizeof(Line));
+  if (!erased_.empty()) zero_.resize(static_cast<std::size_t>(stride_) / sizeof(Line));
 }
 
 std::shared_ptr<const Overlay> Overlay::open(io::FileSystem& fs, const std::string& path,
                                              const PoolInfo& pool, const std::string& content,
-                                             bool in_memory) {
+                                             RowAccess access) {
   std::shared_ptr<Overlay> overlay(new Overlay());
-  overlay->file_ = std::make_unique<RowsFile>(RowsFile::open(fs, path, kFormat));
+  overlay->file_ = std::make_unique<RowsFile>(RowsFile::open(fs, path, kFormat, kSubKeys));
   RowsFile& file = *overlay->file_;
   overlay->slots_ = numbers(file.file(), "slots");
   overlay->erased_ = numbers(file.file(), "erased");
@@ -82,6 +99,15 @@ std::shared_ptr<const Overlay> Overlay::open(io::FileSystem& fs, const std::stri
   }
   check_slots(path, "slots", overlay->slots_, pool.rows);
   check_slots(path, "erased", overlay->erased_, pool.rows);
+  if (file.text("features") == kSubKeys) {
+    overlay->sub_keys_ = read_sub_keys(file.file());
+    if (file.text("keys_xxh3") != keys_digest(overlay->sub_keys_)) {
+      throw Corruption(path +
+                       ": expected the checksum of the tensors keys and key_places to hold, got "
+                       "another: the file was altered");
+    }
+    check_sub_keys(path, overlay->sub_keys_);
+  }
   if (static_cast<std::int64_t>(overlay->slots_.size()) != file.rows()) {
     throw Error(path + ": expected as many slots as rows, " + std::to_string(file.rows()) +
                 ", got " + std::to_string(overlay->slots_.size()));
@@ -89,7 +115,7 @@ std::shared_ptr<const Overlay> Overlay::open(io::FileSystem& fs, const std::stri
   if (!overlay->erased_.empty()) {
     overlay->zero_.resize(static_cast<std::size_t>(overlay->stride_) / sizeof(Line));
   }
-  if (in_memory) file.load();
+  file.set_access(fs, access);
   return overlay;
 }
 
@@ -117,33 +143,43 @@ void Overlay::verify() const {
 }
 
 void write_segment(io::FileSystem& fs, const std::string& path, const PoolInfo& pool,
-                   std::span<const std::int64_t> slots, std::span<const std::byte> rows,
-                   std::span<const std::int64_t> erased, const std::string& content) {
+                   const Writes& writes, const std::string& content) {
   const std::string temporary = path + ".tmp";
-  write_rows_file(fs, temporary, kFormat, pool, rows,
-                  {{"content", content}, {"slots_xxh3", slots_digest(slots, erased)}},
-                  {{"slots",
-                    io::ElementType::kI64,
-                    {static_cast<std::int64_t>(slots.size())},
-                    std::as_bytes(slots)},
-                   {"erased",
-                    io::ElementType::kI64,
-                    {static_cast<std::int64_t>(erased.size())},
-                    std::as_bytes(erased)}});
+  std::map<std::string, std::string> metadata{
+      {"content", content}, {"slots_xxh3", slots_digest(writes.slots, writes.erased)}};
+  std::vector<io::TensorToWrite> tensors{{"slots",
+                                          io::ElementType::kI64,
+                                          {static_cast<std::int64_t>(writes.slots.size())},
+                                          std::as_bytes(writes.slots)},
+                                         {"erased",
+                                          io::ElementType::kI64,
+                                          {static_cast<std::int64_t>(writes.erased.size())},
+                                          std::as_bytes(writes.erased)}};
+  if (!writes.sub_keys.places.empty()) {
+    metadata["features"] = kSubKeys;
+    metadata["keys_xxh3"] = keys_digest(writes.sub_keys);
+    for (io::TensorToWrite& tensor : tensors_of(writes.sub_keys)) {
+      tensors.push_back(std::move(tensor));
+    }
+  }
+  write_rows_file(fs, temporary, kFormat, pool, writes.rows, metadata, tensors);
   rename_or_remove(fs, temporary, path);
   fs.sync_folder(io::parent(path));
 }
 
 std::vector<std::int64_t> to_slots(std::span<const std::byte> bytes) {
   std::vector<std::int64_t> slots(bytes.size() / 8);
-  if (!slots.empty()) std::memcpy(slots.data(), bytes.data(), slots.size() * 8);
+  io::copy_mapped(slots.data(), bytes.first(slots.size() * 8));
   return slots;
 }
 
-std::string content_digest(std::span<const std::int64_t> slots, std::span<const std::byte> rows,
-                           std::span<const std::int64_t> erased) {
-  const std::array<std::uint64_t, 3> sums{io::xxh3(std::as_bytes(slots)), io::xxh3(rows),
-                                          io::xxh3(std::as_bytes(erased))};
+std::string content_digest(const Writes& writes) {
+  std::vector<std::uint64_t> sums{io::xxh3(std::as_bytes(writes.slots)), io::xxh3(writes.rows),
+                                  io::xxh3(std::as_bytes(writes.erased))};
+  if (!writes.sub_keys.places.empty()) {
+    sums.push_back(io::xxh3(place_bytes(writes.sub_keys)));
+    sums.push_back(io::xxh3(number_bytes(writes.sub_keys)));
+  }
   return io::xxh3_hex(std::as_bytes(std::span(sums)));
 }
 

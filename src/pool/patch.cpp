@@ -12,11 +12,13 @@
 #include "pool/overlay.h"
 #include "pool/row_format.h"
 #include "pool/rows_file.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers {
 namespace {
 
 constexpr const char* kFormat = "memlayers-patch";
+constexpr const char* kWithSubKeys = "2";    // the version, so that an older reader refuses it
 constexpr std::string_view kNote = "note.";  // before the names of free metadata
 
 std::string field(const io::SafetensorsFile& file, const std::string& name) {
@@ -64,9 +66,10 @@ Patch read_patch(const std::string& path) { return read_patch(io::posix(), path)
 
 Patch read_patch(io::FileSystem& fs, const std::string& path) {
   const auto file = io::SafetensorsFile::open(fs, path);
-  if (field(file, "format") != kFormat || field(file, "version") != "1") {
-    throw Error(path + ": expected a " + kFormat + " of version 1, got " + field(file, "format") +
-                " " + field(file, "version"));
+  const std::string version = field(file, "version");
+  if (field(file, "format") != kFormat || (version != "1" && version != kWithSubKeys)) {
+    throw Error(path + ": expected a " + kFormat + " of version 1 or 2, got " +
+                field(file, "format") + " " + version);
   }
   Patch patch;
   patch.id = field(file, "patch");
@@ -94,14 +97,17 @@ Patch read_patch(io::FileSystem& fs, const std::string& path) {
   patch.rows.resize(rows.bytes.size());
   for (std::size_t i = 0; i < order.size(); ++i) {
     patch.slots.push_back(slots[order[i]]);
-    std::memcpy(patch.rows.data() + i * row_bytes, rows.bytes.data() + order[i] * row_bytes,
-                row_bytes);
   }
+  pool::copy_rows(static_cast<std::int64_t>(order.size()), format.bytes(), patch.rows.data(),
+                  [&](std::int64_t i) {
+                    return rows.bytes.data() + order[static_cast<std::size_t>(i)] * row_bytes;
+                  });
   if (file.tensors().contains("erased")) {
     patch.erased = slots_of(file, "erased");
     std::ranges::sort(patch.erased);
   }
-  const std::string content = pool::content_digest(patch.slots, patch.rows, patch.erased);
+  if (version == kWithSubKeys) patch.sub_keys = pool::read_sub_keys(file);
+  const std::string content = pool::content_digest(pool::writes_of(patch));
   if (file.metadata().contains("content") && field(file, "content") != content) {
     throw Error(path + ": expected content " + field(file, "content") + " by its metadata, got " +
                 content + ": the file was altered");
@@ -117,29 +123,32 @@ void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch
   const pool::RowFormat format = pool::row_format(patch.row_dtype, patch.width);
   std::map<std::string, std::string> metadata{
       {"format", kFormat},
-      {"version", "1"},
+      {"version", patch.sub_keys.places.empty() ? "1" : kWithSubKeys},
       {"patch", patch.id},
       {"pool", patch.pool},
       {"width", std::to_string(patch.width)},
       {"dtype", row_type_name(patch.row_dtype)},
-      {"content", pool::content_digest(patch.slots, patch.rows, patch.erased)}};
+      {"content", pool::content_digest(pool::writes_of(patch))}};
   for (const auto& [name, value] : patch.notes) metadata[std::string(kNote) + name] = value;
   const std::string temporary = path + ".tmp";
   if (fs.exists(temporary)) fs.unlink(temporary);
-  io::write_safetensors(fs, temporary,
-                        {{"slots",
-                          io::ElementType::kI64,
-                          {static_cast<std::int64_t>(patch.slots.size())},
-                          std::as_bytes(std::span(patch.slots))},
-                         {"rows",
-                          pool::element_type(patch.row_dtype),
-                          {static_cast<std::int64_t>(patch.slots.size()), format.elements},
-                          patch.rows},
-                         {"erased",
-                          io::ElementType::kI64,
-                          {static_cast<std::int64_t>(patch.erased.size())},
-                          std::as_bytes(std::span(patch.erased))}},
-                        metadata);
+  std::vector<io::TensorToWrite> tensors{
+      {"slots",
+       io::ElementType::kI64,
+       {static_cast<std::int64_t>(patch.slots.size())},
+       std::as_bytes(std::span(patch.slots))},
+      {"rows",
+       pool::element_type(patch.row_dtype),
+       {static_cast<std::int64_t>(patch.slots.size()), format.elements},
+       patch.rows},
+      {"erased",
+       io::ElementType::kI64,
+       {static_cast<std::int64_t>(patch.erased.size())},
+       std::as_bytes(std::span(patch.erased))}};
+  for (io::TensorToWrite& tensor : pool::tensors_of(patch.sub_keys)) {
+    tensors.push_back(std::move(tensor));
+  }
+  io::write_safetensors(fs, temporary, tensors, metadata);
   pool::rename_or_remove(fs, temporary, path);
   fs.sync_folder(io::parent(path));
 }
@@ -166,7 +175,8 @@ void check_slots(const std::string& what, const std::vector<std::int64_t>& slots
 
 }  // namespace
 
-void check_patch(const Patch& patch, const PoolInfo& pool) {
+void check_patch(const Patch& patch, const PoolInfo& pool,
+                 const std::optional<SubKeyGrid>& sub_keys) {
   const std::string what = "patch " + patch.id;
   if (patch.id.empty() || patch.id.size() > 256) {
     throw Error("patch: expected an id of 1 to 256 characters, got one of " +
@@ -187,8 +197,16 @@ void check_patch(const Patch& patch, const PoolInfo& pool) {
                 std::to_string(patch.slots.size()) + " slots, got " +
                 std::to_string(patch.rows.size()));
   }
-  if (patch.slots.empty() && patch.erased.empty()) {
-    throw Error(what + ": expected at least one slot, got none");
+  check_sub_keys(what, patch.sub_keys);
+  if (patch.slots.empty() && patch.erased.empty() && patch.sub_keys.places.empty()) {
+    throw Error(what + ": expected at least one slot or sub-key, got none");
+  }
+  if (sub_keys) {
+    check_fits(what, patch.sub_keys, *sub_keys);
+  } else if (!patch.sub_keys.places.empty()) {
+    throw Error(what +
+                ": expected a store that was opened with the sub-keys of its model "
+                "(StoreOptions::sub_keys), got a patch that writes some");
   }
   check_slots(what, patch.slots, pool.rows);
   check_slots(what, patch.erased, pool.rows);

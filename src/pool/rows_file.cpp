@@ -105,7 +105,8 @@ void write_rows_file(io::FileSystem& fs, const std::string& path, const std::str
   io::write_safetensors(fs, path, all, metadata, kPage);
 }
 
-RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::string& format) {
+RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::string& format,
+                        const std::string& feature) {
   RowsFile file;
   file.file_ = io::SafetensorsFile::open(fs, path);
   const auto text = [&](const std::string& key) { return file.text(key); };
@@ -119,7 +120,7 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
                      ", got another: the header at byte 0 was altered");
   }
   // A feature is something that an older reader must not overlook.
-  if (text("features") != "0" || text("byte_order") != "little") {
+  if ((text("features") != "0" && text("features") != feature) || text("byte_order") != "little") {
     throw Error(path + ": expected features 0 and byte order little, got " + text("features") +
                 " and " + text("byte_order") + ": written by a newer version");
   }
@@ -147,7 +148,7 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
                 dtype + "), got other shapes");
   }
   file.checksums_.resize(static_cast<std::size_t>(blocks));
-  if (blocks > 0) std::memcpy(file.checksums_.data(), sums.bytes.data(), sums.bytes.size());
+  io::copy_mapped(file.checksums_.data(), sums.bytes);
   if (file.digest() != text("digest")) {
     const std::ptrdiff_t at = sums.bytes.data() - rows.bytes.data();
     throw Corruption(path + ": expected checksums (tensor xxh3, " + std::to_string(at) +
@@ -181,16 +182,38 @@ std::string RowsFile::text(const std::string& field) const {
   return found->second;
 }
 
-void RowsFile::check_block(std::int64_t block) const {
+std::span<const std::byte> RowsFile::block_bytes(std::int64_t block) const {
   const auto at = static_cast<std::size_t>(block * kBlockBytes);
-  const auto bytes = data_.subspan(at, std::min<std::size_t>(kBlockBytes, data_.size() - at));
-  if (io::xxh3(bytes) != checksums_[static_cast<std::size_t>(block)]) {
-    throw Corruption(path() + ": expected the checksum of the block at byte " + std::to_string(at) +
+  return data_.subspan(at, std::min<std::size_t>(kBlockBytes, data_.size() - at));
+}
+
+void RowsFile::check_block(std::int64_t block) const {
+  const std::span<const std::byte> bytes = block_bytes(block);
+  std::uint64_t sum = 0;
+  io::read_mapped([&] { sum = io::xxh3(bytes); });
+  if (sum != checksums_[static_cast<std::size_t>(block)]) {
+    throw Corruption(path() + ": expected the checksum of the block at byte " +
+                     std::to_string(block * kBlockBytes) +
                      " of `rows` to hold, got another: the file was altered");
   }
 }
 
+void RowsFile::read_block(std::int64_t block) const {
+  const std::lock_guard lock(source_->mutex);
+  const std::uint64_t bit = std::uint64_t{1} << (block % 64);
+  if ((is_good_[static_cast<std::size_t>(block) / 64].load(std::memory_order_acquire) & bit) != 0) {
+    return;  // another thread was first, and its readers may be at work
+  }
+  const std::span<const std::byte> bytes = block_bytes(block);
+  source_->file->pread(
+      memory_->bytes().subspan(static_cast<std::size_t>(block * kBlockBytes), bytes.size()),
+      source_->offset + static_cast<std::uint64_t>(block * kBlockBytes));
+  check_block(block);
+  is_good_[static_cast<std::size_t>(block) / 64].fetch_or(bit, std::memory_order_release);
+}
+
 void RowsFile::check(std::int64_t first, std::int64_t count) const {
+  if (source_ != nullptr) check_once(first, count);  // now all are in memory
   const std::int64_t end = (first + count) * stride_;
   for (std::int64_t block = first * stride_ / kBlockBytes; block * kBlockBytes < end; ++block) {
     check_block(block);
@@ -200,13 +223,16 @@ void RowsFile::check(std::int64_t first, std::int64_t count) const {
 void RowsFile::check_once(std::int64_t first, std::int64_t count) const {
   const std::int64_t end = (first + count) * stride_;
   for (std::int64_t block = first * stride_ / kBlockBytes; block * kBlockBytes < end; ++block) {
-    // Two threads may both find a block unread and read it: that is no harm, and no order is
-    // needed between the bit and the bytes, which nobody writes.
     std::atomic<std::uint64_t>& word = is_good_[static_cast<std::size_t>(block) / 64];
     const std::uint64_t bit = std::uint64_t{1} << (block % 64);
-    if ((word.load(std::memory_order_relaxed) & bit) != 0) continue;
+    if ((word.load(std::memory_order_acquire) & bit) != 0) continue;
+    if (source_ != nullptr) {
+      read_block(block);
+      continue;
+    }
+    // Two threads may both find a block unread and read it: that is no harm, as nobody writes it.
     check_block(block);
-    word.fetch_or(bit, std::memory_order_relaxed);
+    word.fetch_or(bit, std::memory_order_release);
   }
 }
 
@@ -216,13 +242,19 @@ void RowsFile::release(std::int64_t first, std::int64_t count) const {
                               static_cast<std::size_t>(count * stride_)));
 }
 
-void RowsFile::load() {
-  auto memory = std::make_unique<MappedRegion>(MappedRegion::anonymous(data_.size()));
-  std::ranges::copy(data_, memory->bytes().begin());
-  release(0, rows_);
-  data_ = memory->bytes();
-  memory_ = std::move(memory);
-  check_once(0, rows_);  // what was copied, so that no later look at the file matters
+void RowsFile::set_access(io::FileSystem& fs, RowAccess access) {
+  const auto offset = file_.offset_of(data_);
+  if (access == RowAccess::kMapped || data_.empty() || !offset) return;
+  auto source = std::make_unique<Source>();
+  source->file = fs.open(path(), io::OpenMode::kRead);
+  source->offset = *offset;
+  memory_ = std::make_unique<MappedRegion>(MappedRegion::anonymous(data_.size()));
+  data_ = memory_->bytes();
+  source_ = std::move(source);
+  if (access == RowAccess::kMemory) {
+    check_once(0, rows_);
+    source_.reset();
+  }
 }
 
 void rename_or_remove(io::FileSystem& fs, const std::string& temporary, const std::string& path) {

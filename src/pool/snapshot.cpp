@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstring>
 
 #include "memlayers/store.h"
 #include "pool/chunks.h"
@@ -10,7 +9,7 @@ namespace memlayers {
 namespace {
 
 PatchInfo info_of(const pool::PatchEntry& patch, bool is_kept) {
-  return {patch.id, patch.notes, patch.rows, patch.erased, is_kept};
+  return {patch.id, patch.notes, patch.rows, patch.erased, patch.sub_keys, is_kept};
 }
 
 void check_inside(const pool::Version& version, std::int64_t first, std::int64_t count) {
@@ -38,28 +37,24 @@ const std::byte* Snapshot::row(std::int64_t slot) const {
 }
 
 void Snapshot::read_rows(std::span<const std::int64_t> slots, std::span<std::byte> out) const {
-  const auto row_bytes = static_cast<std::size_t>(version_->row_bytes());
-  if (out.size() != slots.size() * row_bytes) {
+  if (out.size() != slots.size() * static_cast<std::size_t>(row_bytes())) {
     throw Error("snapshot: expected room for " + std::to_string(slots.size()) + " rows of " +
-                std::to_string(row_bytes) + " bytes, got " + std::to_string(out.size()) + " bytes");
+                std::to_string(row_bytes()) + " bytes, got " + std::to_string(out.size()) +
+                " bytes");
   }
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    std::memcpy(out.data() + i * row_bytes, row(slots[i]), row_bytes);
-  }
+  pool::copy_rows(static_cast<std::int64_t>(slots.size()), row_bytes(), out.data(),
+                  [&](std::int64_t i) { return row(slots[static_cast<std::size_t>(i)]); });
 }
 
 void Snapshot::read(std::int64_t first, std::span<std::byte> out) const {
-  const auto row_bytes = static_cast<std::size_t>(version_->row_bytes());
-  const auto count = static_cast<std::int64_t>(out.size() / row_bytes);
-  if (out.size() % row_bytes != 0) {
-    throw Error("snapshot: expected room for whole rows of " + std::to_string(row_bytes) +
+  const auto bytes = static_cast<std::int64_t>(out.size());
+  if (bytes % row_bytes() != 0) {
+    throw Error("snapshot: expected room for whole rows of " + std::to_string(row_bytes()) +
                 " bytes, got " + std::to_string(out.size()) + " bytes");
   }
-  check_inside(*version_, first, count);
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::memcpy(out.data() + static_cast<std::size_t>(i) * row_bytes, version_->row(first + i),
-                row_bytes);
-  }
+  check_inside(*version_, first, bytes / row_bytes());
+  pool::copy_rows(bytes / row_bytes(), row_bytes(), out.data(),
+                  [&](std::int64_t i) { return version_->row(first + i); });
 }
 
 void Snapshot::release(std::int64_t first, std::int64_t count) const {
@@ -109,6 +104,14 @@ std::optional<std::string> Snapshot::writer_of(std::int64_t slot) const {
   return std::nullopt;
 }
 
+std::shared_ptr<const SubKeys> Snapshot::sub_keys() const { return version_->sub_keys(); }
+
+std::optional<std::string> Snapshot::writer_of(const SubKeyPlace& place) const {
+  const pool::PatchPointer patch = version_->writer_of(place);
+  if (patch == nullptr) return std::nullopt;
+  return patch->id;
+}
+
 std::vector<PatchInfo> Snapshot::patches() const {
   const pool::State& state = version_->state();
   std::vector<PatchInfo> all;
@@ -134,11 +137,12 @@ Patch Snapshot::patch(const std::string& id) const {
   Patch patch{.id = id, .pool = pool_id(), .width = width(), .row_dtype = row_dtype()};
   patch.slots.assign(overlay.slots().begin(), overlay.slots().end());
   patch.erased.assign(overlay.erased().begin(), overlay.erased().end());
+  patch.sub_keys = overlay.sub_keys();
   patch.notes = entry->notes;
-  for (std::uint32_t i = 0; i < patch.slots.size(); ++i) {
-    const std::byte* row = overlay.row(i);
-    patch.rows.insert(patch.rows.end(), row, row + row_bytes());
-  }
+  const auto count = static_cast<std::int64_t>(patch.slots.size());
+  patch.rows.resize(static_cast<std::size_t>(count * row_bytes()));
+  pool::copy_rows(count, row_bytes(), patch.rows.data(),
+                  [&](std::int64_t i) { return overlay.row(static_cast<std::uint32_t>(i)); });
   return patch;
 }
 

@@ -8,6 +8,7 @@
 #include "io/json.h"
 #include "memlayers/error.h"
 #include "pool/row_format.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers::pool {
 namespace {
@@ -69,12 +70,22 @@ ChunkEntry chunk_from(const Json& json) {
   return chunk;
 }
 
-Json to_json(const PatchEntry& patch) {
+// Of a patch wherever its rows are.
+Json describe(const PatchEntry& patch) {
   Json json = {{"id", patch.id},
                {"content", patch.content},
                {"notes", patch.notes},
                {"rows", patch.rows},
                {"erased", patch.erased}};
+  if (patch.sub_keys > 0) {
+    json["sub_keys"] = patch.sub_keys;
+    json["key_width"] = patch.key_width;
+  }
+  return json;
+}
+
+Json to_json(const PatchEntry& patch) {
+  Json json = describe(patch);
   if (!patch.segment.empty()) {
     json["segment"] = patch.segment;
   } else {
@@ -92,6 +103,14 @@ PatchPointer patch_from(const Json& json) {
   patch->notes = json.at("notes").get<std::map<std::string, std::string>>();
   patch->rows = json.at("rows").get<std::int64_t>();
   patch->erased = json.at("erased").get<std::int64_t>();
+  if (json.contains("sub_keys")) {
+    patch->sub_keys = json.at("sub_keys").get<std::int64_t>();
+    patch->key_width = json.at("key_width").get<std::int64_t>();
+    if (patch->sub_keys < 1 || patch->key_width < 1) {
+      throw Error("expected sub_keys and key_width >= 1, got " + std::to_string(patch->sub_keys) +
+                  " and " + std::to_string(patch->key_width));
+    }
+  }
   if (json.contains("segment")) {
     patch->segment = plain_name(json.at("segment"));
   } else if (json.contains("log")) {
@@ -232,16 +251,27 @@ std::string state_payload(const State& state) {
                {"folded", state.folded}});
 }
 
-std::string apply_payload(const PatchEntry& patch, std::span<const std::int64_t> slots,
-                          std::span<const std::byte> rows, std::span<const std::int64_t> erased) {
-  Json json = {{"id", patch.id},
-               {"content", patch.content},
-               {"notes", patch.notes},
-               {"rows", patch.rows},
-               {"erased", patch.erased}};
+PatchEntry entry_of(const std::string& id, const Writes& writes) {
+  PatchEntry entry;
+  entry.id = id;
+  entry.content = content_digest(writes);
+  entry.rows = static_cast<std::int64_t>(writes.slots.size());
+  entry.erased = static_cast<std::int64_t>(writes.erased.size());
+  entry.sub_keys = static_cast<std::int64_t>(writes.sub_keys.places.size());
+  entry.key_width = writes.sub_keys.width;
+  return entry;
+}
+
+RecordType apply_type(const PatchEntry& patch) {
+  return patch.sub_keys > 0 ? RecordType::kApplyWithSubKeys : RecordType::kApply;
+}
+
+std::string apply_payload(const PatchEntry& patch, const Writes& writes) {
+  Json json = describe(patch);
   if (!patch.segment.empty()) json["segment"] = patch.segment;
   std::string payload = pack(json);
-  for (const auto bytes : {std::as_bytes(slots), rows, std::as_bytes(erased)}) {
+  for (const auto bytes : {std::as_bytes(writes.slots), writes.rows, std::as_bytes(writes.erased),
+                           place_bytes(writes.sub_keys), number_bytes(writes.sub_keys)}) {
     payload.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
   return payload;
@@ -287,17 +317,28 @@ std::shared_ptr<const Overlay> overlay_of(const Record& record, const PoolInfo& 
                                           const std::string& log_path) {
   return understand(record, log_path, [&] {
     std::span<const std::byte> binary;
-    const Json json = unpack(record, log_path, &binary);
-    const auto count = json.at("rows").get<std::uint64_t>(),
-               erased = json.at("erased").get<std::uint64_t>();
+    const PatchPointer patch = patch_from(unpack(record, log_path, &binary));
+    const auto count = static_cast<std::uint64_t>(patch->rows),
+               erased = static_cast<std::uint64_t>(patch->erased),
+               keys = static_cast<std::uint64_t>(patch->sub_keys),
+               width = static_cast<std::uint64_t>(patch->key_width);
     const auto row_bytes = static_cast<std::uint64_t>(row_format(pool.type, pool.width).bytes());
     if (count > binary.size() / (8 + row_bytes) || erased > binary.size() / 8 ||
-        count * (8 + row_bytes) + erased * 8 != binary.size()) {
-      throw Error("expected " + std::to_string(count) + " rows and " + std::to_string(erased) +
-                  " erased slots, got " + std::to_string(binary.size()) + " bytes");
+        keys > binary.size() / sizeof(SubKeyPlace) ||
+        (keys > 0 && width > binary.size() / sizeof(float) / keys) ||
+        count * (8 + row_bytes) + erased * 8 +
+                keys * (sizeof(SubKeyPlace) + width * sizeof(float)) !=
+            binary.size()) {
+      throw Error("expected " + std::to_string(count) + " rows, " + std::to_string(erased) +
+                  " erased slots and " + std::to_string(keys) + " sub-keys, got " +
+                  std::to_string(binary.size()) + " bytes");
     }
     const std::vector<std::int64_t> slots = to_slots(binary.first(count * 8));
-    const std::vector<std::int64_t> free = to_slots(binary.subspan(count * (8 + row_bytes)));
+    const auto behind_rows = binary.subspan(count * (8 + row_bytes));
+    const std::vector<std::int64_t> free = to_slots(behind_rows.first(erased * 8));
+    const SubKeys sub_keys =
+        to_sub_keys(behind_rows.subspan(erased * 8), patch->sub_keys, patch->key_width);
+    check_sub_keys("patch " + patch->id, sub_keys);
     for (const std::vector<std::int64_t>& list : {slots, free}) {
       if (!list.empty() &&
           (list.front() < 0 || list.back() >= pool.rows ||
@@ -305,8 +346,8 @@ std::shared_ptr<const Overlay> overlay_of(const Record& record, const PoolInfo& 
         throw Error("expected ascending slots in the pool, got others");
       }
     }
-    return std::make_shared<const Overlay>(pool, slots,
-                                           binary.subspan(count * 8, count * row_bytes), free);
+    return std::make_shared<const Overlay>(
+        pool, Writes{slots, binary.subspan(count * 8, count * row_bytes), free, sub_keys});
   });
 }
 
@@ -315,8 +356,12 @@ void advance(State& state, const Record& record, const std::string& log_path) {
     if (record.lsn != state.lsn + 1) throw Error("expected the record after the last one");
     const Json json = unpack(record, log_path);
     switch (record.type) {
-      case RecordType::kApply: {
+      case RecordType::kApply:
+      case RecordType::kApplyWithSubKeys: {
         const PatchPointer patch = patch_from(json);
+        if (record.type != apply_type(*patch)) {
+          throw Error("expected sub-keys in a record of type 9 and in no other");
+        }
         if (patch->segment.empty()) {
           patch->log = file_name(log_path);
           patch->group = record.group;

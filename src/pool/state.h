@@ -29,13 +29,15 @@ struct ChunkEntry {
 struct PatchEntry {
   std::string id, content;  // content: its digest
   std::map<std::string, std::string> notes;
-  std::int64_t rows = 0, erased = 0;
+  std::int64_t rows = 0, erased = 0, sub_keys = 0, key_width = 0;
   std::string segment;  // the file that holds the rows; empty: the log does
   std::string log;      // then: the file, the group and the record that do
   std::uint64_t group = 0, lsn = 0;
   std::shared_ptr<const Overlay> overlay;
 };
 using PatchPointer = std::shared_ptr<PatchEntry>;
+// Of what a patch writes, with its digest.
+PatchEntry entry_of(const std::string& id, const Writes& writes);
 
 // The slots of all patches over the base, from the bottom up: `bottom`, then `stack`.
 struct State {
@@ -57,9 +59,8 @@ struct State {
 
 // The payloads of the records, as docs/store.md has them.
 std::string state_payload(const State& state);
-std::string apply_payload(const PatchEntry& patch, std::span<const std::int64_t> slots,
-                          std::span<const std::byte> rows,
-                          std::span<const std::int64_t> erased);  // spans: empty with a segment
+RecordType apply_type(const PatchEntry& patch);
+std::string apply_payload(const PatchEntry& patch, const Writes& writes);  // none with a segment
 std::string id_payload(const std::string& id);
 std::string swap_payload(const ChunkEntry& chunk);
 std::string fold_payload(const std::vector<std::string>& ids, const PatchPointer& bottom);

@@ -5,6 +5,7 @@
 #include "pool/patch.h"
 #include "pool/row_format.h"
 #include "pool/store_impl.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers {
 namespace {
@@ -30,6 +31,16 @@ std::vector<Conflict> conflicts_of(const pool::Version& before, const Patch& pat
   return conflicts;
 }
 
+std::vector<SubKeyConflict> sub_key_conflicts_of(const pool::Version& before, const Patch& patch) {
+  std::vector<SubKeyConflict> conflicts;
+  for (const SubKeyPlace& place : patch.sub_keys.places) {
+    if (const auto other = before.writer_of(place)) {
+      conflicts.push_back({place, other->id, patch.id});
+    }
+  }
+  return conflicts;
+}
+
 bool is_ours(const std::string& name, const std::string& stem, const std::string& end) {
   return name.starts_with(stem) && name.ends_with(end);
 }
@@ -37,10 +48,7 @@ bool is_ours(const std::string& name, const std::string& stem, const std::string
 }  // namespace
 
 Store::Impl::Impl(io::FileSystem& fs, std::string folder, const StoreOptions& options)
-    : fs_(fs),
-      folder_(std::move(folder)),
-      options_(options),
-      loader_(fs, folder_, options.in_memory) {
+    : fs_(fs), folder_(std::move(folder)), options_(options), loader_(fs, folder_, options) {
   if (!fs.is_folder(folder_)) throw Error(folder_ + ": expected the folder of a pool, found none");
   lock_ = fs.lock(path(kLock));
   if (lock_ == nullptr) {
@@ -162,7 +170,9 @@ void Store::Impl::write_group(const std::vector<Waiting*>& batch) {
   const bool has_room = log_ && log_->bytes() <= options_.log_bytes;
   pool::LogWriter& log = has_room ? *log_ : start_log(published()->state());
   for (const Waiting* waiting : batch) {
-    if (!waiting->record || waiting->record->type != pool::RecordType::kApply) continue;
+    if (!waiting->record) continue;
+    const pool::RecordType type = waiting->record->type;
+    if (type != pool::RecordType::kApply && type != pool::RecordType::kApplyWithSubKeys) continue;
     pool::PatchEntry& patch = *waiting->version->state().stack.back();
     if (!patch.segment.empty()) continue;
     patch.log = log_name_;
@@ -234,24 +244,24 @@ Committed Store::Impl::commit(const Drafting& drafting) {
 
 Committed Store::Impl::apply(const Patch& patch) {
   const auto now = published();
-  pool::check_patch(patch, now->state().pool);
-  const std::string content = pool::content_digest(patch.slots, patch.rows, patch.erased);
-  pool::PatchEntry entry;
-  entry.id = patch.id;
-  entry.content = content;
+  pool::check_patch(patch, now->state().pool, options_.sub_keys);
+  const pool::Writes writes = pool::writes_of(patch);
+  pool::PatchEntry entry = pool::entry_of(patch.id, writes);
+  const std::string content = entry.content;
   entry.notes = patch.notes;
-  entry.rows = static_cast<std::int64_t>(patch.slots.size());
-  entry.erased = static_cast<std::int64_t>(patch.erased.size());
   const bool is_known = now->state().find(patch.id) != nullptr ||
                         now->state().find_undone(patch.id) != nullptr ||
                         now->state().folded.contains(patch.id);
-  const std::size_t bytes = patch.rows.size() + 8 * (patch.slots.size() + patch.erased.size());
+  const std::size_t bytes = patch.rows.size() + 8 * (patch.slots.size() + patch.erased.size()) +
+                            pool::place_bytes(patch.sub_keys).size() +
+                            pool::number_bytes(patch.sub_keys).size();
   if (!is_known && bytes > options_.inline_bytes) {
     ensure_log();  // so that a segment without CURRENT is never seen
     entry.segment = "seg-" + pool::new_pool_id() + ".safetensors";
   }
   bool is_used = false;
   std::vector<Conflict> conflicts;
+  std::vector<SubKeyConflict> sub_key_conflicts;
   const auto check_content = [&](const std::string& other) {
     if (other == content) return;
     throw Error("patch " + patch.id + ": expected the content " + other +
@@ -259,8 +269,7 @@ Committed Store::Impl::apply(const Patch& patch) {
   };
   try {
     if (!entry.segment.empty()) {
-      pool::write_segment(fs_, path(entry.segment), now->state().pool, patch.slots, patch.rows,
-                          patch.erased, content);
+      pool::write_segment(fs_, path(entry.segment), now->state().pool, writes, content);
     }
     Committed committed = commit([&](const pool::Version& before) -> std::optional<Draft> {
       const pool::State& state = before.state();
@@ -274,19 +283,20 @@ Committed Store::Impl::apply(const Patch& patch) {
         return std::nullopt;
       }
       conflicts = conflicts_of(before, patch);
+      sub_key_conflicts = sub_key_conflicts_of(before, patch);
       if (const auto undone = state.find_undone(patch.id)) {
         check_content(undone->content);
         return Draft{pool::RecordType::kReapply, pool::id_payload(patch.id)};
       }
       is_used = true;
-      if (!entry.segment.empty()) {
-        return Draft{pool::RecordType::kApply, pool::apply_payload(entry, {}, {}, {})};
-      }
-      return Draft{pool::RecordType::kApply,
-                   pool::apply_payload(entry, patch.slots, patch.rows, patch.erased)};
+      return Draft{pool::apply_type(entry),
+                   pool::apply_payload(entry, entry.segment.empty() ? writes : pool::Writes{})};
     });
     if (!is_used && !entry.segment.empty()) remove(entry.segment);
-    if (!committed.was_there) committed.conflicts = std::move(conflicts);
+    if (!committed.was_there) {
+      committed.conflicts = std::move(conflicts);
+      committed.sub_key_conflicts = std::move(sub_key_conflicts);
+    }
     return committed;
   } catch (...) {
     if (!entry.segment.empty()) give_up({entry.segment, entry.segment + ".tmp"});
@@ -303,14 +313,10 @@ Committed Store::Impl::edit(const std::function<std::optional<Patch>(const pool:
     patch->pool = info.id;
     patch->width = info.width;
     patch->row_dtype = info.type;
-    pool::check_patch(*patch, info);
-    pool::PatchEntry entry;
-    entry.id = patch->id;
-    entry.content = pool::content_digest(patch->slots, patch->rows, patch->erased);
-    entry.rows = static_cast<std::int64_t>(patch->slots.size());
-    entry.erased = static_cast<std::int64_t>(patch->erased.size());
-    return Draft{pool::RecordType::kApply,
-                 pool::apply_payload(entry, patch->slots, patch->rows, patch->erased)};
+    pool::check_patch(*patch, info, options_.sub_keys);
+    const pool::Writes writes = pool::writes_of(*patch);
+    const pool::PatchEntry entry = pool::entry_of(patch->id, writes);
+    return Draft{pool::apply_type(entry), pool::apply_payload(entry, writes)};
   });
 }
 

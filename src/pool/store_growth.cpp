@@ -2,7 +2,6 @@
 // What changes the base of a store: growth and compaction. New chunks are written aside, one record
 // in the log puts them in place.
 #include <algorithm>
-#include <cstring>
 #include <map>
 
 #include "pool/chunks.h"
@@ -10,6 +9,7 @@
 #include "pool/recovery.h"
 #include "pool/row_format.h"
 #include "pool/store_impl.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers {
 namespace {
@@ -21,14 +21,24 @@ std::string chunk_name(std::size_t index, std::uint64_t generation) {
   return pool::chunk_name("chunk", static_cast<std::int64_t>(index), generation);
 }
 
-// What the bottom and the kept patches make.
+// The bottom and the kept patches.
+std::vector<pool::PatchPointer> kept_layers(const pool::State& state) {
+  std::vector<pool::PatchPointer> layers = state.layers();
+  layers.resize(layers.size() - state.stack.size() + state.kept);
+  return layers;
+}
+
+SubKeys kept_sub_keys(const pool::State& state) {
+  std::vector<const SubKeys*> all;
+  const std::vector<pool::PatchPointer> layers = kept_layers(state);
+  for (const pool::PatchPointer& layer : layers) all.push_back(&layer->overlay->sub_keys());
+  return pool::together(all);
+}
+
+// What they make of rows.
 std::map<std::int64_t, pool::RowPlace> kept_rows(const pool::State& state) {
   std::map<std::int64_t, pool::RowPlace> kept;
-  std::vector<pool::PatchPointer> layers;
-  if (state.bottom != nullptr) layers.push_back(state.bottom);
-  layers.insert(layers.end(), state.stack.begin(),
-                state.stack.begin() + static_cast<std::ptrdiff_t>(state.kept));
-  for (const pool::PatchPointer& layer : layers) {
+  for (const pool::PatchPointer& layer : kept_layers(state)) {
     const auto slots = layer->overlay->slots();
     for (std::uint32_t row = 0; row < slots.size(); ++row) {
       kept[slots[row]] = {layer->overlay.get(), row};
@@ -137,16 +147,13 @@ bool Store::Impl::rewrite_chunk(std::size_t index, double part, Kept& kept) {
   if (count == 0 || static_cast<double>(count) <= part * static_cast<double>(chunk.file.rows())) {
     return false;
   }
-  const auto row_bytes = static_cast<std::size_t>(now->row_bytes());
-  std::vector<std::byte> rows(static_cast<std::size_t>(chunk.file.rows()) * row_bytes);
+  std::vector<std::byte> rows(static_cast<std::size_t>(chunk.file.rows() * now->row_bytes()));
   chunk.file.check(0, chunk.file.rows());
-  for (std::int64_t row = 0; row < chunk.file.rows(); ++row) {
+  pool::copy_rows(chunk.file.rows(), now->row_bytes(), rows.data(), [&](std::int64_t row) {
     const auto found = kept.find(chunk.first + row);
-    const std::byte* from = found != kept.end() && is_row(*found)
-                                ? found->second.overlay->row(found->second.row)
-                                : chunk.file.row(row);
-    std::memcpy(rows.data() + static_cast<std::size_t>(row) * row_bytes, from, row_bytes);
-  }
+    return found != kept.end() && is_row(*found) ? found->second.overlay->row(found->second.row)
+                                                 : chunk.file.row(row);
+  });
   const std::string old = now->state().base[index].name;
   pool::PoolInfo next = info;
   next.generation = chunk.file.pool().generation + 1;
@@ -181,9 +188,10 @@ Committed Store::compact(double part) {
   if (ids.empty() && state.undone.empty() && !is_rewritten) return {state.lsn, true, {}};
 
   pool::PatchPointer bottom;
-  if (!kept.empty()) {
-    bottom = std::make_shared<pool::PatchEntry>();
+  const SubKeys sub_keys = kept_sub_keys(state);  // they have no base in the pool to go into
+  if (!kept.empty() || !sub_keys.places.empty()) {
     std::vector<std::int64_t> slots, erased;
+    std::vector<pool::RowPlace> places;
     std::vector<std::byte> rows;
     for (const auto& [slot, place] : kept) {
       if (place.row == pool::Overlay::kErased) {
@@ -191,15 +199,19 @@ Committed Store::compact(double part) {
         continue;
       }
       slots.push_back(slot);
-      const std::byte* row = place.overlay->row(place.row);
-      rows.insert(rows.end(), row, row + now->row_bytes());
+      places.push_back(place);
     }
-    bottom->content = pool::content_digest(slots, rows, erased);
-    bottom->rows = static_cast<std::int64_t>(slots.size());
-    bottom->erased = static_cast<std::int64_t>(erased.size());
+    rows.resize(slots.size() * static_cast<std::size_t>(now->row_bytes()));
+    pool::copy_rows(static_cast<std::int64_t>(slots.size()), now->row_bytes(), rows.data(),
+                    [&](std::int64_t i) {
+                      const pool::RowPlace& place = places[static_cast<std::size_t>(i)];
+                      return place.overlay->row(place.row);
+                    });
+    const pool::Writes writes{slots, rows, erased, sub_keys};
+    bottom = std::make_shared<pool::PatchEntry>(pool::entry_of("", writes));
     bottom->segment = "seg-" + pool::new_pool_id() + ".safetensors";
     try {
-      pool::write_segment(store.fs_, store.path(bottom->segment), state.pool, slots, rows, erased,
+      pool::write_segment(store.fs_, store.path(bottom->segment), state.pool, writes,
                           bottom->content);
     } catch (...) {
       store.give_up({bottom->segment, bottom->segment + ".tmp"});

@@ -13,7 +13,7 @@ struct StoreReader::Impl {
       : fs_(fs),
         folder_(std::move(folder)),
         to_point_in_time_(options.to_point_in_time),
-        loader_(fs, folder_, options.in_memory) {
+        loader_(fs, folder_, options) {
     patiently([&] {
       open();
       return true;

@@ -5,6 +5,7 @@
 
 #include "memlayers/error.h"
 #include "pool/row_format.h"
+#include "pool/sub_keys.h"
 
 namespace memlayers::pool {
 namespace {
@@ -56,7 +57,7 @@ std::shared_ptr<const Chunk> RowsLoader::chunk(const ChunkEntry& entry, const Po
                      std::to_string(chunk->file.rows()) + " from row " +
                      std::to_string(chunk->first) + " with " + chunk->file.digest());
   }
-  if (in_memory_) chunk->file.load();
+  chunk->file.set_access(fs_, access_);
   known = chunk;
   return chunk;
 }
@@ -65,7 +66,7 @@ void RowsLoader::load(PatchEntry& patch, const PoolInfo& pool) {
   if (patch.overlay != nullptr) return;
   if (!patch.segment.empty()) {
     patch.overlay =
-        Overlay::open(fs_, io::join(folder_, patch.segment), pool, patch.content, in_memory_);
+        Overlay::open(fs_, io::join(folder_, patch.segment), pool, patch.content, access_);
   } else {
     const std::string path = io::join(folder_, patch.log);
     if (group_path_ != path || group_offset_ != patch.group) {
@@ -81,12 +82,33 @@ void RowsLoader::load(PatchEntry& patch, const PoolInfo& pool) {
                        " in the group at byte " + std::to_string(patch.group) + ", found none");
     }
   }
-  if (static_cast<std::int64_t>(patch.overlay->slots().size()) != patch.rows ||
-      static_cast<std::int64_t>(patch.overlay->erased().size()) != patch.erased) {
+  const auto size = [](const auto& list) { return static_cast<std::int64_t>(list.size()); };
+  if (size(patch.overlay->slots()) != patch.rows || size(patch.overlay->erased()) != patch.erased ||
+      size(patch.overlay->sub_keys().places) != patch.sub_keys) {
     throw Corruption(io::join(folder_, patch.segment.empty() ? patch.log : patch.segment) +
-                     ": expected " + std::to_string(patch.rows) + " rows of patch " + patch.id +
-                     ", got " + std::to_string(patch.overlay->slots().size()));
+                     ": expected " + std::to_string(patch.rows) + " rows and " +
+                     std::to_string(patch.sub_keys) + " sub-keys of patch " + patch.id + ", got " +
+                     std::to_string(size(patch.overlay->slots())) + " and " +
+                     std::to_string(size(patch.overlay->sub_keys().places)));
   }
+}
+
+std::shared_ptr<const SubKeys> RowsLoader::sub_keys(
+    const std::vector<PatchPointer>& patches) const {
+  std::vector<const SubKeys*> layers;
+  for (const PatchPointer& patch : patches) {
+    layers.push_back(&patch->overlay->sub_keys());
+    if (sub_keys_) check_fits(folder_ + ": patch " + patch->id, *layers.back(), *sub_keys_);
+  }
+  SubKeys all = together(layers);
+  return all.places.empty() ? nullptr : std::make_shared<const SubKeys>(std::move(all));
+}
+
+PatchPointer Version::writer_of(const SubKeyPlace& place) const {
+  for (auto patch = state_.stack.rbegin(); patch != state_.stack.rend(); ++patch) {
+    if (find((*patch)->overlay->sub_keys(), place)) return *patch;
+  }
+  return nullptr;
 }
 
 void Version::open_chunks(RowsLoader& loader) {
@@ -128,6 +150,7 @@ std::shared_ptr<const Version> Version::build(State state, RowsLoader& loader) {
   }
   loader.forget_group();
   version->rebuild_overrides();
+  version->sub_keys_ = loader.sub_keys(version->state_.layers());
   return version;
 }
 
@@ -137,14 +160,19 @@ std::shared_ptr<const Version> Version::next(const Record& record, const std::st
   State& state = version->state_;
   advance(state, record, log_path);
   std::vector<OverrideMap::Change> changes;
+  const auto change_sub_keys = [&](const Overlay& overlay) {
+    if (!overlay.sub_keys().places.empty()) version->sub_keys_ = loader.sub_keys(state.layers());
+  };
   switch (record.type) {
     case RecordType::kApply:
+    case RecordType::kApplyWithSubKeys:
     case RecordType::kReapply: {
       loader.load(*state.stack.back(), state.pool);
       const Overlay* overlay = state.stack.back()->overlay.get();
       for_each_slot(*overlay, [&](std::int64_t slot, std::uint32_t row) {
         changes.emplace_back(slot, RowPlace{overlay, row});
       });
+      change_sub_keys(*overlay);
       break;
     }
     case RecordType::kRollback: {
@@ -155,6 +183,7 @@ std::shared_ptr<const Version> Version::next(const Record& record, const std::st
           changes.emplace_back(slot, find_place(layers, slot));
         }
       });
+      change_sub_keys(*overlay);
       break;
     }
     case RecordType::kSwap:

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,17 +20,21 @@ namespace memlayers::pool {
 // Opens what states name, each file once while anybody uses it.
 class RowsLoader {
  public:
-  RowsLoader(io::FileSystem& fs, std::string folder, bool in_memory)
-      : fs_(fs), folder_(std::move(folder)), in_memory_(in_memory) {}
+  RowsLoader(io::FileSystem& fs, std::string folder, const StoreOptions& options)
+      : fs_(fs), folder_(std::move(folder)), access_(options.access), sub_keys_(options.sub_keys) {}
   // Throws NotFound for a file that is not there.
   std::shared_ptr<const Chunk> chunk(const ChunkEntry& entry, const PoolInfo& pool);
   void load(PatchEntry& patch, const PoolInfo& pool);  // sets its overlay, if it has none
+  // The sub-keys that patches make together; null for none. Throws Error for some that the model
+  // does not have.
+  std::shared_ptr<const SubKeys> sub_keys(const std::vector<PatchPointer>& patches) const;
   void forget_group() { group_.clear(), group_path_.clear(); }
 
  private:
   io::FileSystem& fs_;
   std::string folder_;
-  bool in_memory_;
+  RowAccess access_;
+  std::optional<SubKeyGrid> sub_keys_;  // the model's, where known
   std::map<std::string, std::weak_ptr<const Chunk>> chunks_;
   // The group that was read last: the log's patches come in its order.
   std::string group_path_;
@@ -54,6 +59,9 @@ class Version {
   }
   const RowPlace* place(std::int64_t slot) const { return overrides_.find(slot); }
   std::int64_t overridden() const { return overrides_.size(); }
+  const std::shared_ptr<const SubKeys>& sub_keys() const { return sub_keys_; }
+  // The topmost patch of the stack that writes this sub-key; or null.
+  PatchPointer writer_of(const SubKeyPlace& place) const;
   // f(chunk, begin, end) for the chunks' own rows that lie in [first, first + count).
   template <class F>
   void for_each_part(std::int64_t first, std::int64_t count, const F& f) const {
@@ -92,6 +100,7 @@ class Version {
   State state_;
   std::vector<std::shared_ptr<const Chunk>> chunks_;  // as state_.base
   OverrideMap overrides_;                             // points into the overlays of state_
+  std::shared_ptr<const SubKeys> sub_keys_;
   std::int64_t row_bytes_ = 0, rows_a_chunk_ = 1;
 };
 

@@ -111,6 +111,45 @@ TEST_F(PatchCommand, ShowsComparesMergesAndExports) {
   EXPECT_EQ(read_patch(dir_ / "e.safetensors").rows, read_patch(a).rows);
 }
 
+TEST_F(PatchCommand, SubKeysAreAppliedShownComparedAndRefusedAsRowsAre) {
+  const auto with_key = [&](const std::string& id, SubKeyPlace place) {
+    Patch with = read_patch(file(id, {1}, 1));
+    with.sub_keys = {.width = 8, .places = {place}, .numbers = std::vector<float>(8, 0.5F)};
+    write_patch(dir_ / (id + ".safetensors"), with);
+    return dir_ / (id + ".safetensors");
+  };
+  const std::string a = with_key("aa", {1, 0, 1, 5}), b = with_key("bb", {1, 0, 1, 5});
+  const auto applied = lines(patch({"apply", model(), a, b, "--json"}));
+  EXPECT_EQ(applied[1]["conflicts"][1]["sub_key"],
+            json::parse(R"({"layer": 1, "head": 0, "half": 1, "index": 5})"));
+  EXPECT_TRUE(says(patch({"list", model()}).out, {"sub-keys", "1 row of 36 patched, 1 sub-key"}));
+  const json shown = lines(patch({"show", model(), "aa", "--json"}))[0];
+  EXPECT_EQ(shown["sub_keys"][0]["index"], 5);
+  EXPECT_EQ(shown["sub_keys"][0]["writer"], "bb");
+  EXPECT_NEAR(shown["sub_keys"][0]["norm"], std::sqrt(2.0), 1e-6);
+  EXPECT_TRUE(says(patch({"show", model(), "bb"}).out, {"1 row of 32 float32, 1 sub-key"}));
+  const json compared = lines(patch({"diff", model(), "aa", "bb", "--json"}))[0];
+  EXPECT_EQ(compared["sub_keys"]["same"].size(), 1U);
+  EXPECT_TRUE(says(patch({"diff", model(), "aa", "bb"}).out, {"1.0.1.5"}));
+  ASSERT_EQ(patch({"export", model(), "aa", "-o", dir_ / "e.safetensors"}).code, 0);
+  EXPECT_EQ(read_patch(dir_ / "e.safetensors").sub_keys, read_patch(a).sub_keys);
+  const json pool = json::parse(run_command({"inspect", model(), "--json"}).out)["pool"];
+  EXPECT_EQ(pool["patched_sub_keys"], 1);
+  EXPECT_EQ(patch({"rollback", model(), "aa"}).code, 0);
+  expect_error(patch({"apply", model(), with_key("cc", {0, 0, 1, 5})}), 1,
+               "got sub-key 5 of layer 0");
+  expect_error(patch({"apply", model(), with_key("dd", {1, 0, 1, 6})}), 1,
+               "got sub-key 6 of layer 1");
+  const auto said = [&](const char* access) {
+    const Finished done = run_command(
+        {"generate", model(), "the red", "--max-tokens", "8", "--ignore-eos", "--pool", access});
+    EXPECT_EQ(done.code, 0) << done.err;
+    return done.out;
+  };
+  EXPECT_EQ(said("pread"), said("mapped"));
+  EXPECT_EQ(said("memory"), said("mapped"));
+}
+
 TEST_F(PatchCommand, AFolderClosedByAManifestStaysComplete) {
   std::filesystem::create_directory(dir_ / "run");
   {

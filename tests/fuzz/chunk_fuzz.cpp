@@ -19,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::allow_error([&] {
     const pool::RowsFile file = pool::RowsFile::open(fs, path, "memlayers-segment");
     const auto overlay =
-        pool::Overlay::open(fs, path, file.pool(), file.text("content"), data[0] % 4 == 1);
+        pool::Overlay::open(fs, path, file.pool(), file.text("content"),
+                            data[0] % 4 == 1 ? RowAccess::kMemory : RowAccess::kRead);
     overlay->verify();
     for (const std::int64_t slot : overlay->slots()) {
       const auto number = overlay->find(slot);

@@ -67,6 +67,7 @@ inline StoreOptions small_steps() {
   StoreOptions options;
   options.inline_bytes = 200;
   options.log_step_bytes = 4096;
+  options.sub_keys = testing::kSmallGrid;
   return options;
 }
 

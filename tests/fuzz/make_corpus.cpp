@@ -56,7 +56,10 @@ void seed_patches(testing::MemoryFileSystem& fs) {
   patch.slots = {2};
   patch.rows.resize(static_cast<std::size_t>(pool::row_format(RowType::kInt4, 33).bytes()));
   write_patch(fs, "int4", patch);
-  for (const char* name : {"rows", "erases", "int4"}) seed("patch", name, io::read_text(fs, name));
+  write_patch(fs, "sub_keys",
+              testing::with_sub_keys(fuzz::kSmall.patch(6, {3}), 6, {{1, 0, 0, 2}, {3, 1, 1, 0}}));
+  for (const char* name : {"rows", "erases", "int4", "sub_keys"})
+    seed("patch", name, io::read_text(fs, name));
 }
 
 void seed_store(testing::MemoryFileSystem& fs) {

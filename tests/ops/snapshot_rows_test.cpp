@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include "io/file_system.h"
 #include "memlayers/ops.h"
@@ -47,6 +48,7 @@ class SnapshotRows : public ::testing::TestWithParam<RowType> {
     if (GetParam() == RowType::kBFloat16) return numbers.to(at::kBFloat16);
     return quantize_rows(numbers, GetParam());
   }
+  std::string chunk() const { return dir_ / "chunk-0-0.safetensors"; }
   TempDir dir_;
   at::Tensor rows_;
   std::optional<Snapshot> snapshot_;
@@ -92,11 +94,27 @@ TEST_P(SnapshotRows, ArgumentsThatDoNotFitAreRefused) {
   }
 }
 
-TEST_P(SnapshotRows, AnAlteredBlockIsNamedAndNotRead) {
-  std::string file;
-  for (const std::string& name : io::posix().list(dir_.path())) {
-    if (name.starts_with("chunk-")) file = io::join(dir_.path(), name);
+TEST_P(SnapshotRows, ALostPageIsNamedWhicheverThreadMeetsIt) {
+  const at::Tensor slots = random_slots({300, 40}, kRows, 3), weights = normal({300, 40}, 4),
+                   x = normal({300, kPeerWidth}, 5) / 8;
+  const Snapshot lost = StoreReader::open(dir_.path()).snapshot();
+  gather(lost, slots, weights);  // all blocks are checked now
+  ASSERT_EQ(::truncate(chunk().c_str(), 4096), 0);
+  const int threads = at::get_num_threads();
+  for (int count : {1, 3}) {
+    at::set_num_threads(count);
+    const auto named = ::testing::AllOf(::testing::StartsWith(chunk()),
+                                        ::testing::HasSubstr("of the mapped file"));
+    testing::expect_error([&] { gather(lost, slots, weights); }, named);
+    testing::expect_error([&] { peer_gather(lost, x, slots, weights); }, named);
+    EXPECT_NO_THROW(
+        gather(lost, at::full({1, 1}, 41, at::kLong), at::ones({1, 1})));  // the patch's
   }
+  at::set_num_threads(threads);
+}
+
+TEST_P(SnapshotRows, AnAlteredBlockIsNamedAndNotRead) {
+  const std::string file = chunk();
   std::string text = io::read_text(io::posix(), file);
   text[4096] = static_cast<char>(text[4096] ^ 1);  // of row 0
   io::write_atomic(io::posix(), file, text);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "memlayers/store.h"
 #include "support/memory_file_system.h"
@@ -23,6 +24,7 @@ using memlayers::testing::ModelStore;
 using memlayers::testing::small_options;
 using memlayers::testing::SmallPool;
 using memlayers::testing::soaked;
+using memlayers::testing::with_sub_keys;
 
 class RandomEdits {
  public:
@@ -76,7 +78,7 @@ class RandomEdits {
   void open() {
     store_.reset();
     StoreOptions options = small_options();
-    options.in_memory = draw(2) == 0;
+    options.access = static_cast<RowAccess>(draw(3));
     store_.emplace(Store::open(*files_, "pool", options));
   }
 
@@ -104,6 +106,13 @@ class RandomEdits {
       if (is_erased) continue;
       const Bytes row = pool_.row(slot, writers_);
       patch.rows.insert(patch.rows.end(), row.begin(), row.end());
+    }
+    if (draw(3) == 0) {
+      std::set<SubKeyPlace> places;
+      for (std::int64_t i = draw(4); i >= 0; --i) {
+        places.insert(SubKeyPlace{1 + 2 * draw(2), draw(2), draw(2), draw(4)});
+      }
+      patch = with_sub_keys(std::move(patch), writers_, {places.begin(), places.end()});
     }
     store_->apply(patch);
     model_.apply(patch);

@@ -190,7 +190,7 @@ TEST_P(StoreTest, RefusesAPatchThatDoesNotFitAndStaysAsItWas) {
   refuses([](Patch& p) { p.id = ""; }, HasSubstr("expected an id of 1 to 256 characters"));
   refuses([](Patch& p) { p.id = "\xff"; }, HasSubstr("UTF-8"));
   refuses([](Patch& p) { p.slots = {}, p.rows = {}, p.erased = {}; },
-          HasSubstr("expected at least one slot, got none"));
+          HasSubstr("expected at least one slot or sub-key, got none"));
   expect_error([&] { store.rollback("p9"); },
                HasSubstr("patch p9: expected a patch in this store"));
   expect_error([&] { store.reapply("p9"); }, HasSubstr("that was rolled back, found none"));
@@ -343,7 +343,7 @@ TEST_P(StoreTest, ReadsTheSameFromMemoryAsFromMappedFiles) {
     store.apply(pool_.patch(1, {0, 17, 39}));
   }
   StoreOptions in_memory = options();
-  in_memory.in_memory = true;
+  in_memory.access = RowAccess::kMemory;
   const Store store = Store::open(dir_.path(), in_memory);
   for (const auto& name : io::posix().list(dir_.path())) io::posix().unlink(dir_ / name);
   model_.apply(pool_.patch(1, {0, 17, 39}));

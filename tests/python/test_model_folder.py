@@ -15,10 +15,13 @@ from memlayers import (
     Error,
     MemoryLayer,
     MemoryPool,
+    Patch,
     PoolFolder,
     _library,
     load_memory,
     load_pool,
+    read_patch,
+    write_patch,
 )
 
 COMMAND = _library.find_library().parent / "memlayers"
@@ -101,6 +104,55 @@ def test_layers_of_a_model_share_one_pool_and_can_be_trained_on(trained):
     layers[2](layers[0](torch.randn(3, 32))).sum().backward()
     assert layers[0].pool.values.grad.is_sparse
     assert all(p.grad is not None for layer in layers.values() for p in layer.parameters())
+
+
+def test_a_patch_of_rows_and_sub_keys_is_loaded_once_it_is_applied(trained, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "run" / "step-20", folder)
+    before = load_memory(folder)
+    rows = before[0].pool.values.detach()
+    patch = Patch(
+        pool=PoolFolder(folder).id,
+        slots=torch.tensor([80, 3]),
+        rows=torch.full_like(rows[:2], 0.5),
+        erased=torch.tensor([9]),
+        key_places=torch.tensor([[2, 1, 0, 8], [2, 0, 1, 3]]),
+        keys=torch.randn(2, 4),
+        notes={"what": "a test"},
+    )
+    write_patch(tmp_path / "p", patch)
+    again = read_patch(tmp_path / "p")
+    for name, value in vars(patch).items():
+        same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
+        assert same(getattr(again, name), value), name
+    run(tmp_path, "patch", "apply", "model", "p")
+    layers = load_memory(folder)
+    keys = before[2].keys.detach().clone()
+    keys[1, 0, 8], keys[0, 1, 3] = patch.keys
+    assert torch.equal(layers[2].keys, keys)
+    assert torch.equal(layers[0].keys, before[0].keys)
+    values = rows.clone()
+    values[patch.slots], values[9] = patch.rows, 0
+    assert torch.equal(layers[0].pool.values, values)
+    run(tmp_path, "patch", "rollback", "model", patch.id)
+    assert torch.equal(load_memory(folder)[2].keys, before[2].keys)
+
+
+def test_a_patch_of_other_shapes_is_refused(tmp_path):
+    ones = torch.ones(2, 5)
+    with pytest.raises(ValueError, match="for slots"):
+        write_patch(tmp_path / "p", Patch("id", torch.tensor([1]), ones))
+    with pytest.raises(ValueError, match="for slots"):
+        write_patch(tmp_path / "p", Patch("id", torch.tensor([1, 2]), ones.double()))
+    with pytest.raises(ValueError, match="key_places"):
+        keys = {"key_places": torch.zeros(1, 3), "keys": torch.ones(1, 4)}
+        write_patch(tmp_path / "p", Patch("id", torch.tensor([1, 2]), ones, **keys))
+    assert not list(tmp_path.iterdir())
+    save_file({"slots": ones}, tmp_path / "q", {"format": "other"})
+    with pytest.raises(Error, match="expected a memlayers-patch of version 1 or 2, got other"):
+        read_patch(tmp_path / "q")
+    with pytest.raises(Error, match="expected a safetensors file"):
+        read_patch(tmp_path / "none")
 
 
 # A folder of two chunks, rows padded from 6 to 16 numbers, as pool/chunks.cpp writes them.

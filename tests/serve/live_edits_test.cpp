@@ -2,7 +2,9 @@
 // A model that serves from the files of its pool while they are edited.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -21,8 +23,8 @@ using testing::tiny_tokenizer;
 
 class LiveEdits : public ::testing::Test {
  protected:
-  LiveEdits() {
-    save_model(tiny_generator().model(), dir_.path());
+  explicit LiveEdits(const ModelConfig& config = testing::tiny_model_config()) {
+    save_model(tiny_generator(config).model(), dir_.path());
     testing::write_file(dir_ / tiny_tokenizer()->file_name(), tiny_tokenizer()->file_bytes());
   }
   std::string pool() const { return dir_ / "pool"; }
@@ -35,6 +37,28 @@ class LiveEdits : public ::testing::Test {
     const auto* data = static_cast<const std::byte*>(rows.const_data_ptr());
     patch.rows.assign(data, data + rows.nbytes());
     return patch;
+  }
+  // The patch, and all sub-keys in reverse order and `factor` times as large.
+  static Patch with_sub_keys(Patch patch, float factor) {
+    for (auto& [number, layer] : tiny_generator().model()->memory_layers()) {
+      const at::Tensor keys = (layer->keys.detach().flip(2) * factor).contiguous();
+      patch.sub_keys.width = keys.size(3);
+      const auto* numbers = keys.const_data_ptr<float>();
+      patch.sub_keys.numbers.insert(patch.sub_keys.numbers.end(), numbers, numbers + keys.numel());
+      for (std::int64_t head = 0; head < keys.size(0); ++head) {
+        for (std::int64_t half = 0; half < 2; ++half) {
+          for (std::int64_t index = 0; index < keys.size(2); ++index) {
+            patch.sub_keys.places.push_back({number, head, half, index});
+          }
+        }
+      }
+    }
+    return patch;
+  }
+  Store open_store() const {
+    StoreOptions options;
+    options.sub_keys = sub_key_grid(testing::tiny_model_config());
+    return Store::open(pool(), options);
   }
   std::vector<std::int32_t> answer(Generator& generator,
                                    const std::function<bool(const std::string&)>& on_text = {}) {
@@ -101,12 +125,131 @@ TEST_F(LiveEdits, ARequestInFlightKeepsTheVersionItBeganWith) {
   EXPECT_NE(answer(generator), before);
 }
 
+TEST_F(LiveEdits, TheNextRequestSeesSubKeysAndOneInFlightKeepsThose) {
+  Generator generator = Generator::load(dir_.path());
+  const auto before = answer(generator);
+  Store store = open_store();
+  // Rows that differ enough for the choice of slots to show.
+  store.apply(scaled("rows", -30));
+  const auto with_rows = answer(generator);
+  Patch keys{.id = "keys", .pool = store.snapshot().pool_id(), .width = store.snapshot().width()};
+  keys = with_sub_keys(keys, 3);
+  bool is_edited = false;
+  const auto during = answer(generator, [&](const std::string&) {
+    if (!is_edited) store.apply(keys);
+    return is_edited = true;
+  });
+  ASSERT_TRUE(is_edited);
+  EXPECT_EQ(during, with_rows);
+  const auto after = answer(generator);
+  EXPECT_NE(after, with_rows) << "a patch that changes nothing would test nothing";
+  EXPECT_EQ(after, loaded_answer());
+  store.rollback("rows");  // below the other
+  EXPECT_EQ(answer(generator), loaded_answer());
+  store.rollback("keys");
+  EXPECT_EQ(answer(generator), before);
+  store.reapply("rows");
+  EXPECT_EQ(answer(generator), with_rows);
+  store.reapply("keys");
+  store.keep("keys");
+  store.compact();
+  EXPECT_EQ(answer(generator), after);
+}
+
+TEST_F(LiveEdits, ARequestThatMeetsALostPageFailsAndNothingElse) {
+  Generator generator = Generator::load(dir_.path());
+  const auto before = answer(generator);
+  const TempDir other;
+  std::filesystem::copy(dir_.path(), other.path(), std::filesystem::copy_options::recursive);
+  Generator whole = Generator::load(other.path());
+  const std::string chunk = pool() + "/chunk-0-0.safetensors";
+  ASSERT_EQ(::truncate(chunk.c_str(), 4096), 0);
+  for (int again = 0; again < 2; ++again) {
+    try {
+      answer(generator);
+      ADD_FAILURE() << "an answer from rows that are lost";
+    } catch (const Error& error) {
+      EXPECT_TRUE(testing::says(error.what(), {chunk, "of the mapped file"}));
+    }
+    EXPECT_EQ(answer(whole), before);
+  }
+}
+
+// The lookups' dtype, normalisation and 8-bit copy.
+struct KeysOfATypeTest : LiveEdits, ::testing::WithParamInterface<bool> {
+  static ModelConfig config() {
+    ModelConfig config = testing::tiny_model_config();
+    if (GetParam()) {
+      config.dtype = DenseType::kBFloat16;
+      config.memory->qk_norm = !config.memory->qk_norm;
+    }
+    return config;
+  }
+  KeysOfATypeTest() : LiveEdits(config()) {}
+  // Logits of a prompt and of four tokens behind it, one at a time.
+  static at::Tensor logits(Llama model) {
+    const c10::InferenceMode inference;
+    torch::manual_seed(1);
+    const at::Tensor tokens = torch::randint(0, 300, {2, 17}, torch::kLong);
+    KvCache cache(model->config(), 2, 20);
+    std::vector<at::Tensor> all{model->forward(tokens.slice(1, 0, 13), &cache)};
+    for (std::int64_t t = 13; t < 17; ++t) {
+      all.push_back(model->forward(tokens.slice(1, t, t + 1), &cache));
+    }
+    return torch::cat(all, 1);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Types, KeysOfATypeTest, ::testing::Bool());
+
+TEST_P(KeysOfATypeTest, OfPatchesGiveTheBitsOfAModelThatHasThem) {
+  Llama changed = load_model(dir_.path());
+  const at::Tensor before = logits(changed);
+  EXPECT_TRUE(torch::equal(logits(open_model(dir_.path())), before));
+  Store store = open_store();
+  const Patch patch = with_sub_keys(
+      Patch{.id = "k", .pool = store.snapshot().pool_id(), .width = store.snapshot().width()}, 2);
+  const at::Tensor keys = changed->memory_layers()[0].second->keys.detach();
+  keys.copy_(torch::tensor(patch.sub_keys.numbers).view(keys.sizes()));
+  const TempDir other;
+  save_model(changed, other.path());
+  store.apply(patch);
+  const at::Tensor wanted = logits(load_model(other.path()));
+  EXPECT_FALSE(torch::equal(wanted, before));
+  Llama served = open_model(dir_.path());
+  EXPECT_TRUE(torch::equal(logits(served), wanted));
+  EXPECT_TRUE(torch::equal(logits(load_model(dir_.path())), wanted));
+  store.rollback("k");
+  served->pool()->refresh();
+  EXPECT_TRUE(torch::equal(logits(served), before));
+  EXPECT_TRUE(torch::equal(logits(load_model(dir_.path())), before));
+  const at::Tensor tokens = torch::zeros({1, 3}, torch::kLong);
+  store.reapply("k");
+  served->pool()->refresh();
+  EXPECT_NO_THROW(served->forward(tokens)) << "with gradients, after a request without";
+}
+
+TEST_F(LiveEdits, SubKeysThatTheModelDoesNotHaveKeepItFromOpening) {
+  StoreOptions options;
+  options.sub_keys = SubKeyGrid{.layers = {0}, .heads = 1, .n_keys = 1, .width = 8};
+  Store store = Store::open(pool(), options);
+  Patch patch{.id = "k", .pool = store.snapshot().pool_id(), .width = store.snapshot().width()};
+  patch.sub_keys = {.width = 8, .places = {SubKeyPlace{}}, .numbers = std::vector<float>(8)};
+  store.apply(patch);
+  try {
+    open_model(dir_.path());
+    ADD_FAILURE() << "opened";
+  } catch (const Error& error) {
+    EXPECT_TRUE(testing::says(error.what(), {"patch k", "sub-key 0 of layer 0"}));
+  }
+}
+
 TEST_F(LiveEdits, RequestsOfSeveralThreadsEachSeeOneVersion) {
   Generator generator = Generator::load(dir_.path());
   std::map<std::uint64_t, std::vector<std::int32_t>> wanted;
-  Store store = Store::open(pool());
+  Store store = open_store();
   for (int i = 0; i < 3; ++i) {
-    store.apply(scaled("p" + std::to_string(i), static_cast<float>(-20 * i)));
+    store.apply(with_sub_keys(scaled("p" + std::to_string(i), static_cast<float>(-20 * i)),
+                              static_cast<float>(i + 1)));
     const auto tokens = answer(generator);
     wanted[version_] = tokens;
   }

@@ -51,9 +51,33 @@ Patch SmallPool::patch(int writer, std::vector<std::int64_t> slots,
   return patch;
 }
 
+Patch with_sub_keys(Patch patch, int writer, std::vector<SubKeyPlace> places) {
+  patch.sub_keys = {.width = kSmallGrid.width};
+  for (const SubKeyPlace& place : places) {
+    for (std::int64_t column = 0; column < kSmallGrid.width; ++column) {
+      patch.sub_keys.numbers.push_back(
+          static_cast<float>(1000 * writer + 100 * place.layer + 10 * place.index + column));
+    }
+  }
+  patch.sub_keys.places = std::move(places);
+  return patch;
+}
+
+namespace {
+
+void append(Bytes& all, const SubKeys& keys) {
+  for (const auto bytes :
+       {std::as_bytes(std::span(keys.places)), std::as_bytes(std::span(keys.numbers))}) {
+    all.insert(all.end(), bytes.begin(), bytes.end());
+  }
+}
+
+}  // namespace
+
 Bytes content(const Snapshot& snapshot) {
   Bytes all(static_cast<std::size_t>(snapshot.rows() * snapshot.row_bytes()));
   snapshot.read(0, all);
+  if (const auto keys = snapshot.sub_keys()) append(all, *keys);
   return all;
 }
 
@@ -69,6 +93,19 @@ Bytes ModelStore::content() const {
       std::memset(all.data() + static_cast<std::size_t>(slot) * row_size, 0, row_size);
     }
   }
+  std::map<SubKeyPlace, std::span<const float>> top;
+  for (const Patch& patch : stack) {
+    for (std::size_t i = 0; i < patch.sub_keys.places.size(); ++i) {
+      const auto width = static_cast<std::size_t>(patch.sub_keys.width);
+      top[patch.sub_keys.places[i]] = std::span(patch.sub_keys.numbers).subspan(i * width, width);
+    }
+  }
+  SubKeys keys;
+  for (const auto& [place, numbers] : top) {
+    keys.places.push_back(place);
+    keys.numbers.insert(keys.numbers.end(), numbers.begin(), numbers.end());
+  }
+  append(all, keys);
   return all;
 }
 
@@ -90,6 +127,7 @@ StoreOptions small_options() {
   options.inline_bytes = 100;  // three rows
   options.log_bytes = 12 << 10;
   options.log_step_bytes = 4096;
+  options.sub_keys = kSmallGrid;
   return options;
 }
 
@@ -102,10 +140,12 @@ std::vector<Step> every_kind_of_edit(const SmallPool& pool) {
     return Step{name, [id](Store& store) { store.rollback(id); },
                 [id](ModelStore& model) { model.rollback(id); }};
   };
-  const Patch second = pool.patch(2, {1, 2, 3, 17, 18, 39}, {0});
+  const Patch opening = with_sub_keys(pool.patch(1, {0, 1}), 1, {{1, 0, 0, 2}});
+  const Patch second =
+      with_sub_keys(pool.patch(2, {1, 2, 3, 17, 18, 39}, {0}), 2, {{1, 0, 0, 2}, {3, 1, 1, 0}});
   const auto nothing = [](ModelStore&) {};
   return {
-      apply("first edit", pool.patch(1, {0, 1})),
+      apply("first edit", opening),
       apply("apply in a segment", second),
       apply("apply in the log", pool.patch(3, {2, 20})),
       rollback("roll back in the middle", "p2"),

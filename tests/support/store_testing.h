@@ -32,6 +32,12 @@ struct SmallPool {
               std::vector<std::int64_t> erased = {}) const;
 };
 
+// The sub-keys of the model that reads it.
+inline const SubKeyGrid kSmallGrid{.layers = {1, 3}, .heads = 2, .n_keys = 4, .width = 3};
+// The patch with these sub-keys besides, whose numbers tell place and writer.
+Patch with_sub_keys(Patch patch, int writer, std::vector<SubKeyPlace> places);
+
+// All rows, and behind them the sub-keys that patches write.
 Bytes content(const Snapshot& snapshot);
 
 // What a store should hold: the base and the patches over it, computed in the plainest way.
