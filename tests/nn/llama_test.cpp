@@ -163,7 +163,8 @@ TEST(Llama, MovedToBfloat16ItGeneratesWithACache) {
   KvCache cache(model->config(), 64, 6);
   model->forward(tokens.narrow(1, 0, 5), &cache);
   const at::Tensor narrow = model->forward(tokens.narrow(1, 5, 1), &cache).select(1, 0);
-  // The mean, not the largest: where two slots' scores nearly tie, rounding may choose the other one.
+  // The mean, not the largest: where two slots' scores nearly tie, rounding may choose the other
+  // one.
   EXPECT_LE((narrow - wide).abs().mean().item<double>(), 0.2 * wide.abs().mean().item<double>())
       << "the largest: " << (narrow - wide).abs().max().item<double>() << " of "
       << wide.abs().max().item<double>();
