@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "io/mapped_read.h"
 
+#include <ucontext.h>
+
 #include <csetjmp>
 #include <csignal>
 #include <functional>
@@ -26,6 +28,9 @@ struct sigaction before;  // what handled SIGBUS until now
 void on_bus_error(int signal, siginfo_t* info, void* context) {
   if (target != nullptr && (info->si_code == BUS_ADRERR || info->si_code == BUS_OBJERR)) {
     missing = info->si_addr;
+    // Left by a jump, the handler must leave no signal blocked: ThreadSanitizer's, which stands
+    // before this one, has blocked them all.
+    ::pthread_sigmask(SIG_SETMASK, &static_cast<ucontext_t*>(context)->uc_sigmask, nullptr);
     siglongjmp(*target, 1);
   }
   if ((before.sa_flags & SA_SIGINFO) != 0) return before.sa_sigaction(signal, info, context);
@@ -39,7 +44,6 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
 bool install() {
   struct sigaction action{};
   action.sa_sigaction = on_bus_error;
-  // Left by a jump, the handler must not leave the signal blocked.
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
   sigemptyset(&action.sa_mask);
   return ::sigaction(SIGBUS, &action, &before) == 0;
