@@ -6,17 +6,19 @@ from pathlib import Path
 
 from test_model_folder import folder  # noqa: F401  a fixture
 
-from memlayers import MemoryPool
+from memlayers import MemoryPool, read_patch
 
 README = Path(__file__).resolve().parents[2] / "python" / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_examples_run(folder, capsys):  # noqa: F811
+def test_examples_run(folder, capsys, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)  # they write files
     names = {"model_folder": folder}
     for block in BLOCKS:
         exec(compile(block, str(README), "exec"), names)
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
+    assert len(read_patch("example.safetensors").keys) == 1
     assert re.fullmatch(r"\d+ of 16384 rows have a gradient\n", capsys.readouterr().out)
     assert names["y"].shape == (10, 64)
     assert MemoryPool.from_slots(names["values"]).n_keys == 4
