@@ -265,7 +265,12 @@ class GrownModel : public ::testing::Test {
 
 TEST_F(GrownModel, SaysTheSameAndKeepsItsPatchesToBeRolledBack) {
   Llama bare = load_model(model());
-  Store::open(pool()).apply(patch("first", 3));
+  const SubKeyGrid grid = sub_key_grid(bare->config());
+  Patch first = patch("first", 3);
+  first.sub_keys = {.width = grid.width,
+                    .places = {{.layer = grid.layers.front(), .half = 1, .index = 2}},
+                    .numbers = std::vector<float>(static_cast<std::size_t>(grid.width), 0.5F)};
+  Store::open(pool(), {.sub_keys = grid}).apply(first);
   Store::open(pool()).apply(patch("second", 7));
   Store::open(pool()).rollback("second");
   Llama before = load_model(model());
@@ -281,6 +286,7 @@ TEST_F(GrownModel, SaysTheSameAndKeepsItsPatchesToBeRolledBack) {
     EXPECT_TRUE(torch::equal(answer(opened), answer(before)));
     Store store = Store::open(folder + "/pool");
     EXPECT_EQ(store.snapshot().patches().at(0).id, "first");
+    EXPECT_EQ(*store.snapshot().sub_keys(), first.sub_keys);
     EXPECT_EQ(store.snapshot().undone().at(0).id, "second");
     store.reapply("second");
     store.rollback("second");

@@ -82,6 +82,16 @@ TEST(Gather, GivesTheSameBitsForAnyNumberOfThreads) {
       [&] { return ops::dispatch::gather_backward_values(grad, values, slots, weights, false); });
 }
 
+TEST(Gather, OfFewTokensGivesTheSameBitsWhereThreadsShareColumns) {
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    for (std::int64_t width : {200, 256, 700, 1024}) {
+      const at::Tensor values = normal({90, width}, 1).to(type), weights = normal({2, 20}, 2);
+      const at::Tensor slots = random_slots({2, 20}, 90, 3);
+      testing::expect_same_bits_for_any_threads([&] { return gather(values, slots, weights); });
+    }
+  }
+}
+
 TEST(Gather, RefusesWhatDoesNotFit) {
   const at::Tensor values = normal({10, 4}, 1), weights = normal({2, 3}, 2);
   const at::Tensor slots = torch::zeros({2, 3}, torch::kLong);

@@ -54,6 +54,17 @@ TEST(QuantizedRows, AreGatheredAsTheRowsTheyRead) {
   }
 }
 
+TEST(QuantizedRows, OfFewTokensGiveTheSameBitsWhereThreadsShareColumns) {
+  for (RowType type : kTypes) {
+    for (std::int64_t W : {200, 256, 700, 1024}) {
+      const at::Tensor rows = quantize_rows(normal({50, W}, 1), type), weights = normal({2, 20}, 2);
+      const at::Tensor slots = random_slots({2, 20}, 50, 3);
+      testing::expect_same_bits_for_any_threads(
+          [&] { return gather_quantized(rows, type, W, slots, weights); });
+    }
+  }
+}
+
 TEST(QuantizedRows, AreReadByPeerAsTheRowsTheyRead) {
   constexpr std::int64_t D = 64, W = 160;
   for (RowType type : kTypes) {
