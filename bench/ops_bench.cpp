@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The tensor functions beside what torch offers for the same work, in one process and on the same
 // number of threads: gather beside at::embedding_bag, lookup beside its two score products alone
-// (which it cannot beat), the row update beside torch's AdamW on a dense gradient, and a whole
-// memory layer, forward and backward. "cold": rows of a pool of 8 last-level caches, ids drawn
-// before timing, no row read twice before the whole pool has passed.
+// (which it cannot beat), a product for one token beside torch's, the row update beside torch's
+// AdamW on a dense gradient, and a whole memory layer, forward and backward. "cold": rows of a pool
+// of 8 last-level caches, ids drawn before timing, no row read twice before the whole pool has
+// passed; weights in turn, as many bytes of them.
 #include <benchmark/benchmark.h>
 #include <torch/torch.h>
 #include <unistd.h>
@@ -16,6 +17,8 @@
 #include "memlayers/memory_layer.h"
 #include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
+#include "nn/project.h"
+#include "ops/few_tokens.h"
 
 namespace memlayers {
 namespace {
@@ -174,6 +177,41 @@ void add_updates(std::int64_t tokens) {
   });
 }
 
+// --- a product for one token --------------------------------------------------------------------
+
+template <class Product>  // at::Tensor(x, weight)
+void add_product(const std::string& whose, bool is_huge, Product product) {
+  constexpr std::int64_t kIn = 1024, kOut = 2048;
+  add("product_of_a_token/" + whose + (is_huge ? "/huge_pages" : "/pages") + "/cold" +
+          with("in", kIn) + with("out", kOut),
+      [=](benchmark::State& state) {
+        const torch::NoGradGuard no_grad;
+        const at::Tensor x = normal({1, kIn});
+        std::vector<at::Tensor> weights;
+        for (std::int64_t i = 0; i < cold_bytes() / (kIn * kOut * 4) + 1; ++i) {
+          const at::Tensor weight = normal({kOut, kIn});
+          weights.push_back(is_huge ? nn::in_huge_pages(weight) : weight);
+        }
+        std::size_t call = 0;
+        for (auto _ : state) {
+          benchmark::DoNotOptimize(product(x, weights[call]));
+          call = (call + 1) % weights.size();
+        }
+        report_rate(state, "bytes/s", kIn * kOut * 4);
+      });
+}
+
+void add_products() {
+  for (const bool is_huge : {false, true}) {
+    add_product("ours", is_huge, [](const at::Tensor& x, const at::Tensor& weight) {
+      return ops::linear_of_few_tokens(x, weight, {});
+    });
+    add_product("torch", is_huge, [](const at::Tensor& x, const at::Tensor& weight) {
+      return torch::linear(x, weight);
+    });
+  }
+}
+
 // --- a whole layer ------------------------------------------------------------------------------
 
 void add_layer(std::int64_t tokens, std::int64_t n_keys) {
@@ -201,6 +239,7 @@ void add_layer(std::int64_t tokens, std::int64_t n_keys) {
 void add_all() {
   add_gathers();
   add_lookups();
+  add_products();
   for (std::int64_t tokens : {64, 1024}) add_updates(tokens);
   for (std::int64_t n_keys : {128, 512}) add_layer(1024, n_keys);
 }

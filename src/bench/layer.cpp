@@ -56,12 +56,9 @@ void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures&
     }
   }
   stream.measure();
-  // Sub-keys need not be read but in 8 bits: the few that could win add next to nothing.
-  const at::Tensor& keys = layers.front()->keys;
-  const std::int64_t packed =
-      keys.numel() / keys.size(3) * quantized_row_bytes(RowType::kInt8, keys.size(3));
-  const std::int64_t weights =
-      dense_bytes(layers.front()) - static_cast<std::int64_t>(keys.nbytes()) + packed;
+  const std::int64_t weights = dense_bytes(layers.front()) -
+                               static_cast<std::int64_t>(layers.front()->keys.nbytes()) +
+                               packed_key_bytes(layers.front());
   const double bytes =
       static_cast<double>(weights) + row_reads * static_cast<double>(row_bytes(pool));
   const double limit = bytes / (stream.read_gbs() * 1e9);

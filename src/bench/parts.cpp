@@ -115,6 +115,11 @@ std::int64_t dense_bytes(const MemoryLayer& layer) {
   return bytes;
 }
 
+std::int64_t packed_key_bytes(const MemoryLayer& layer) {
+  const std::int64_t half = layer->keys.size(3);
+  return layer->keys.numel() / half * quantized_row_bytes(RowType::kInt8, half);
+}
+
 void record_gradient(MemoryPool& pool, const at::Tensor& slots, const at::Tensor& weights) {
   const at::Tensor y = pool->gather(slots, weights);
   y.backward(torch::ones_like(y));

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "bench/parts.h"
-#include "memlayers/ops.h"
 #include "nn/project.h"
 
 namespace memlayers::bench {
@@ -62,9 +61,7 @@ double Trainee::decode_bytes() const {
     bytes += static_cast<std::int64_t>(parameter.nbytes()) / (is_embedding ? parameter.size(0) : 1);
   }
   for (const auto& [index, layer] : model_->memory_layers()) {
-    const std::int64_t half = layer->keys.size(3);
-    bytes -= static_cast<std::int64_t>(layer->keys.nbytes());
-    bytes += layer->keys.numel() / half * quantized_row_bytes(RowType::kInt8, half);
+    bytes += packed_key_bytes(layer) - static_cast<std::int64_t>(layer->keys.nbytes());
     bytes += layer->config().heads * layer->config().knn * row_bytes(model_->pool());
   }
   return static_cast<double>(bytes);
