@@ -33,7 +33,8 @@ DenseAdamW make_dense_optimizer(const Case& c,
                                 std::vector<std::pair<std::string, at::Tensor>> parameters);
 std::vector<std::pair<std::string, at::Tensor>> dense_parameters(const MemoryLayer& layer);
 std::int64_t dense_bytes(const MemoryLayer& layer);
-// Bytes of sub-keys that one token must read: in 8 bits; the few that could win add next to nothing.
+// Bytes of sub-keys that one token must read: in 8 bits; the few that could win add next to
+// nothing.
 std::int64_t packed_key_bytes(const MemoryLayer& layer);
 
 // Leaves in the pool the gradient that a batch with these slots leaves there.
