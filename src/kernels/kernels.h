@@ -21,8 +21,8 @@ namespace memlayers::kernels {
 
 // One AdamW step on one row [AdamW19]; all that does not depend on the column is computed by the
 // caller.
-//   g = gradient_scale * gradient;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
-//   row = decay * row - step_size * m / (sqrt(v * v_correction) + eps)
+//   g = gradient_scale * (gradient_weight * gradient);  m = beta1 m + (1 - beta1) g;  v = beta2 v +
+//   (1 - beta2) g^2 row = decay * row - step_size * m / (sqrt(v * v_correction) + eps)
 struct AdamWStep {
   float beta1, beta2, eps;
   float decay;         // 1 - lr * weight_decay
@@ -30,19 +30,24 @@ struct AdamWStep {
   float v_correction;  // 1 / (1 - beta2^t)
   float gradient_scale;
   std::uint32_t rounding_key;  // of this row and step; see round_stochastic
+  float gradient_weight = 1;   // this and gradient_scale round one after the other
 };
 
 struct SgdStep {
-  float decay, lr, gradient_scale;  // row = decay * row - lr * gradient_scale * gradient
+  // row = decay * row - lr * gradient_scale * (gradient_weight * gradient)
+  float decay, lr, gradient_scale;
   std::uint32_t rounding_key;
+  float gradient_weight = 1;
 };
 
 // One step of a row whose adaptive factor is one number for all columns, which the caller has put
 // into step_size.
-//   m = beta1 m + (1 - beta1) * gradient_scale * gradient;  row = decay * row - step_size * m
+//   m = beta1 m + (1 - beta1) * gradient_scale * (gradient_weight * gradient)
+//   row = decay * row - step_size * m
 struct MomentumStep {
   float beta1, decay, step_size, gradient_scale;
   std::uint32_t rounding_key;
+  float gradient_weight = 1;
 };
 
 // All AdamW steps that a row has missed, in which its gradient was zero, at once; where the numbers

@@ -124,9 +124,9 @@ class RowSquares {
   const double* compute(std::int64_t u) {
     std::fill(squares_.begin(), squares_.end(), 0.0);
     if (add_single_entries(begin_[u], begin_[u + 1])) return squares_.data();
-    const float* row = sum_.compute(u);
+    const ops::RowGradient row = sum_.compute(u);
     for (std::size_t b = 0; b < squares_.size(); ++b) {
-      squares_[b] = kernels::active().squared_norm(row + begins_[b], begins_[b + 1] - begins_[b]);
+      squares_[b] = ops::squared_norm(row, begins_[b], begins_[b + 1]);
     }
     return squares_.data();
   }
@@ -254,10 +254,28 @@ RowSum::RowSum(const GroupedGradient& gradient, std::int64_t width)
   parts_.push_back({nullptr, nullptr, std::numeric_limits<std::int64_t>::max(), 1, 0, 0});  // end
 }
 
-const float* RowSum::compute(std::int64_t u) {
-  std::fill(sum_.begin(), sum_.end(), 0.0F);
+double squared_norm(const RowGradient& gradient, std::int64_t first, std::int64_t last) {
+  const double weight = gradient.weight;
+  return weight * weight * kernels::active().squared_norm(gradient.numbers + first, last - first);
+}
+
+const RowSum::Part& RowSum::part_of(std::int64_t entry) const {
+  std::size_t p = 0;
+  while (entry >= parts_[p + 1].first_entry) ++p;
+  return parts_[p];
+}
+
+RowGradient RowSum::compute(std::int64_t u) {
   std::int64_t e = begin_[u];
-  const std::int64_t end = begin_[u + 1];
+  const std::int64_t end = begin_[u + 1], width = static_cast<std::int64_t>(sum_.size());
+  if (end - e == 1) {
+    const Part& part = part_of(entries_[e]);
+    if (part.row_width == width) {
+      const std::int64_t local = entries_[e] - part.first_entry;
+      return {part.rows + local / part.slots_a_token * width, part.weights[local]};
+    }
+  }
+  std::fill(sum_.begin(), sum_.end(), 0.0F);
   std::size_t p = 0;
   while (e < end) {
     while (entries_[e] >= parts_[p + 1].first_entry) ++p;
@@ -274,16 +292,15 @@ const float* RowSum::compute(std::int64_t u) {
                                      static_cast<std::int64_t>(tokens_.size()), 0,
                                      sum_.data() + part.first_column);
   }
-  return sum_.data();
+  return {sum_.data(), 1};
 }
 
 void RowSum::prefetch(std::int64_t u) const {
   const std::int64_t entry = entries_[begin_[u]];
-  std::size_t p = 0;
-  while (entry >= parts_[p + 1].first_entry) ++p;
-  const Part& part = parts_[p];
-  const std::int64_t token = (entry - part.first_entry) / part.slots_a_token;
-  ops::prefetch(part.rows + token * part.row_width,
+  const Part& part = part_of(entry);
+  const std::int64_t local = entry - part.first_entry;
+  __builtin_prefetch(part.weights + local);
+  ops::prefetch(part.rows + local / part.slots_a_token * part.row_width,
                 part.row_width * static_cast<std::int64_t>(sizeof(float)));
 }
 
@@ -314,8 +331,9 @@ at::Tensor materialise(const GroupedGradient& gradient, const at::Tensor& values
   at::Tensor rows = sparse ? at::empty({touched, W}, options) : at::zeros(values.sizes(), options);
   float* out = rows.mutable_data_ptr<float>();
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
-  for_each_row(gradient, W, [&](std::int64_t u, const float* row) {
-    std::copy(row, row + W, out + (sparse ? u : slots[u]) * W);
+  for_each_row(gradient, W, [&](std::int64_t u, const RowGradient& row) {
+    float* const to = out + (sparse ? u : slots[u]) * W;
+    for (std::int64_t c = 0; c < W; ++c) to[c] = row.weight * row.numbers[c];
   });
   rows = rows.to(values.scalar_type());
   if (!sparse) return rows;

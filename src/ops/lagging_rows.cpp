@@ -130,15 +130,17 @@ void LaggingRows::update(at::Tensor& values, RowState& state, const GroupedGradi
     dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
       const auto& kernel = kernels::active().rows<Row>();
       const RowTables<Row> tables(rows, state, W);
-      for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
-        const std::int64_t slot = slots[u], later = slots[std::min(u + kRowsAhead, last)];
+      const std::int64_t ahead = tables.rows_ahead();
+      for_each_row(gradient, W, [&](std::int64_t u, const RowGradient& row_gradient) {
+        const std::int64_t slot = slots[u], later = slots[std::min(u + ahead, last)];
         if (steps[slot] != t - 1) Table<Row>(*this, rows, state).catch_up(slot);
-        const kernels::AdamWStep step = adamw_step(p, t, slot);
+        kernels::AdamWStep step = adamw_step(p, t, slot);
+        step.gradient_weight = row_gradient.weight;
         for_pieces(W, [&](std::int64_t c, std::int64_t n) {
           tables.prefetch_piece(later, c, n);
           kernel.adamw(rows + slot * W + c, tables.at(tables.master, slot, c),
                        tables.at(tables.exp_avg, slot, c), tables.at(tables.exp_avg_sq, slot, c),
-                       row_gradient + c, n, at_column(step, c));
+                       row_gradient.numbers + c, n, at_column(step, c));
         });
         steps[slot] = static_cast<std::int32_t>(t);
       });

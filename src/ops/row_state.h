@@ -2,6 +2,7 @@
 // What the row optimizers share: the checks of their tables and where a row's state lies.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -84,7 +85,7 @@ inline kernels::AdamWStep adamw_step(const RowAdamWParameters& p, std::int64_t t
 // f(c, n) for the columns of a row in pieces [c, c + n): between them the same piece of a row that
 // comes later is asked for, so that the memory is never left without work, nor the processor with
 // nothing else (docs/performance.md, "Update").
-constexpr std::int64_t kRowsAhead = 2, kPiece = 128;  // the fastest of 1, 2, 4 and 64 to 1024
+constexpr std::int64_t kPiece = 128;  // the fastest of 64 to 1024
 template <class F>
 void for_pieces(std::int64_t width, const F& f) {
   for (std::int64_t c = 0; c < width; c += kPiece) f(c, width - c < kPiece ? width - c : kPiece);
@@ -108,6 +109,19 @@ struct RowTables {
         steps(state.steps.defined() ? state.steps.mutable_data_ptr<std::int32_t>() : nullptr),
         width(the_width),
         is_rowwise(state.exp_avg_sq.defined() && state.exp_avg_sq.dim() == 1) {}
+
+  // How many rows later a row is asked for: two, or more where rows are read faster than memory
+  // answers.
+  std::int64_t rows_ahead() const {
+    constexpr std::int64_t kBytesAhead = 1 << 14, kMost = 32;
+    std::int64_t numbers = 0;
+    for (const float* table : {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq}) {
+      numbers += table == nullptr ? 0 : width;
+    }
+    const std::int64_t bytes = width * static_cast<std::int64_t>(sizeof(Row)) +
+                               numbers * static_cast<std::int64_t>(sizeof(float));
+    return std::clamp<std::int64_t>(kBytesAhead / std::max<std::int64_t>(1, bytes), 2, kMost);
+  }
 
   float* at(float* table, std::int64_t slot, std::int64_t c) const {
     return table == nullptr ? nullptr : table + slot * width + c;

@@ -12,14 +12,23 @@
 
 namespace memlayers::ops {
 
+// The gradient of a row: weight * numbers, (width).
+struct RowGradient {
+  const float* numbers;
+  float weight;
+};
+
+// Of its columns [first, last), in float64.
+double squared_norm(const RowGradient& gradient, std::int64_t first, std::int64_t last);
+
 // Reads one touched row's gradient. One instance a thread; the GroupedGradient must outlive it.
 class RowSum {
  public:
   RowSum(const GroupedGradient& gradient, std::int64_t width);
-  // The gradient of slots[u], (width); valid until the next call. Entries are summed part after
-  // part in the order in which they came.
-  const float* compute(std::int64_t u);
-  // Asks for the first row of a gradient that will be computed soon.
+  // The gradient of slots[u]; valid until the next call. Most rows have one entry: its token's
+  // numbers are not copied. Several are summed part after part in the order in which they came.
+  RowGradient compute(std::int64_t u);
+  // Asks for the first entry of a gradient that will be computed soon.
   void prefetch(std::int64_t u) const;
 
  private:
@@ -28,6 +37,8 @@ class RowSum {
     const float* rows;
     std::int64_t first_entry, slots_a_token, row_width, first_column;
   };
+  const Part& part_of(std::int64_t entry) const;
+
   const std::int64_t* begin_;
   const std::int64_t* entries_;
   std::vector<Part> parts_;
@@ -45,7 +56,7 @@ inline void prefetch(const void* data, std::int64_t bytes) {
   for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at, 1);
 }
 
-// f(u, gradient of slots[u]) for every touched row, in threads.
+// f(u, RowGradient of slots[u]) for every touched row, in threads.
 template <class F>
 void for_each_row(const GroupedGradient& gradient, std::int64_t width, const F& f) {
   check_columns(gradient, width);

@@ -12,9 +12,10 @@ namespace memlayers {
 namespace {
 
 using ops::at_column;
+using ops::RowGradient;
 
 // One step of every touched row without an average of its gradients:
-// row = (1 - lr * weight_decay) * row - rate(u, gradient) * gradient_scale * gradient.
+// row = (1 - lr * weight_decay) * row - rate(u) * gradient_scale * gradient.
 template <class Rate>
 void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradient& gradient,
                   const RowAdamWParameters& p, const Rate& rate) {
@@ -24,30 +25,39 @@ void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradie
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
     const ops::RowTables<Row> tables(rows, state, W);
-    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
-      const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
+    const std::int64_t ahead = tables.rows_ahead();
+    ops::for_each_row(gradient, W, [&](std::int64_t u, const RowGradient& row_gradient) {
+      const std::int64_t slot = slots[u], later = slots[std::min(u + ahead, last)];
       const kernels::SgdStep step{.decay = static_cast<float>(1 - p.lr * p.weight_decay),
-                                  .lr = static_cast<float>(rate(u, row_gradient)),
+                                  .lr = static_cast<float>(rate(u)),
                                   .gradient_scale = static_cast<float>(p.gradient_scale),
-                                  .rounding_key = ops::rounding_key(p.rounding_seed, p.part, slot)};
+                                  .rounding_key = ops::rounding_key(p.rounding_seed, p.part, slot),
+                                  .gradient_weight = row_gradient.weight};
       ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
         tables.prefetch_piece(later, c, n);
-        kernel.sgd(rows + slot * W + c, tables.at(tables.master, slot, c), row_gradient + c, n,
-                   at_column(step, c));
+        kernel.sgd(rows + slot * W + c, tables.at(tables.master, slot, c), row_gradient.numbers + c,
+                   n, at_column(step, c));
       });
     });
   });
 }
 
-// Of the touched row u's scaled gradient, over all columns of the pool.
-double mean_square(const RowAdamWParameters& p, std::int64_t u, const float* gradient,
-                   std::int64_t width) {
-  const bool is_whole = !p.squares.defined();
-  const double square = is_whole ? kernels::active().squared_norm(gradient, width)
-                                 : p.squares.const_data_ptr<double>()[u];
-  return p.gradient_scale * p.gradient_scale * square /
-         static_cast<double>(is_whole ? width : p.part.row_width);
-}
+// Of each touched row's scaled gradient, over all columns of the pool. Most norms are known from
+// the tokens': row_squares() costs less than one more pass over the numbers.
+class MeanSquares {
+ public:
+  MeanSquares(const RowAdamWParameters& p, const GroupedGradient& gradient, std::int64_t width)
+      : squares_(p.squares.defined() ? p.squares : row_squares(gradient, width)),
+        square_(squares_.const_data_ptr<double>()),
+        factor_(p.gradient_scale * p.gradient_scale /
+                static_cast<double>(p.squares.defined() ? p.part.row_width : width)) {}
+  double operator[](std::int64_t u) const { return factor_ * square_[u]; }
+
+ private:
+  at::Tensor squares_;
+  const double* square_;
+  double factor_;
+};
 
 }  // namespace
 
@@ -63,14 +73,16 @@ void update_adamw(at::Tensor& values, RowState& state, const GroupedGradient& gr
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
     const ops::RowTables<Row> tables(rows, state, W);
-    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
-      const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
-      const kernels::AdamWStep step = step_of(++steps[slot], slot);
+    const std::int64_t ahead = tables.rows_ahead();
+    ops::for_each_row(gradient, W, [&](std::int64_t u, const RowGradient& row_gradient) {
+      const std::int64_t slot = slots[u], later = slots[std::min(u + ahead, last)];
+      kernels::AdamWStep step = step_of(++steps[slot], slot);
+      step.gradient_weight = row_gradient.weight;
       ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
         tables.prefetch_piece(later, c, n);
         kernel.adamw(rows + slot * W + c, tables.at(tables.master, slot, c),
                      tables.at(tables.exp_avg, slot, c), tables.at(tables.exp_avg_sq, slot, c),
-                     row_gradient + c, n, at_column(step, c));
+                     row_gradient.numbers + c, n, at_column(step, c));
       });
     });
   });
@@ -89,12 +101,12 @@ void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGrad
   const std::int64_t last = gradient.slots.numel() - 1;
   std::int32_t* steps = state.steps.mutable_data_ptr<std::int32_t>();
   float* squares = state.exp_avg_sq.mutable_data_ptr<float>();
+  const MeanSquares mean_squares(p, gradient, W);
   // Counts the step and returns lr / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps).
-  const auto rate = [&](std::int64_t u, const float* row_gradient) {
+  const auto rate = [&](std::int64_t u) {
     const std::int64_t slot = slots[u];
     const double t = ++steps[slot];
-    squares[slot] = static_cast<float>(p.beta2 * squares[slot] +
-                                       (1 - p.beta2) * mean_square(p, u, row_gradient, W));
+    squares[slot] = static_cast<float>(p.beta2 * squares[slot] + (1 - p.beta2) * mean_squares[u]);
     return p.lr / (1 - std::pow(p.beta1, t)) /
            (std::sqrt(squares[slot] / (1 - std::pow(p.beta2, t))) + p.eps);
   };
@@ -105,18 +117,20 @@ void update_rowwise_adamw(at::Tensor& values, RowState& state, const GroupedGrad
   ops::dispatch_mutable_rows(values, [&]<class Row>(Row* rows) {
     const auto& kernel = kernels::active().rows<Row>();
     const ops::RowTables<Row> tables(rows, state, W);
-    ops::for_each_row(gradient, W, [&](std::int64_t u, const float* row_gradient) {
-      const std::int64_t slot = slots[u], later = slots[std::min(u + ops::kRowsAhead, last)];
+    const std::int64_t ahead = tables.rows_ahead();
+    ops::for_each_row(gradient, W, [&](std::int64_t u, const RowGradient& row_gradient) {
+      const std::int64_t slot = slots[u], later = slots[std::min(u + ahead, last)];
       const kernels::MomentumStep step{
           .beta1 = static_cast<float>(p.beta1),
           .decay = static_cast<float>(1 - p.lr * p.weight_decay),
-          .step_size = static_cast<float>(rate(u, row_gradient)),
+          .step_size = static_cast<float>(rate(u)),
           .gradient_scale = static_cast<float>(p.gradient_scale),
-          .rounding_key = ops::rounding_key(p.rounding_seed, p.part, slot)};
+          .rounding_key = ops::rounding_key(p.rounding_seed, p.part, slot),
+          .gradient_weight = row_gradient.weight};
       ops::for_pieces(W, [&](std::int64_t c, std::int64_t n) {
         tables.prefetch_piece(later, c, n);
         kernel.momentum(rows + slot * W + c, tables.at(tables.master, slot, c),
-                        tables.at(tables.exp_avg, slot, c), row_gradient + c, n,
+                        tables.at(tables.exp_avg, slot, c), row_gradient.numbers + c, n,
                         at_column(step, c));
       });
     });
@@ -130,9 +144,10 @@ void update_rowwise_adagrad(at::Tensor& values, RowState& state, const GroupedGr
   ops::check_state(kName, "exp_avg_sq", state.exp_avg_sq, values.sizes().slice(0, 1), at::kFloat);
   float* squares = state.exp_avg_sq.mutable_data_ptr<float>();
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
-  step_by_rate(values, state, gradient, p, [&](std::int64_t u, const float* row_gradient) {
+  const MeanSquares mean_squares(p, gradient, values.size(1));
+  step_by_rate(values, state, gradient, p, [&](std::int64_t u) {
     const std::int64_t slot = slots[u];
-    squares[slot] += static_cast<float>(mean_square(p, u, row_gradient, values.size(1)));
+    squares[slot] += static_cast<float>(mean_squares[u]);
     return p.lr / (std::sqrt(static_cast<double>(squares[slot])) + p.eps);
   });
 }
@@ -140,7 +155,7 @@ void update_rowwise_adagrad(at::Tensor& values, RowState& state, const GroupedGr
 void update_sgd(at::Tensor& values, RowState& state, const GroupedGradient& gradient,
                 const RowAdamWParameters& p) {
   ops::check_values("update_sgd", values, state, gradient.slots);
-  step_by_rate(values, state, gradient, p, [&](std::int64_t, const float*) { return p.lr; });
+  step_by_rate(values, state, gradient, p, [&](std::int64_t) { return p.lr; });
 }
 
 }  // namespace memlayers

@@ -13,7 +13,8 @@ namespace memlayers::pool {
 // Zero-filled memory of its own mapping, given back on destruction. Move only.
 class MappedRegion {
  public:
-  // In RAM, in huge pages where the system has them. Throws Error when there is no memory for it.
+  // In RAM, in huge pages where the system has them; begins on a page. Throws Error when there is
+  // no memory for it.
   static MappedRegion anonymous(std::size_t bytes);
   // In a scratch file of `folder`, for rows read here and there: memory holds what is in use, and
   // the system takes it back when it is short. Throws Error, as FileSystem::make_scratch does.
@@ -27,9 +28,10 @@ class MappedRegion {
   }
 
  private:
-  explicit MappedRegion(std::span<std::byte> bytes) : bytes_(bytes) {}
+  MappedRegion() = default;
   std::span<std::byte> bytes_;
-  std::unique_ptr<io::Scratch> file_;  // owns the bytes; null: they are unmapped here
+  std::span<std::byte> mapping_;       // in RAM: what is unmapped here
+  std::unique_ptr<io::Scratch> file_;  // owns the bytes otherwise
 };
 
 }  // namespace memlayers::pool

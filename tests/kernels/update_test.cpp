@@ -215,6 +215,37 @@ TEST_P(Update, MomentumOfBfloat16RowsIsThatOfFloat32Rounded) {
   }
 }
 
+// A row with one contribution is not summed first: its weight goes into the step.
+TEST_P(Update, AWeightedGradientIsTheGradientTimesItsWeight) {
+  constexpr float kWeight = 0.3F;
+  for (std::int64_t width : kWidths) {
+    const std::vector<float> gradient = normal(width, 4);
+    std::vector<float> product = gradient;
+    for (float& g : product) g = kWeight * g;
+    const auto expect_same = [&](const auto& plain, const auto& act) {
+      auto weighted = plain;
+      weighted.gradient_weight = kWeight;
+      std::vector<float> row = normal(width, 1), m = normal(width, 2), v = squares(m);
+      std::vector<float> other = row, other_m = m, other_v = v;
+      act(row.data(), m.data(), v.data(), gradient.data(), weighted);
+      act(other.data(), other_m.data(), other_v.data(), product.data(), plain);
+      EXPECT_EQ(row, other) << "width " << width;
+      EXPECT_EQ(m, other_m) << "width " << width;
+      EXPECT_EQ(v, other_v) << "width " << width;
+    };
+    expect_same(kStep, [&](float* row, float* m, float* v, const float* g, const auto& step) {
+      kernel().f32.adamw(row, nullptr, m, v, g, width, step);
+    });
+    expect_same(kMomentum, [&](float* row, float* m, float*, const float* g, const auto& step) {
+      kernel().f32.momentum(row, nullptr, m, g, width, step);
+    });
+    const SgdStep sgd{.decay = 0.9F, .lr = 0.1F, .gradient_scale = 0.5F, .rounding_key = 0};
+    expect_same(sgd, [&](float* row, float*, float*, const float* g, const auto& step) {
+      kernel().f32.sgd(row, nullptr, g, width, step);
+    });
+  }
+}
+
 std::vector<CatchUpStep::Group> some_groups() {
   std::vector<CatchUpStep::Group> groups(3);
   for (std::size_t j = 0; j < groups.size(); ++j) {

@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "support/expect_error.h"
 #include "support/failing_file_system.h"
@@ -26,6 +29,20 @@ TEST(MappedRegion, IsZeroFilledAndWritable) {
   EXPECT_EQ(std::ranges::count(region.bytes(), std::byte{0}), 10'000'001);
   region.bytes().back() = std::byte{7};
   EXPECT_EQ(region.bytes()[10'000'000], std::byte{7});
+}
+
+// Rows of the same number in tables of one length would push each other out of the cache.
+TEST(MappedRegion, BeginsElsewhereInAHugePageThanTheOneBefore) {
+  constexpr std::ptrdiff_t kHugePage = 2 << 20;
+  std::vector<MappedRegion> regions;
+  regions.push_back(MappedRegion::anonymous(4 * kHugePage));
+  for (int i = 0; i < 20; ++i) {
+    regions.push_back(MappedRegion::anonymous(4 * kHugePage));
+    const std::byte* const data = regions.back().bytes().data();
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(data) % 4096, 0U);
+    EXPECT_NE((data - regions[i].bytes().data()) % kHugePage, 0) << i;
+    EXPECT_EQ(std::ranges::count(regions.back().bytes(), std::byte{0}), 4 * kHugePage);
+  }
 }
 
 TEST(MappedRegion, OfNoBytesIsEmpty) { EXPECT_TRUE(MappedRegion::anonymous(0).bytes().empty()); }
@@ -56,6 +73,19 @@ TEST(MappedRegion, InAScratchFileIsZeroFilledWritableAndMoves) {
   const MappedRegion moved(std::move(region));
   EXPECT_EQ(moved.bytes()[1'000'000], std::byte{7});
   EXPECT_TRUE(MappedRegion::scratch(io::posix(), dir.path(), 0).bytes().empty());
+}
+
+TEST(MappedRegion, InAScratchFileHasAllItsBytesWhereItBeginsLater) {
+  const TempDir dir;
+  constexpr std::size_t kBytes = (4 << 20) + 5;
+  const MappedRegion first = MappedRegion::scratch(io::posix(), dir.path(), kBytes);
+  const MappedRegion second = MappedRegion::scratch(io::posix(), dir.path(), kBytes);
+  for (const MappedRegion* region : {&first, &second}) {
+    ASSERT_EQ(region->bytes().size(), kBytes);
+    EXPECT_EQ(std::ranges::count(region->bytes(), std::byte{0}), kBytes);
+    region->bytes().front() = region->bytes().back() = std::byte{7};
+    region->write_back();
+  }
 }
 
 TEST(MappedRegion, InAScratchFilePassesOnWhatTheFileSystemSays) {
