@@ -323,6 +323,57 @@ void add_adamw(const std::string& isa, const std::string& type,
   }
 }
 
+// Three tables 256 MiB apart, which AMD's first-level cache takes for one another, and some pages
+// more (src/pool/mapped_region.cpp); rows in ascending order, the next but one asked for, as an
+// update goes through them.
+void add_distant_adamw(const std::string& isa, decltype(RowKernels<float>::adamw) adamw) {
+  for (std::int64_t extra : {0, 3 * 4096}) {
+    add("adamw/" + isa + "/float32/tables_apart:256MiB+" + std::to_string(extra),
+        [=](benchmark::State& state) {
+          constexpr std::int64_t kWidth = 1024, kTable = 256 << 20, kHugePage = 2 << 20;
+          constexpr std::int64_t kRows = kTable / (kWidth * sizeof(float)), kStep = 7, kAhead = 2;
+          const std::int64_t bytes = 3 * (kTable + kHugePage);
+          void* const memory =
+              mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+          if (memory == MAP_FAILED) return state.SkipWithError("no memory");
+          madvise(memory, bytes, MADV_HUGEPAGE);
+          std::memset(memory, 0, bytes);
+          float* tables[3];
+          for (std::int64_t i = 0; i < 3; ++i) {
+            tables[i] = static_cast<float*>(memory) + i * (kTable + extra) / 4;
+          }
+          const std::vector<float> gradient = draw_scores(kWidth);
+          const AdamWStep step{.beta1 = 0.9F,
+                               .beta2 = 0.95F,
+                               .eps = 1e-8F,
+                               .decay = 1,
+                               .step_size = 1e-3F,
+                               .v_correction = 1,
+                               .gradient_scale = 1,
+                               .rounding_key = 0};
+          std::int64_t row = 0;
+          for (auto _ : state) {
+            const std::int64_t first = row * kWidth;
+            const std::int64_t later = (row + kAhead * kStep) % kRows * kWidth;
+            constexpr std::int64_t kPiece = 128, kLine = 16;
+            for (std::int64_t c = 0; c < kWidth; c += kPiece) {
+              for (const float* table : tables) {
+                for (std::int64_t i = 0; i < kPiece; i += kLine) {
+                  __builtin_prefetch(table + later + c + i, 1);
+                }
+              }
+              adamw(tables[0] + first + c, nullptr, tables[1] + first + c, tables[2] + first + c,
+                    gradient.data() + c, kPiece, step);
+            }
+            benchmark::ClobberMemory();
+            row = (row + kStep) % kRows;
+          }
+          state.SetBytesProcessed(state.iterations() * 6 * kWidth * sizeof(float));
+          munmap(memory, bytes);
+        });
+  }
+}
+
 void add_all() {
   add_gather<float>("plain", "float32", plain_gather<float>);
   add_gather<BFloat16>("plain", "bfloat16", plain_gather<BFloat16>);
@@ -336,6 +387,7 @@ void add_all() {
     add_combine(kernels->isa, kernels->combine);
     add_adamw<float>(kernels->isa, "float32", kernels->f32.adamw);
     add_adamw<BFloat16>(kernels->isa, "bfloat16", kernels->bf16.adamw);
+    add_distant_adamw(kernels->isa, kernels->f32.adamw);
   }
 }
 

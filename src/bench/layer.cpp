@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bench/parts.h"
+#include "bench/products.h"
 #include "nn/project.h"
 
 namespace memlayers::bench {
@@ -122,6 +123,8 @@ Figures bench_step(const Case& c, Stream& stream) {
   DenseAdamW dense = make_dense_optimizer(c, dense_parameters(layer));
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
   const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim});
+  ScoreProducts scores(c.tokens, *c.config.model.memory);
+  LinearProducts linear(layer, c.tokens);
 
   Times step, forward, backward, update, dense_update;
   double touched = 0;
@@ -136,6 +139,9 @@ Figures bench_step(const Case& c, Stream& stream) {
     RowAdamW::StepResult result;
     const double update_s = seconds_of([&] { result = rows->step(c.config.train.value_lr); });
     const double dense_s = seconds_of([&] { dense.step(c.config.train.lr); });
+    const at::Tensor query = torch::randn({c.tokens, layer->keys.size(0), 2 * layer->keys.size(3)});
+    scores.measure(query, layer->keys.detach(), i >= 0);
+    linear.measure(i >= 0);
     if (i < 0) continue;
     touched = static_cast<double>(result.touched_rows);
     forward.add(forward_s);
@@ -154,7 +160,19 @@ Figures bench_step(const Case& c, Stream& stream) {
   figures.add("dense_update", dense_update);
   figures.add("touched_rows", touched);
   figures.add("tokens_per_s", static_cast<double>(c.tokens) / step.best());
+  // What no step does without: the products; and of the touched rows, that gather and its backward
+  // read them and the update changes them and their state.
+  const double products = scores.fastest().best() + linear.times().best();
+  const double reads = 2 * touched * static_cast<double>(row_bytes(pool)) / stream.read_gbs();
+  const double updates =
+      2 * touched * static_cast<double>(touched_bytes_a_row(pool, *rows)) / stream.update_gbs();
+  const double limit = products + (reads + updates) / 1e9;
+  figures.add("products_ms", 1e3 * products);
+  figures.add("rows_ms", (reads + updates) / 1e6);
+  figures.add("limit_ms", 1e3 * limit);
+  figures.add("limit_ratio", step.best() / limit);
   figures.add("stream_gbs", stream.read_gbs());
+  figures.add("stream_update_gbs", stream.update_gbs());
   figures.add("gemm_gflops", gemm_gflops(c.config.model.memory->k_dim / 2));
   return figures;
 }

@@ -108,11 +108,21 @@ TEST(BenchCommand, LayerHasItsPartsAndTheLimitOfReading) {
 
 TEST(BenchCommand, StepIsTheSumOfItsParts) {
   expect_case("step", {"step_ms", "forward_ms", "backward_ms", "update_ms", "dense_update_ms",
-                       "touched_rows", "tokens_per_s"});
+                       "touched_rows", "tokens_per_s", "products_ms", "rows_ms", "limit_ms",
+                       "limit_ratio", "stream_update_gbs"});
   const Json json = lines_of(bench("step", {"--repeat", "1", "--json"})).at(0);
   const double parts = json["forward_ms"].get<double>() + json["backward_ms"].get<double>() +
                        json["update_ms"].get<double>() + json["dense_update_ms"].get<double>();
   EXPECT_NEAR(json["step_ms"], parts, 1e-9 * parts);
+  // Rows of 32 float32 are read twice; they and two moments are changed, with a count of steps.
+  const double rows = 2 * json["touched_rows"].get<double>();
+  const double bytes_ms = (rows * 4 * 32 / json["stream_gbs"].get<double>() +
+                           rows * (3 * 4 * 32 + 4) / json["stream_update_gbs"].get<double>()) /
+                          1e6;
+  EXPECT_NEAR(json["rows_ms"], bytes_ms, 1e-9 * bytes_ms);
+  const double limit = json["products_ms"].get<double>() + bytes_ms;
+  EXPECT_NEAR(json["limit_ms"], limit, 1e-9 * limit);
+  EXPECT_NEAR(json["limit_ratio"], parts / limit, 1e-9 * parts / limit);
 }
 
 TEST(BenchCommand, DecoderStandsBesideItsDenseTwin) {
