@@ -57,8 +57,8 @@ class Runner:
 
 
 class Table:
-    """Lines of: what, measured, the limit beside it, ratio, what is wanted, whether it holds, and the ratio that a
-    step at the machine's limit (limit_ms of bench step) would have."""
+    """Lines of: what, measured, the limit beside it, ratio, what is wanted, whether it holds, and the ratio that
+    steps of ours at the machine's limit (limit_ms of bench step) would have."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
@@ -177,7 +177,7 @@ def size(run: Runner, table: Table) -> None:
         small = run.bench("step", options + "256")
         got, beside = large[0]["step_ms"], small[0]["step_ms"]
         what += f", {dtype}, {optimizer}"
-        at_best = large[0]["limit_ms"] / beside
+        at_best = large[0]["limit_ms"] / small[0]["limit_ms"]
         table.add(what, f"{got:.1f} ms", f"{beside:.1f} ms", got / beside, "<=", 1.2, at_best)
         return
     table.skip(what, "too little free memory")

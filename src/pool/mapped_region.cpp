@@ -27,7 +27,7 @@ std::size_t mapped_bytes(std::size_t bytes) {
 // bits 12 to 27 (Lipp et al., "Take A Way", 2020), so that rows at a distance of 4 GiB push each
 // other out of it: three such tables took 3.4 times as long (docs/performance.md).
 std::size_t next_offset(std::size_t bytes) {
-  constexpr std::size_t kStep = 3 * 4096, kOffsets = 16;
+  constexpr std::size_t kPage = 4096, kStep = 3 * kPage, kOffsets = 16;
   static std::atomic<std::size_t> made{0};
   return bytes < kHugePage ? 0 : made++ % kOffsets * kStep;
 }
