@@ -77,10 +77,11 @@ fi
 
 # --- Tests: static, since the machine has no libraries ------------------------------------------------
 
+# As a library of C++ alone: FindMPI tries to link C, and MPI has no static library.
 tests=()
 for source in tests/kernels/*_test.cpp; do tests+=("kernels_$(basename "$source" .cpp)"); done
 quietly cmake --preset release -B "$build" -DMEMLAYERS_TORCH=OFF -DMEMLAYERS_TESTS=ON \
-  -DCMAKE_EXE_LINKER_FLAGS=-static
+  -DCMAKE_CXX_STANDARD_LIBRARIES=-static
 quietly cmake --build "$build" -j "${JOBS:-2}" --target "${tests[@]}"
 
 # --- A disk that boots into them ------------------------------------------------------------------------
