@@ -289,6 +289,15 @@ void plain_adamw(float* row, float* /*master*/, float* m, float* v, const float*
   }
 }
 
+constexpr AdamWStep kAdamW{.beta1 = 0.9F,
+                           .beta2 = 0.95F,
+                           .eps = 1e-8F,
+                           .decay = 1,
+                           .step_size = 1e-3F,
+                           .v_correction = 1,
+                           .gradient_scale = 1,
+                           .rounding_key = 0};
+
 // The table, m and v are thirds of the pool. Bytes count what is read and what is written back.
 template <class Row>
 void add_adamw(const std::string& isa, const std::string& type,
@@ -300,14 +309,7 @@ void add_adamw(const std::string& isa, const std::string& type,
           const std::int64_t rows = pool.num_rows<float>(width, 3);
           const std::vector<std::int64_t> ids = draw_ids(rows, rows);
           const std::vector<float> gradient = draw_scores(width);
-          AdamWStep step{.beta1 = 0.9F,
-                         .beta2 = 0.95F,
-                         .eps = 1e-8F,
-                         .decay = 1,
-                         .step_size = 1e-3F,
-                         .v_correction = 1,
-                         .gradient_scale = 1,
-                         .rounding_key = 0};
+          AdamWStep step = kAdamW;
           std::size_t at = 0;
           for (auto _ : state) {
             const std::int64_t first = ids[at] * width;
@@ -343,14 +345,6 @@ void add_distant_adamw(const std::string& isa, decltype(RowKernels<float>::adamw
             tables[i] = static_cast<float*>(memory) + i * (kTable + extra) / 4;
           }
           const std::vector<float> gradient = draw_scores(kWidth);
-          const AdamWStep step{.beta1 = 0.9F,
-                               .beta2 = 0.95F,
-                               .eps = 1e-8F,
-                               .decay = 1,
-                               .step_size = 1e-3F,
-                               .v_correction = 1,
-                               .gradient_scale = 1,
-                               .rounding_key = 0};
           std::int64_t row = 0;
           for (auto _ : state) {
             const std::int64_t first = row * kWidth;
@@ -363,7 +357,7 @@ void add_distant_adamw(const std::string& isa, decltype(RowKernels<float>::adamw
                 }
               }
               adamw(tables[0] + first + c, nullptr, tables[1] + first + c, tables[2] + first + c,
-                    gradient.data() + c, kPiece, step);
+                    gradient.data() + c, kPiece, kAdamW);
             }
             benchmark::ClobberMemory();
             row = (row + kStep) % kRows;

@@ -21,8 +21,9 @@ namespace memlayers::kernels {
 
 // One AdamW step on one row [AdamW19]; all that does not depend on the column is computed by the
 // caller.
-//   g = gradient_scale * (gradient_weight * gradient);  m = beta1 m + (1 - beta1) g;  v = beta2 v +
-//   (1 - beta2) g^2 row = decay * row - step_size * m / (sqrt(v * v_correction) + eps)
+//   g = gradient_scale * (gradient_weight * gradient)
+//   m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+//   row = decay * row - step_size * m / (sqrt(v * v_correction) + eps)
 struct AdamWStep {
   float beta1, beta2, eps;
   float decay;         // 1 - lr * weight_decay

@@ -276,13 +276,12 @@ RowGradient RowSum::compute(std::int64_t u) {
     }
   }
   std::fill(sum_.begin(), sum_.end(), 0.0F);
-  std::size_t p = 0;
   while (e < end) {
-    while (entries_[e] >= parts_[p + 1].first_entry) ++p;
-    const Part& part = parts_[p];
+    const Part& part = part_of(entries_[e]);
+    const std::int64_t next_part = (&part)[1].first_entry;
     weights_.clear();
     tokens_.clear();
-    for (; e < end && entries_[e] < parts_[p + 1].first_entry; ++e) {
+    for (; e < end && entries_[e] < next_part; ++e) {
       const std::int64_t local = entries_[e] - part.first_entry;
       weights_.push_back(part.weights[local]);
       tokens_.push_back(local / part.slots_a_token);

@@ -114,12 +114,10 @@ struct RowTables {
   // answers.
   std::int64_t rows_ahead() const {
     constexpr std::int64_t kBytesAhead = 1 << 14, kMost = 32;
-    std::int64_t numbers = 0;
-    for (const float* table : {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq}) {
-      numbers += table == nullptr ? 0 : width;
+    std::int64_t bytes = width * static_cast<std::int64_t>(sizeof(Row));
+    for (const float* table : wide_tables()) {
+      if (table != nullptr) bytes += width * static_cast<std::int64_t>(sizeof(float));
     }
-    const std::int64_t bytes = width * static_cast<std::int64_t>(sizeof(Row)) +
-                               numbers * static_cast<std::int64_t>(sizeof(float));
     return std::clamp<std::int64_t>(kBytesAhead / std::max<std::int64_t>(1, bytes), 2, kMost);
   }
 
@@ -129,7 +127,7 @@ struct RowTables {
   // Asks for columns [c, c + n) of a row and its state.
   void prefetch_piece(std::int64_t slot, std::int64_t c, std::int64_t n) const {
     prefetch(rows + slot * width + c, n * static_cast<std::int64_t>(sizeof(Row)));
-    for (const float* table : {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq}) {
+    for (const float* table : wide_tables()) {
       if (table == nullptr) continue;
       prefetch(table + slot * width + c, n * static_cast<std::int64_t>(sizeof(float)));
     }
@@ -139,6 +137,10 @@ struct RowTables {
   }
 
  private:
+  // Beside the rows: those of as many columns, null where there is none.
+  std::array<const float*, 3> wide_tables() const {
+    return {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq};
+  }
   static float* data_of(const at::Tensor& table) {
     return table.defined() ? table.mutable_data_ptr<float>() : nullptr;
   }

@@ -25,7 +25,7 @@ std::size_t mapped_bytes(std::size_t bytes) {
 // before. An update goes through the same row of several tables, whose length is a power of two as
 // often as not; the first-level cache of AMD's processors finds its ways by a hash of the address's
 // bits 12 to 27 (Lipp et al., "Take A Way", 2020), so that rows at a distance of 4 GiB push each
-// other out of it: three such tables took 3.4 times as long (docs/performance.md).
+// other out of it: three such tables took three times as long (docs/performance.md).
 std::size_t next_offset(std::size_t bytes) {
   constexpr std::size_t kPage = 4096, kStep = 3 * kPage, kOffsets = 16;
   static std::atomic<std::size_t> made{0};

@@ -110,12 +110,19 @@ WholeGradient whole(const MemoryPool& pool, const GroupedGradient& gradient) {
   return {std::sqrt(std::accumulate(numbers.begin(), numbers.end(), 0.0)), touched_rows};
 }
 
-// row_squares() of the whole rows; every one of those that share them has the same rows touched.
-at::Tensor whole_squares(Communicator& sharers, const GroupedGradient& gradient,
+bool is_rowwise(PoolOptimizer kind) {
+  return kind == PoolOptimizer::kRowwiseAdamW || kind == PoolOptimizer::kRowwiseAdagrad;
+}
+
+// row_squares() of the whole rows; every one of those that share them, if any, has the same rows
+// touched.
+at::Tensor whole_squares(Communicator* sharers, const GroupedGradient& gradient,
                          std::int64_t width) {
   const at::Tensor squares = row_squares(gradient, width);
-  dist::sum_pairwise(
-      sharers, {squares.mutable_data_ptr<double>(), static_cast<std::size_t>(squares.numel())});
+  if (sharers != nullptr) {
+    dist::sum_pairwise(
+        *sharers, {squares.mutable_data_ptr<double>(), static_cast<std::size_t>(squares.numel())});
+  }
   return squares;
 }
 
@@ -169,10 +176,7 @@ RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
                     row_type_name(pool_->options().row_dtype),
                     ": rows of few bits are read, not trained");
   pool_->catch_up();  // with what another optimizer owes
-  if (options_.kind == PoolOptimizer::kRowwiseAdamW ||
-      options_.kind == PoolOptimizer::kRowwiseAdagrad) {
-    row_sharers_ = row_sharers(pool_);
-  }
+  if (is_rowwise(options_.kind)) row_sharers_ = row_sharers(pool_);
   const at::Tensor& values = pool_->values;
   const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
     return values.is_cpu() ? pool_->make_table(sizes, type)
@@ -237,8 +241,8 @@ RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optio
       .rounding_seed = (options_.seed + 0x9e3779b97f4a7c15ULL) * 0xd1342543de82ef95ULL +
                        static_cast<std::uint64_t>(steps_ + 1),
       .part = pool_->part()};
-  if (row_sharers_ != nullptr) {
-    parameters.squares = whole_squares(*row_sharers_, gradient, pool_->part().width());
+  if (is_rowwise(options_.kind)) {  // once, for all windows of a pool in a file
+    parameters.squares = whole_squares(row_sharers_.get(), gradient, pool_->part().width());
   }
   at::Tensor values = pool_->values;
   const auto update = [&](const GroupedGradient& part, const RowAdamWParameters& p) {
