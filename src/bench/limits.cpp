@@ -30,17 +30,21 @@ std::vector<StreamPlan> stream_plans() {
 }
 
 // One row after the other, or up to 16 side by side: that many streams may keep more of the memory
-// busy.
+// busy. The second level of caches may wait for more lines at once than the first.
 std::vector<RowPlan> row_plans() {
   std::vector<RowPlan> plans;
   for (std::int64_t abreast : {1, 2, 4, 8, 16}) {
     for (std::int64_t lines : {1, 4}) {
-      plans.push_back({abreast, 0, lines, false});
-      for (std::int64_t ahead : {1, 2, 4, 8, 16, 32}) {
-        if (ahead >= abreast) plans.push_back({abreast, ahead, lines, false});
+      plans.push_back({abreast, 0, lines, false, false});
+      for (bool to_second_level : {false, true}) {
+        for (std::int64_t ahead : {1, 2, 4, 8, 16, 32}) {
+          if (ahead >= abreast) plans.push_back({abreast, ahead, lines, false, to_second_level});
+        }
       }
     }
-    plans.push_back({abreast, std::max<std::int64_t>(abreast, 4), 4, true});
+    for (bool to_second_level : {false, true}) {
+      plans.push_back({abreast, std::max<std::int64_t>(abreast, 4), 4, true, to_second_level});
+    }
   }
   return plans;
 }

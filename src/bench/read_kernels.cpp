@@ -19,10 +19,18 @@ constexpr std::int64_t kLines = 4;  // of a block: independent sums, so that no 
 constexpr std::int64_t kBlock = kLines * kLine;
 constexpr std::int64_t kMostAbreast = 16;
 
+inline void ask_for(const std::byte* line, const RowPlan& plan) {
+  if (plan.to_second_level) {
+    __builtin_prefetch(line, 0, 2);
+  } else {
+    __builtin_prefetch(line);
+  }
+}
+
 }  // namespace
 
-// The bodies are written out, without helpers: a function of another target would not be compiled
-// anew for the clones.
+// The bodies are written out, without helpers that have vectors: a function of another target would
+// not be compiled anew for the clones.
 
 MEMLAYERS_EACH_WIDTH
 std::uint64_t read_stream(const std::byte* data, std::int64_t bytes, StreamPlan plan) {
@@ -79,22 +87,22 @@ std::uint64_t read_rows(const std::byte* rows, std::int64_t row_bytes, const std
     for (std::int64_t j = 0; j < prefetched; ++j) {
       next[j] = rows + slots[first + plan.ahead + j] * row_bytes;
       // Rows need not begin on a line: the last byte may lie on one more.
-      __builtin_prefetch(next[j] + row_bytes - 1);
+      ask_for(next[j] + row_bytes - 1, plan);
       if (!plan.at_once) continue;
-      for (std::int64_t at = 0; at < row_bytes; at += kLine) __builtin_prefetch(next[j] + at);
+      for (std::int64_t at = 0; at < row_bytes; at += kLine) ask_for(next[j] + at, plan);
     }
     const std::int64_t in_pieces = plan.at_once ? 0 : prefetched;
     for (std::int64_t at = 0; at < whole; at += piece) {
       for (std::int64_t j = 0; j < abreast; ++j) {
         if (plan.lines == kLines) {
           for (int i = 0; i < kLines; ++i) {
-            if (j < in_pieces) __builtin_prefetch(next[j] + at + i * kLine);
+            if (j < in_pieces) ask_for(next[j] + at + i * kLine, plan);
             Words words;
             std::memcpy(&words, row[j] + at + i * kLine, kLine);
             sums[i] += words;
           }
         } else {
-          if (j < in_pieces) __builtin_prefetch(next[j] + at);
+          if (j < in_pieces) ask_for(next[j] + at, plan);
           Words words;
           std::memcpy(&words, row[j] + at, kLine);
           sums[j % kLines] += words;
@@ -104,12 +112,12 @@ std::uint64_t read_rows(const std::byte* rows, std::int64_t row_bytes, const std
     for (std::int64_t j = 0; j < abreast; ++j) {
       std::int64_t at = whole;
       for (; at + kLine <= row_bytes; at += kLine) {
-        if (j < in_pieces) __builtin_prefetch(next[j] + at);
+        if (j < in_pieces) ask_for(next[j] + at, plan);
         Words words;
         std::memcpy(&words, row[j] + at, kLine);
         sums[0] += words;
       }
-      if (at < row_bytes && j < in_pieces) __builtin_prefetch(next[j] + at);
+      if (at < row_bytes && j < in_pieces) ask_for(next[j] + at, plan);
       for (; at + 8 <= row_bytes; at += 8) {
         std::uint64_t word;
         std::memcpy(&word, row[j] + at, sizeof word);

@@ -20,6 +20,7 @@ struct RowPlan {
   std::int64_t ahead = 0;    // rows prefetched before they are read; 0: left to the processor
   std::int64_t lines = 4;    // cache lines of a piece: 1 or 4
   bool at_once = false;      // prefetch whole rows, else with each piece that is read one ahead
+  bool to_second_level = false;  // prefetch into the second level of caches, else into the first
 };
 
 // Reads [data, data + bytes); up to 256 * streams bytes at the end are left out.

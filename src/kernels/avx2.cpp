@@ -208,7 +208,6 @@ Oct oct_zero() { return zero(); }
 Oct oct_broadcast(float x) { return broadcast(x); }
 Oct oct_load(const float* p) { return load(p); }
 void oct_store(float* p, Oct v) { store(p, v); }
-Oct oct_add(Oct a, Oct b) { return add(a, b); }
 Oct oct_mul(Oct a, Oct b) { return mul(a, b); }
 Oct oct_fma(Oct a, Oct b, Oct c) { return fma(a, b, c); }
 float oct_sum(Oct a) { return sum(a); }
@@ -218,7 +217,41 @@ OctBits oct_load_bits(const Int4* p) {
 }
 OctBits oct_and(OctBits a, std::uint32_t mask) { return _mm256_and_si256(a, set1(mask)); }
 OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
+OctBits oct_shift_left(OctBits a, int bits) { return _mm256_slli_epi32(a, bits); }
 Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
+OctBits oct_bits(Oct a) { return _mm256_castps_si256(a); }
+Oct oct_float(OctBits a) { return _mm256_castsi256_ps(a); }
+OctBits oct_max_bits(OctBits a, OctBits b) { return _mm256_max_epi32(a, b); }
+Oct oct_div(Oct a, Oct b) { return div(a, b); }
+OctBits oct_round(Oct a) { return _mm256_cvtps_epi32(a); }  // ties to even
+OctBits oct_broadcast_bits(std::int32_t x) { return _mm256_set1_epi32(x); }
+void oct_store_bits(std::int32_t* p, OctBits v) { store_ints(p, v); }
+// The lower halves of both, and the upper: a's in the lower half of a word, b's in the upper.
+OctBits oct_low_halves(OctBits a, OctBits b) {
+  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+}
+OctBits oct_high_halves(OctBits a, OctBits b) {
+  return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+}
+// sum + the products of both pairs of 16 bits in each word
+OctBits oct_add_pairs(OctBits sum, OctBits a, OctBits b) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+
+// Weighted sums of the numbers of pairs of rows in 16 columns (pairs.inl).
+struct PairSums {
+  Ints low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
+  void add(const Int8* first, const Int8* second, Ints factors) {
+    const __m256i a = Screen::widen(first), b = Screen::widen(second);
+    low = oct_add_pairs(low, _mm256_unpacklo_epi16(a, b), factors);
+    high = oct_add_pairs(high, _mm256_unpackhi_epi16(a, b), factors);
+  }
+  void in_order(Vec& first, Vec& second) const {
+    const Vec l = _mm256_cvtepi32_ps(low), h = _mm256_cvtepi32_ps(high);
+    first = _mm256_permute2f128_ps(l, h, 0x20);
+    second = _mm256_permute2f128_ps(l, h, 0x31);
+  }
+};
 
 Words product(Words a, Words b) {  // of the lower halves
   return __builtin_bit_cast(
@@ -231,6 +264,9 @@ Doubles sqrt(Doubles a) { return _mm256_sqrt_pd(a); }
 #include "rank.inl"
 
 #include "gather.inl"
+
+#include "pairs.inl"
+
 #include "int4.inl"
 #include "lookup.inl"
 #include "normal.inl"

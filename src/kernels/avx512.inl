@@ -183,7 +183,6 @@ Oct oct_zero() { return _mm256_setzero_ps(); }
 Oct oct_broadcast(float x) { return _mm256_set1_ps(x); }
 Oct oct_load(const float* p) { return _mm256_loadu_ps(p); }
 void oct_store(float* p, Oct v) { _mm256_storeu_ps(p, v); }
-Oct oct_add(Oct a, Oct b) { return _mm256_add_ps(a, b); }
 Oct oct_mul(Oct a, Oct b) { return _mm256_mul_ps(a, b); }
 Oct oct_fma(Oct a, Oct b, Oct c) { return _mm256_fmadd_ps(a, b, c); }
 float oct_sum(Oct a) { return sum(_mm512_zextps256_ps512(a)); }
@@ -198,7 +197,61 @@ OctBits oct_and(OctBits a, std::uint32_t mask) {
   return _mm256_and_si256(a, _mm256_set1_epi32(static_cast<int>(mask)));
 }
 OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
+OctBits oct_shift_left(OctBits a, int bits) { return _mm256_slli_epi32(a, bits); }
 Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
+OctBits oct_bits(Oct a) { return _mm256_castps_si256(a); }
+Oct oct_float(OctBits a) { return _mm256_castsi256_ps(a); }
+OctBits oct_max_bits(OctBits a, OctBits b) { return _mm256_max_epi32(a, b); }
+Oct oct_div(Oct a, Oct b) { return _mm256_div_ps(a, b); }
+OctBits oct_round(Oct a) { return _mm256_cvtps_epi32(a); }  // ties to even
+OctBits oct_broadcast_bits(std::int32_t x) { return _mm256_set1_epi32(x); }
+void oct_store_bits(std::int32_t* p, OctBits v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+}
+// The lower halves of both, and the upper: a's in the lower half of a word, b's in the upper.
+OctBits oct_low_halves(OctBits a, OctBits b) {
+  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+}
+OctBits oct_high_halves(OctBits a, OctBits b) {
+  return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+}
+// sum + the products of both pairs of 16 bits in each word
+OctBits oct_add_pairs(OctBits sum, OctBits a, OctBits b) {
+#if defined(__AVX512VNNI__)
+  return _mm256_dpwssd_epi32(sum, a, b);
+#else
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+#endif
+}
+__m512i add_pairs(__m512i sum, __m512i a, __m512i b) {
+#if defined(__AVX512VNNI__)
+  return _mm512_dpwssd_epi32(sum, a, b);
+#else
+  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+#endif
+}
+
+// Weighted sums of the numbers of pairs of rows in 32 columns (pairs.inl).
+struct PairSums {
+  Ints low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
+  void add(const Int8* first, const Int8* second, Ints factors) {
+    const auto widen8 = [](const Int8* p) {
+      return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    };
+    const __m512i a = widen8(first), b = widen8(second);
+    low = add_pairs(low, _mm512_unpacklo_epi16(a, b), factors);
+    high = add_pairs(high, _mm512_unpackhi_epi16(a, b), factors);
+  }
+  void in_order(Vec& first, Vec& second) const {
+    const Vec l = _mm512_cvtepi32_ps(low), h = _mm512_cvtepi32_ps(high);
+    const auto from = [](int start) {
+      return _mm512_add_epi32(
+          _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23), set1(start));
+    };
+    first = _mm512_permutex2var_ps(l, from(0), h);
+    second = _mm512_permutex2var_ps(l, from(8), h);
+  }
+};
 
 Words product(Words a, Words b) {  // of the lower halves
   return __builtin_bit_cast(
@@ -211,6 +264,9 @@ Doubles sqrt(Doubles a) { return _mm512_sqrt_pd(a); }
 #include "rank.inl"
 
 #include "gather.inl"
+
+#include "pairs.inl"
+
 #include "int4.inl"
 #include "lookup.inl"
 #include "normal.inl"

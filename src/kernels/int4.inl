@@ -4,7 +4,6 @@
 // as integers, are u * 16^k of eight neighbouring columns: no shuffle, one conversion. The power of
 // two is taken out of the eight rows' sum. x = s (u - 8), so the sum is that of s u minus 8 sum s.
 
-constexpr std::int64_t kOct = 8;
 constexpr std::int64_t kSuperblock = 256;  // columns that eight scales serve
 
 constexpr float power_of_16(int exponent) {
@@ -34,26 +33,66 @@ template <int kFirst, class F>
   f.template operator()<kFirst + 3>();
 }
 
-// The weighted sum of R rows in the 32 columns of half a block, its first or its second, to `to`.
-// Four sums at a time: one would wait for itself. factors: of row r at r * kOct.
-template <int R, int kFirst, bool kAdd>
-[[gnu::always_inline]] inline void add_group(const Rows<R, Int4>& rows, std::int64_t byte,
-                                             const float* factors, float offset, float* to) {
-  Oct sums[4] = {oct_zero(), oct_zero(), oct_zero(), oct_zero()};
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const OctBits words = oct_load_bits(rows.row[r] + byte);
-    const Oct factor = oct_broadcast(factors[r * kOct]);
-    for_group<kFirst>([&]<int k>() __attribute__((always_inline)) {
-      sums[k - kFirst] = oct_fma(factor, nibble<k>(words), sums[k - kFirst]);
-    });
+// The factors of R rows in the eight groups of a superblock, as pairs.inl has them.
+template <int R>
+struct GroupFactors {
+  static constexpr int kPairs = (R + 1) / 2;
+  alignas(32) std::int32_t pairs[kPairs][kOct];
+  alignas(32) float units[kOct];
+  alignas(32) std::int32_t starts[kOct];  // -8 times the sum of the factors
+
+  GroupFactors(const Rows<R, Int4>& rows, std::int64_t scales, const float* weights) {
+    Oct factors[R];
+    Greatest greatest;
+    for (int r = 0; r < R; ++r) {
+      factors[r] = oct_mul(oct_broadcast(weights[r]), oct_load_bfloat16(rows.row[r] + scales));
+      greatest.add(factors[r]);
+    }
+    const Whole whole(greatest);
+    oct_store(units, whole.unit);
+    OctBits start = oct_broadcast_bits(0);
+    for (int p = 0; p < kPairs; ++p) {
+      const OctBits first = whole.of(factors[2 * p]);
+      const OctBits second =
+          R == 1 ? oct_broadcast_bits(0) : whole.of(factors[R == 1 ? 0 : 2 * p + 1]);
+      const OctBits pair = oct_low_halves(first, second);
+      oct_store_bits(pairs[p], pair);
+      start = oct_add_pairs(start, pair, oct_broadcast_bits(pair_of(-8, -8)));
+    }
+    oct_store_bits(starts, start);
   }
-  const Oct before = oct_broadcast(offset);
-  for_group<kFirst>([&]<int k>() __attribute__((always_inline)) {
-    const Oct total = oct_fma(oct_broadcast(kNibbleUnit<k>), sums[k - kFirst], before);
-    float* const at = to + (k - kFirst) * kOct;
-    oct_store(at, kAdd ? oct_add(oct_load(at), total) : total);
-  });
+};
+
+// Of two nibbles side by side, as the words are masked to them, the second counts sixteen times.
+constexpr std::uint32_t kNibbles = 0x000f000fU, kUpperNibbles = 0x00f000f0U;
+constexpr int kUpper = 4;
+
+// The weighted sum of R rows in the 32 columns of half a block, its first or its second, to `to`.
+template <int R, bool kSecond, bool kAdd>
+[[gnu::always_inline]] inline void add_group(const Rows<R, Int4>& rows, std::int64_t byte,
+                                             const GroupFactors<R>& factors, std::int64_t group,
+                                             float* to) {
+  const OctBits start = oct_broadcast_bits(factors.starts[group]);
+  const OctBits upper = oct_shift_left(start, kUpper);
+  OctBits sums[4] = {start, upper, start, upper};
+#pragma GCC unroll 4
+  for (int p = 0; p < GroupFactors<R>::kPairs; ++p) {
+    const OctBits first = oct_load_bits(rows.row[2 * p] + byte);
+    const OctBits second = oct_load_bits(rows.row[R == 1 ? 0 : 2 * p + 1] + byte);
+    const OctBits both = kSecond ? oct_high_halves(first, second) : oct_low_halves(first, second);
+    const OctBits later = oct_shift_right(both, 8);
+    const OctBits factor = oct_broadcast_bits(factors.pairs[p][group]);
+    sums[0] = oct_add_pairs(sums[0], oct_and(both, kNibbles), factor);
+    sums[1] = oct_add_pairs(sums[1], oct_and(both, kUpperNibbles), factor);
+    sums[2] = oct_add_pairs(sums[2], oct_and(later, kNibbles), factor);
+    sums[3] = oct_add_pairs(sums[3], oct_and(later, kUpperNibbles), factor);
+  }
+  for (int k = 0; k < 4; ++k) {
+    const float one = factors.units[group];
+    const Oct unit = oct_broadcast(k % 2 == 0 ? one : one / (1 << kUpper));
+    float* const at = to + k * kOct;
+    oct_store(at, oct_fma(unit, oct_from_bits(sums[k]), kAdd ? oct_load(at) : oct_zero()));
+  }
 }
 
 #ifdef __AVX512F__
@@ -68,20 +107,14 @@ void gather_pass(const Int4* values, const RowSpan& span, const std::int64_t* id
   const std::int64_t last = span.first + span.width;
   for (std::int64_t super = span.first / kSuperblock * kSuperblock; super < last;
        super += kSuperblock) {
-    rows.prefetch(scales + super / 16);
-    float factors[R][kOct];  // of row r and group g
-    float offsets[kOct];
-    Oct offset = oct_zero();
-    for (int r = 0; r < R; ++r) {
-      const Oct factor =
-          oct_mul(oct_broadcast(weights[r]), oct_load_bfloat16(rows.row[r] + scales + super / 16));
-      offset = oct_fma(oct_broadcast(-8), factor, offset);
-      oct_store(factors[r], factor);
+    const GroupFactors<R> factors(rows, scales + super / 16, weights);
+    // The scales' line comes last in a row, and serves four superblocks.
+    if (super / kSuperblock % 4 == 3 || super + kSuperblock >= last) {
+      rows.prefetch(scales + super / 16);
     }
-    oct_store(offsets, offset);
 #ifdef __AVX512F__
     if (super >= span.first && super + kSuperblock <= last) {
-      add_superblock<R, kAdd>(rows, super / 2, factors, offsets, out + super - span.first);
+      add_superblock<R, kAdd>(rows, super / 2, factors, out + super - span.first);
       continue;
     }
 #endif
@@ -92,15 +125,15 @@ void gather_pass(const Int4* values, const RowSpan& span, const std::int64_t* id
       rows.prefetch(column / 2);
       const std::int64_t c = column - span.first, byte = column / 2;
       if (c + kInt4Block <= span.width) {
-        add_group<R, 0, kAdd>(rows, byte, factors[0] + g, offsets[g], out + c);
-        add_group<R, 4, kAdd>(rows, byte, factors[0] + g + 1, offsets[g + 1], out + c + kInt4Group);
+        add_group<R, false, kAdd>(rows, byte, factors, g, out + c);
+        add_group<R, true, kAdd>(rows, byte, factors, g + 1, out + c + kInt4Group);
       } else {  // a part of the block
-        float part[kInt4Block];
-        add_group<R, 0, false>(rows, byte, factors[0] + g, offsets[g], part);
-        add_group<R, 4, false>(rows, byte, factors[0] + g + 1, offsets[g + 1], part + kInt4Group);
-        for (std::int64_t i = 0; c + i < span.width; ++i) {
-          out[c + i] = kAdd ? out[c + i] + part[i] : part[i];
-        }
+        const std::int64_t rest = span.width - c;
+        float part[kInt4Block] = {};
+        for (std::int64_t i = 0; i < rest && kAdd; ++i) part[i] = out[c + i];
+        add_group<R, false, true>(rows, byte, factors, g, part);
+        add_group<R, true, true>(rows, byte, factors, g + 1, part + kInt4Group);
+        for (std::int64_t i = 0; i < rest; ++i) out[c + i] = part[i];
       }
     }
   }

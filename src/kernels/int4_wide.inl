@@ -2,55 +2,67 @@
 // Int4 rows with AVX-512, a superblock at a time; included by int4.inl. The same operations on each
 // column as there, so the same bits, but on two blocks at once: half as many instructions.
 
-// Nibble k of the words of two blocks, times 16^k; k = 7 as in nibble().
-template <int k>
-Vec wide_nibble(__m512i words) {
-  if constexpr (k < 7) {
-    return _mm512_cvtepi32_ps(_mm512_and_si512(words, set1(15U << (4 * k))));
-  } else {
-    return _mm512_cvtepi32_ps(_mm512_srli_epi32(words, 28));
-  }
+// Of eight whole numbers, a group each: that of the group named by each lane.
+__m512i spread(__m512i groups, const std::int32_t* of_groups) {
+  const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(of_groups));
+  return _mm512_permutexvar_epi32(groups, _mm512_castsi256_si512(all));
 }
 
-// Of eight numbers, a group each: that of the group named by each lane.
-Vec spread(__m512i groups, const float* of_groups) {
-  return _mm512_permutexvar_ps(groups, _mm512_castps256_ps512(oct_load(of_groups)));
+// Which bytes of the second row stand in the upper half of each lane, or of the first in the lower.
+__m512i half_words(bool is_high) {
+  return is_high ? _mm512_set4_epi32(0x0f0e0f0e, 0x0b0a0b0a, 0x07060706, 0x03020302)
+                 : _mm512_set4_epi32(0x0d0c0d0c, 0x09080908, 0x05040504, 0x01000100);
 }
 
 // The weighted sum of R rows in the 256 columns of a superblock that begins at `byte` of each row.
 template <int R, bool kAdd>
 [[gnu::always_inline]] inline void add_superblock(const Rows<R, Int4>& rows, std::int64_t byte,
-                                                  const float (*factors)[kOct],
-                                                  const float* offsets, float* to) {
+                                                  const GroupFactors<R>& factors, float* to) {
+  constexpr __mmask64 kUpperHalves = 0xccccccccccccccccU;
+  const __m512i nibbles = set1(kNibbles), upper_nibbles = set1(kUpperNibbles);
   for (int pair = 0; pair < 2; ++pair, byte += kCacheLine, to += 2 * kInt4Block) {
     // The first groups of both blocks, and the second.
-    const __m512i low = _mm512_mask_blend_epi32(0xff00, set1(4 * pair), set1(4 * pair + 2));
-    const __m512i high = _mm512_add_epi32(low, set1(1));
-    Vec sums[8];
-    for (Vec& sum : sums) sum = zero();
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      __builtin_prefetch(rows.later[r] + byte);
-      const __m512i words = _mm512_loadu_si512(rows.row[r] + byte);
-      const Vec first = spread(low, factors[r]), second = spread(high, factors[r]);
-      const auto add_nibble = [&]<int k>() __attribute__((always_inline)) {
-        sums[k] = fma(k < 4 ? first : second, wide_nibble<k>(words), sums[k]);
-      };
-      for_group<0>(add_nibble);
-      for_group<4>(add_nibble);
+    const __m512i groups[2] = {
+        _mm512_mask_blend_epi32(0xff00, set1(4 * pair), set1(4 * pair + 2)),
+        _mm512_mask_blend_epi32(0xff00, set1(4 * pair + 1), set1(4 * pair + 3))};
+    __m512i sums[8];
+    for (int half = 0; half < 2; ++half) {
+      const __m512i start = spread(groups[half], factors.starts);
+      sums[4 * half] = sums[4 * half + 2] = start;
+      sums[4 * half + 1] = sums[4 * half + 3] = _mm512_slli_epi32(start, kUpper);
     }
-    const Vec first = spread(low, offsets), second = spread(high, offsets);
-    const auto finish = [&]<int k>() __attribute__((always_inline)) {
-      sums[k] = fma(broadcast(kNibbleUnit<k>), sums[k], k < 4 ? first : second);
-    };
-    for_group<0>(finish);
-    for_group<4>(finish);
-    for (int k = 0; k < 8; k += 2) {  // 16 neighbouring columns of the first block, of the second
-      float* const at = to + k * kOct;
-      const Vec one = _mm512_shuffle_f32x4(sums[k], sums[k + 1], 0x44);
-      const Vec other = _mm512_shuffle_f32x4(sums[k], sums[k + 1], 0xee);
-      store(at, kAdd ? add(load(at), one) : one);
-      store(at + kInt4Block, kAdd ? add(load(at + kInt4Block), other) : other);
+#pragma GCC unroll 1  // see add_pairs
+    for (int p = 0; p < GroupFactors<R>::kPairs; ++p) {
+      const int r = 2 * p, next = R == 1 ? 0 : 2 * p + 1;
+      prefetch_line(rows.later[r] + byte);
+      if (R > 1) prefetch_line(rows.later[next] + byte);
+      const __m512i first = _mm512_loadu_si512(rows.row[r] + byte);
+      const __m512i second = _mm512_loadu_si512(rows.row[next] + byte);
+      const __m512i both[2] = {
+          _mm512_mask_shuffle_epi8(first, kUpperHalves, second, half_words(false)),
+          _mm512_mask_shuffle_epi8(second, ~kUpperHalves, first, half_words(true))};
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const __m512i factor = spread(groups[half], factors.pairs[p]);
+        const __m512i later = _mm512_srli_epi32(both[half], 8);
+        __m512i* const sum = sums + 4 * half;
+        sum[0] = add_pairs(sum[0], _mm512_and_si512(both[half], nibbles), factor);
+        sum[1] = add_pairs(sum[1], _mm512_and_si512(both[half], upper_nibbles), factor);
+        sum[2] = add_pairs(sum[2], _mm512_and_si512(later, nibbles), factor);
+        sum[3] = add_pairs(sum[3], _mm512_and_si512(later, upper_nibbles), factor);
+      }
+    }
+    const Vec both_units =
+        _mm512_mask_blend_ps(0xff00, broadcast(1), broadcast(1.0F / (1 << kUpper)));
+    for (int block = 0; block < 2; ++block) {
+      for (int k = 0; k < 8; k += 2) {  // 16 neighbouring columns
+        const Vec unit = mul(broadcast(factors.units[4 * pair + 2 * block + k / 4]), both_units);
+        const Vec one = _mm512_cvtepi32_ps(sums[k]), other = _mm512_cvtepi32_ps(sums[k + 1]);
+        const Vec columns = block == 0 ? _mm512_shuffle_f32x4(one, other, 0x44)
+                                       : _mm512_shuffle_f32x4(one, other, 0xee);
+        float* const at = to + block * kInt4Block + k * kOct;
+        store(at, fma(unit, columns, kAdd ? load(at) : zero()));
+      }
     }
   }
 }

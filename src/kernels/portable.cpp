@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Four floats at a time in the compiler's own vectors: for any processor.
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include <cmath>
 #include <cstring>
+
 #include "kernels/kernels.h"
 
 namespace memlayers::kernels {
@@ -151,7 +156,6 @@ void oct_store(float* p, Oct v) {
   store(p, v.low);
   store(p + 4, v.high);
 }
-Oct oct_add(Oct a, Oct b) { return {a.low + b.low, a.high + b.high}; }
 Oct oct_mul(Oct a, Oct b) { return {a.low * b.low, a.high * b.high}; }
 Oct oct_fma(Oct a, Oct b, Oct c) { return {fma(a.low, b.low, c.low), fma(a.high, b.high, c.high)}; }
 float oct_sum(Oct a) { return sum(a.low) + sum(a.high); }
@@ -166,10 +170,71 @@ OctBits oct_load_bits(const Int4* p) {
 }
 OctBits oct_and(OctBits a, std::uint32_t mask) { return {a.low & mask, a.high & mask}; }
 OctBits oct_shift_right(OctBits a, int bits) { return {a.low >> bits, a.high >> bits}; }
+OctBits oct_shift_left(OctBits a, int bits) { return {a.low << bits, a.high << bits}; }
 Oct oct_from_bits(OctBits a) {
   return {__builtin_convertvector(__builtin_bit_cast(Ints, a.low), Vec),
           __builtin_convertvector(__builtin_bit_cast(Ints, a.high), Vec)};
 }
+OctBits oct_bits(Oct a) { return __builtin_bit_cast(OctBits, a); }
+Oct oct_float(OctBits a) { return __builtin_bit_cast(Oct, a); }
+OctBits oct_max_bits(OctBits a, OctBits b) {
+  return {a.low > b.low ? a.low : b.low, a.high > b.high ? a.high : b.high};
+}
+Oct oct_div(Oct a, Oct b) { return {a.low / b.low, a.high / b.high}; }
+// To the nearest whole number, ties to even, of numbers below 2^22: adding 1.5 * 2^23 rounds.
+Bits round(Vec v) { return __builtin_bit_cast(Bits, v + 12582912.0F) - 0x4b400000U; }
+OctBits oct_round(Oct a) { return {round(a.low), round(a.high)}; }
+OctBits oct_broadcast_bits(std::int32_t x) {
+  const Bits bits = Bits{} + static_cast<std::uint32_t>(x);
+  return {bits, bits};
+}
+void oct_store_bits(std::int32_t* p, OctBits v) { std::memcpy(p, &v, sizeof v); }
+// The lower halves of both, and the upper: a's in the lower half of a word, b's in the upper.
+OctBits oct_low_halves(OctBits a, OctBits b) {
+  return {(a.low & 0xffffU) | b.low << 16, (a.high & 0xffffU) | b.high << 16};
+}
+OctBits oct_high_halves(OctBits a, OctBits b) {
+  return {a.low >> 16 | (b.low & 0xffff0000U), a.high >> 16 | (b.high & 0xffff0000U)};
+}
+// sum + the products of both pairs of 16 bits in each word
+Bits add_pairs(Bits sum, Bits a, Bits b) {
+#if defined(__SSE2__)
+  return sum + __builtin_bit_cast(Bits, _mm_madd_epi16(__builtin_bit_cast(__m128i, a),
+                                                       __builtin_bit_cast(__m128i, b)));
+#else
+  const auto low = [](Bits v) { return __builtin_bit_cast(Ints, v << 16) >> 16; };
+  const auto high = [](Bits v) { return __builtin_bit_cast(Ints, v) >> 16; };
+  return sum + __builtin_bit_cast(Bits, low(a) * low(b)) +
+         __builtin_bit_cast(Bits, high(a) * high(b));
+#endif
+}
+OctBits oct_add_pairs(OctBits sum, OctBits a, OctBits b) {
+  return {add_pairs(sum.low, a.low, b.low), add_pairs(sum.high, a.high, b.high)};
+}
+
+// Weighted sums of the numbers of pairs of rows in 8 columns (pairs.inl).
+struct PairSums {
+  Bits low{}, high{};
+  void add(const Int8* first, const Int8* second, Ints factors) {
+    using Bytes = std::int8_t __attribute__((vector_size(8)));
+    using Shorts = std::int16_t __attribute__((vector_size(16)));
+    const auto widen = [](const Int8* p) {
+      Bytes bytes;
+      std::memcpy(&bytes, p, sizeof bytes);
+      return __builtin_convertvector(bytes, Shorts);
+    };
+    const Shorts a = widen(first), b = widen(second);
+    const auto pairs = [](Shorts v) { return __builtin_bit_cast(Bits, v); };
+    const auto factor = __builtin_bit_cast(Bits, factors);
+    low = add_pairs(low, pairs(__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)), factor);
+    high =
+        add_pairs(high, pairs(__builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)), factor);
+  }
+  void in_order(Vec& first, Vec& second) const {
+    first = __builtin_convertvector(__builtin_bit_cast(Ints, low), Vec);
+    second = __builtin_convertvector(__builtin_bit_cast(Ints, high), Vec);
+  }
+};
 
 Words product(Words a, Words b) {  // of the lower halves
   return (a & 0xffffffffU) * (b & 0xffffffffU);
@@ -181,6 +246,9 @@ Doubles sqrt(Doubles a) { return Doubles{std::sqrt(a[0]), std::sqrt(a[1])}; }
 #include "rank.inl"
 
 #include "gather.inl"
+
+#include "pairs.inl"
+
 #include "int4.inl"
 #include "lookup.inl"
 #include "normal.inl"
