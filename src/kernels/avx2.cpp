@@ -273,6 +273,8 @@ Doubles sqrt(Doubles a) { return _mm256_sqrt_pd(a); }
 #include "screen.inl"
 #include "update.inl"
 
+constexpr const BlockScreen* block_screen() { return nullptr; }
+
 #include "table.inl"
 
 }  // namespace

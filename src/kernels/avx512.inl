@@ -273,4 +273,12 @@ Doubles sqrt(Doubles a) { return _mm512_sqrt_pd(a); }
 #include "screen.inl"
 #include "update.inl"
 
+#ifdef __AVX512VNNI__
+#include "screen_block.inl"
+
+constexpr const BlockScreen* block_screen() { return &kBlockScreen; }
+#else
+constexpr const BlockScreen* block_screen() { return nullptr; }
+#endif
+
 #include "table.inl"

@@ -144,6 +144,53 @@ struct RowKernels : ReadKernels<Row> {
 
 constexpr std::int64_t kScreenColumns = 64;
 
+// Sub-keys of 8 bits, in the order in which BlockScreen reads them: groups of kScreenGroup keys,
+// whose numbers lie side by side, four columns at a time: [groups, ceil(width / 4), kScreenGroup,
+// 4]. The rest (groups * kScreenGroup): what a number stands for; bounds of what the scores lose a
+// unit of the query's norm, and of a key's norm; -128 times the sum of its numbers.
+constexpr std::int64_t kScreenGroup = 16;
+constexpr float kMostScreened = 1e15F;  // norms below it, whose products are far from infinite
+struct ScreenKeys {
+  std::int64_t n, width;
+  std::int8_t* numbers;
+  float *unit, *error, *norm;
+  std::int32_t* start;
+};
+// Queries of 8 bits, 128 added to each number: one every `stride` bytes, room for the width up to a
+// multiple of 16 in each. What a number stands for; bounds of |q|, and of |q - q'|.
+struct ScreenQueries {
+  std::int64_t stride;
+  std::uint8_t* numbers;
+  float *unit, *norm, *error;
+};
+
+// Which of n sub-keys may be among the best k of a query, from products of 8-bit numbers: with the
+// query q' and the key k' that the numbers stand for, |q.k - q'.k'| <= |q| |k - k'| + |q - q'|
+// |k'|. For many queries at once, where a processor multiplies such numbers much faster than
+// float32. Widths below 2^16, so that no sum overflows.
+struct BlockScreen {
+  // Packs the `count` <= kScreenGroup keys (count, width) that are group number `group`. Returns
+  // whether all their norms are below kMostScreened: only then may the others be asked.
+  bool (*pack_keys)(const float* keys, std::int64_t count, std::int64_t width, const ScreenKeys& to,
+                    std::int64_t group) noexcept;
+  // Packs a query (width) as number `at`.
+  void (*pack_query)(const float* query, std::int64_t width, const ScreenQueries& to,
+                     std::int64_t at) noexcept;
+  // high (count, n): a bound that no score of a query exceeds, as float32 sums compute it.
+  void (*bound)(const ScreenKeys& keys, const ScreenQueries& queries, std::int64_t count,
+                float* high) noexcept;
+  // index: those of high[0, n), all finite, whose score may be among the best k, ascending. Returns
+  // their number, k at least. Requires query_norm < kMostScreened. index has room for n + 64;
+  // scratch as top_k's.
+  std::int64_t (*candidates)(const ScreenKeys& keys, float query_norm, float query_error,
+                             const float* high, std::int64_t k, std::int32_t* index,
+                             void* scratch) noexcept;
+  // out[i] = the score of key index[i] of keys (n, width), i < count, from float32. out[i] depends
+  // on its key and the query alone.
+  void (*score)(const float* keys, std::int64_t width, const std::int32_t* index,
+                std::int64_t count, const float* query, float* out) noexcept;
+};
+
 struct Kernels {
   const char* isa;  // "portable", "avx2", "avx512" or "avx512vnni"
 
@@ -174,6 +221,9 @@ struct Kernels {
   // overflows.
   void (*screen)(const Int8* rows, std::int64_t stride, std::int64_t count,
                  const std::int8_t* query, std::int64_t width, std::int32_t* out) noexcept;
+
+  // Null where float32 products are as fast.
+  const BlockScreen* block_screen;
 
   // out[i] = sum over c < width of x[c] * rows[i * width + c], i < count: a matrix that is read
   // once, from its beginning to its end, which is how memory gives most. out[i] depends on its row

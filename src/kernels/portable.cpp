@@ -255,6 +255,8 @@ Doubles sqrt(Doubles a) { return Doubles{std::sqrt(a[0]), std::sqrt(a[1])}; }
 #include "screen.inl"
 #include "update.inl"
 
+constexpr const BlockScreen* block_screen() { return nullptr; }
+
 #include "table.inl"
 
 }  // namespace

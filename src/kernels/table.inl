@@ -17,6 +17,7 @@ constexpr Kernels make_table(const char* isa) {
           combine,
           softmax,
           screen,
+          block_screen(),
           dots_in_order,
           squared_norm,
           row_kernels<float>(),

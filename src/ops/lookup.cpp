@@ -13,6 +13,7 @@
 #include "ops/backend.h"
 #include "ops/best_cells.h"
 #include "ops/check.h"
+#include "ops/screened_lookup.h"
 
 namespace memlayers::ops::cpu {
 namespace {
@@ -28,29 +29,31 @@ std::int64_t tokens_a_block(std::int64_t n_keys) {
 // The lookup of blocks of tokens under one head.
 class BlockLookup {
  public:
-  BlockLookup(std::int64_t block, std::int64_t n_keys, std::int64_t knn)
+  BlockLookup(std::int64_t block, std::int64_t n_keys, std::int64_t half, std::int64_t knn,
+              const ScreenedKeys& screened)
       : n_keys_(n_keys),
+        half_(half),
         knn_(knn),
+        all_screened_(screened),
         cells_(n_keys, knn),
         scores_(at::empty({block, n_keys}, at::TensorOptions().dtype(at::kFloat))),
+        screened_(block, n_keys, half, knn, scores_.mutable_data_ptr<float>()),
         best_(2 * block * knn),
         index_(2 * block * knn) {}
 
-  // query: the first of `count` queries of width 2 * half, `stride` apart; keys [2, n, half].
+  // query: the first of `count` queries of width 2 * half, `stride` apart; keys [H, 2, n, half].
   void score(const float* query, std::int64_t stride, std::int64_t count, const float* keys,
-             std::int64_t half) {
+             std::int64_t head) {
     for (std::int64_t set = 0; set < 2; ++set) {
-      // The tensors are only read; from_blob has no const twin.
-      const at::Tensor q = at::from_blob(const_cast<float*>(query + set * half), {count, half},
-                                         {stride, 1}, scores_.options());
-      const at::Tensor k = at::from_blob(const_cast<float*>(keys + set * n_keys_ * half),
-                                         {half, n_keys_}, {1, half}, scores_.options());
-      at::Tensor out = scores_.narrow(0, 0, count);
-      at::mm_out(out, q, k);
-      for (std::int64_t t = 0; t < count; ++t) {
-        cells_.select(scores_.const_data_ptr<float>() + t * n_keys_, n_keys_, best(set, t),
-                      index(set, t));
+      const float* q = query + set * half_;
+      const float* k = keys + (head * 2 + set) * n_keys_ * half_;
+      std::int64_t done = 0;
+      if (all_screened_.has(head * 2 + set)) {
+        done = screened_.run(q, stride, count, k, all_screened_.set(head * 2 + set),
+                             [&](std::int64_t t, const float* scores, const std::int32_t* keys_of,
+                                 std::int64_t m) { select(set, t, scores, keys_of, m); });
       }
+      if (done < count) score_all(set, q, stride, done, count, k);
     }
   }
   // What score() found for its t-th query.
@@ -59,14 +62,38 @@ class BlockLookup {
   }
 
  private:
+  // The best of m keys' scores; keys_of (m): which keys they are.
+  void select(std::int64_t set, std::int64_t t, const float* scores, const std::int32_t* keys_of,
+              std::int64_t m) {
+    std::int32_t* const found = index(set, t);
+    cells_.select(scores, m, best(set, t), found);
+    for (std::int64_t j = 0; j < knn_; ++j) found[j] = keys_of[found[j]];
+  }
+  // The best of all keys, for queries [first, last) of those at `query`.
+  void score_all(std::int64_t set, const float* query, std::int64_t stride, std::int64_t first,
+                 std::int64_t last, const float* keys) {
+    // The tensors are only read; from_blob has no const twin.
+    const at::Tensor q = at::from_blob(const_cast<float*>(query + first * stride),
+                                       {last - first, half_}, {stride, 1}, scores_.options());
+    const at::Tensor k =
+        at::from_blob(const_cast<float*>(keys), {half_, n_keys_}, {1, half_}, scores_.options());
+    at::Tensor out = scores_.narrow(0, 0, last - first);
+    at::mm_out(out, q, k);
+    for (std::int64_t t = first; t < last; ++t) {
+      cells_.select(scores_.const_data_ptr<float>() + (t - first) * n_keys_, n_keys_, best(set, t),
+                    index(set, t));
+    }
+  }
   float* best(std::int64_t set, std::int64_t t) { return best_.data() + (2 * t + set) * knn_; }
   std::int32_t* index(std::int64_t set, std::int64_t t) {
     return index_.data() + (2 * t + set) * knn_;
   }
 
-  std::int64_t n_keys_, knn_;
+  std::int64_t n_keys_, half_, knn_;
+  const ScreenedKeys& all_screened_;
   BestCells cells_;
   at::Tensor scores_;
+  ScreenedLookup screened_;
   std::vector<float> best_;
   std::vector<std::int32_t> index_;
 };
@@ -88,15 +115,16 @@ std::tuple<at::Tensor, at::Tensor> find(const at::Tensor& query_in, const at::Te
   std::int64_t* slots_data = slots.mutable_data_ptr<std::int64_t>();
   float* scores_data = scores.mutable_data_ptr<float>();
 
+  const ScreenedKeys screened(keys, T);
   // One unit is a block of tokens under one head. Its products run on one thread, so that results
   // do not depend on how many there are.
   at::parallel_for(0, blocks * H, 1, [&](std::int64_t begin, std::int64_t end) {
     const at::AutoDispatchBelowADInplaceOrView guard;
-    BlockLookup lookup(block, n, knn);
+    BlockLookup lookup(block, n, d / 2, knn, screened);
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t h = unit % H, first = unit / H * block;
       const std::int64_t count = std::min(block, T - first);
-      lookup.score(query_data + (first * H + h) * d, H * d, count, keys_data + h * n * d, d / 2);
+      lookup.score(query_data + (first * H + h) * d, H * d, count, keys_data, h);
       for (std::int64_t t = 0; t < count; ++t) {
         const std::int64_t at = ((first + t) * H + h) * knn;
         lookup.combine(t, scores_data + at, slots_data + at);

@@ -242,6 +242,74 @@ TEST(PackedKeys, EqualKeysAreFoundInTheirOrderAndNanIsShown) {
   EXPECT_EQ(std::get<0>(lookup_softmax(torch::ones({0, 1, 16}), packed, 20)).size(0), 0);
 }
 
+// As many tokens and keys as are screened in eight bits (src/ops/screened_lookup.h), where the
+// processor has the instructions.
+constexpr std::int64_t kManyKeys = 1100, kManyTokens = 150;
+
+TEST(ScreenedLookup, FindsTheSameSlotsAsItsAtenTwin) {
+  for (std::int64_t half : {40, 64, 100}) {
+    const at::Tensor query = normal({kManyTokens, 2, 2 * half}, 1) / 8;
+    const at::Tensor keys = normal({2, 2, kManyKeys, half}, 2);
+    const auto [slots, weights] = lookup_softmax(query, keys, 32);
+    const auto [wanted_slots, wanted] = reference::lookup(query, keys, 32);
+    expect_same_choice(slots, weights, wanted_slots, torch::softmax(wanted, -1));
+  }
+}
+
+TEST(ScreenedLookup, IsExactWhereEightBitsSeeLittleOrNothing) {
+  constexpr std::int64_t half = 32;
+  at::Tensor query = normal({kManyTokens, 2, 2 * half}, 1);
+  query.view({kManyTokens, 2, 2, half}).select(3, 0).zero_();
+  for (double huge : {10., 100., 1e4}) {  // where the query is zero
+    at::Tensor keys = normal({2, 2, kManyKeys, half}, 2);
+    keys.select(3, 0).fill_(huge);
+    const auto [slots, weights] = lookup_softmax(query, keys, 16);
+    const auto [wanted_slots, wanted] = reference::lookup(query, keys, 16);
+    expect_same_choice(slots, weights, wanted_slots, torch::softmax(wanted, -1));
+  }
+}
+
+TEST(ScreenedLookup, TakesEqualKeysInTheirOrderAndKeysOfAnySize) {
+  // Whole numbers: every sum is exact.
+  at::Tensor keys = normal({1, 2, kManyKeys, 32}, 2).round();
+  keys.slice(2, 500, 1000).copy_(keys.slice(2, 0, 500));
+  keys.select(2, 7).mul_(1 << 20);
+  const at::Tensor query = normal({kManyTokens, 1, 64}, 1).round();
+  for (std::int64_t k : {1, 32, 600}) {
+    const auto [slots, scores] = lookup(query, keys, k);
+    const auto [slots2, scores2] = reference::lookup(query, keys, k);
+    EXPECT_TRUE(torch::equal(scores, scores2)) << k;
+    EXPECT_TRUE(torch::equal(slots, slots2)) << k;
+  }
+  const at::Tensor same = torch::ones_like(keys);
+  EXPECT_TRUE(torch::equal(std::get<0>(lookup(query, same, 32)),
+                           std::get<0>(reference::lookup(query, same, 32))));
+}
+
+TEST(ScreenedLookup, ShowsWhatIsNoNumberWhereItIs) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  at::Tensor keys = normal({2, 2, kManyKeys, 32}, 2), query = normal({kManyTokens, 2, 64}, 1);
+  const at::Tensor whole = std::get<1>(lookup(query, keys, 8));
+  query[3][1][5] = nan;
+  query[4][0][40] = std::numeric_limits<float>::infinity();
+  const at::Tensor scores = std::get<1>(lookup(query, keys, 8));
+  EXPECT_TRUE(scores[3][1].isnan().all().item<bool>());
+  EXPECT_FALSE(scores[4][0].isfinite().any().item<bool>());
+  const at::Tensor others = torch::ones({kManyTokens, 2}, torch::kBool);
+  others[3][1] = false;
+  others[4][0] = false;
+  EXPECT_TRUE(torch::allclose(scores.index({others}), whole.index({others}), 1e-4, 1e-4));
+  keys[0][1][77][3] = nan;  // comes first, with every token of that head
+  const auto [slots, with_nan] = lookup(normal({kManyTokens, 2, 64}, 1), keys, 8);
+  EXPECT_TRUE(with_nan.select(1, 0).isnan().any(-1).all().item<bool>());
+  EXPECT_FALSE(with_nan.select(1, 1).isnan().any().item<bool>());
+}
+
+TEST(ScreenedLookup, GivesTheSameBitsForAnyNumberOfThreads) {
+  const at::Tensor query = normal({300, 2, 64}, 1), keys = normal({2, 2, kManyKeys, 32}, 2);
+  testing::expect_same_bits_for_any_threads([&] { return std::get<1>(lookup(query, keys, 32)); });
+}
+
 TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
   for (std::int64_t T : {0, 1, 3}) {
     for (std::int64_t out : {1, 63, 64, 200}) {
