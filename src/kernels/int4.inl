@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads of Int4 rows (quantized.h has the layout); included once per instruction set, after Oct and
-// gather.inl. An Oct is eight floats. Eight words of a block, masked to their k-th nibble and taken
-// as integers, are u * 16^k of eight neighbouring columns: no shuffle, one conversion. The power of
-// two is taken out of the eight rows' sum. x = s (u - 8), so the sum is that of s u minus 8 sum s.
+// pairs.inl. An Oct is eight floats. Eight words of a block, masked to their k-th nibble, are u *
+// 16^k of eight neighbouring columns: no shuffle. The power of two is taken out of the eight rows'
+// sum. x = s (u - 8), so the sum is that of s u minus 8 sum s.
 
 constexpr std::int64_t kSuperblock = 256;  // columns that eight scales serve
 

@@ -6,6 +6,7 @@
 #include <ATen/ops/mm.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "kernels/kernels.h"
@@ -37,9 +38,12 @@ class BlockLookup {
         all_screened_(screened),
         cells_(n_keys, knn),
         scores_(at::empty({block, n_keys}, at::TensorOptions().dtype(at::kFloat))),
-        screened_(block, n_keys, half, knn, scores_.mutable_data_ptr<float>()),
         best_(2 * block * knn),
-        index_(2 * block * knn) {}
+        index_(2 * block * knn) {
+    if (!screened.empty()) {
+      screened_.emplace(block, n_keys, half, knn, scores_.mutable_data_ptr<float>());
+    }
+  }
 
   // query: the first of `count` queries of width 2 * half, `stride` apart; keys [H, 2, n, half].
   void score(const float* query, std::int64_t stride, std::int64_t count, const float* keys,
@@ -49,9 +53,9 @@ class BlockLookup {
       const float* k = keys + (head * 2 + set) * n_keys_ * half_;
       std::int64_t done = 0;
       if (all_screened_.has(head * 2 + set)) {
-        done = screened_.run(q, stride, count, k, all_screened_.set(head * 2 + set),
-                             [&](std::int64_t t, const float* scores, const std::int32_t* keys_of,
-                                 std::int64_t m) { select(set, t, scores, keys_of, m); });
+        done = screened_->run(q, stride, count, k, all_screened_.set(head * 2 + set),
+                              [&](std::int64_t t, const float* scores, const std::int32_t* keys_of,
+                                  std::int64_t m) { select(set, t, scores, keys_of, m); });
       }
       if (done < count) score_all(set, q, stride, done, count, k);
     }
@@ -93,7 +97,7 @@ class BlockLookup {
   const ScreenedKeys& all_screened_;
   BestCells cells_;
   at::Tensor scores_;
-  ScreenedLookup screened_;
+  std::optional<ScreenedLookup> screened_;
   std::vector<float> best_;
   std::vector<std::int32_t> index_;
 };

@@ -21,8 +21,10 @@ class ScreenedKeys {
   // keys [H, 2, n, half], float32 and contiguous; T tokens will ask.
   ScreenedKeys(const at::Tensor& keys, std::int64_t T);
 
-  bool has(std::int64_t set) const {  // of [H * 2]
-    return !is_packed_.empty() && is_packed_[static_cast<std::size_t>(set)] != 0;
+  bool empty() const { return is_packed_.empty(); }
+  // Not where a key of this set, of [H * 2], is no finite number or huge.
+  bool has(std::int64_t set) const {
+    return !empty() && is_packed_[static_cast<std::size_t>(set)] != 0;
   }
   kernels::ScreenKeys set(std::int64_t set) const;
 
@@ -36,7 +38,7 @@ class ScreenedKeys {
 // One set's best keys of a block of queries. One instance a thread.
 class ScreenedLookup {
  public:
-  // high: room for (block, n), to work in.
+  // high: room for (block, n), to work in. Requires keys that are not empty().
   ScreenedLookup(std::int64_t block, std::int64_t n, std::int64_t half, std::int64_t knn,
                  float* high);
 

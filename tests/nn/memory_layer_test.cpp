@@ -269,7 +269,10 @@ TEST(MemoryPool, QuantizedRowsAreReadAndGiveWeightsTheirGradientButAreNotTrained
     at::Tensor weights2 = weights.detach().clone().requires_grad_();
     const at::Tensor y = pool->gather(slots, weights);
     const at::Tensor wanted = gather(dequantize_rows(rows, type, 70), slots, weights2);
-    EXPECT_TRUE(torch::allclose(y, wanted, 1e-5, 1e-6));
+    // Weights times scales are factors of 16 bits (src/kernels/pairs.inl).
+    const double most = dequantize_rows(rows, type, 70).abs().max().item<double>();
+    const double rounding = 3 * most / 65534;  // of three rows and weights below one
+    EXPECT_TRUE(torch::allclose(y, wanted, 1e-5, rounding));
     y.sum().backward();
     wanted.sum().backward();
     EXPECT_TRUE(torch::allclose(weights.grad(), weights2.grad(), 1e-4, 1e-5));
