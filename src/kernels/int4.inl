@@ -149,7 +149,9 @@ void dots_pass(const Int4* values, const RowSpan& span, const std::int64_t* ids,
   for (int r = 0; r < R; ++r) sums[r] = oct_zero();
   for (std::int64_t super = span.first / kSuperblock * kSuperblock; super < last;
        super += kSuperblock) {
-    rows.prefetch(scales + super / 16);
+    if (super / kSuperblock % 4 == 3 || super + kSuperblock >= last) {  // as in gather_pass
+      rows.prefetch(scales + super / 16);
+    }
     float row_scales[R][kOct];
     for (int r = 0; r < R; ++r) {
       oct_store(row_scales[r], oct_load_bfloat16(rows.row[r] + scales + super / 16));

@@ -84,9 +84,7 @@ template <int R, bool kAdd>
 void gather_pass(const Int8* values, const RowSpan& span, const std::int64_t* ids,
                  const std::int64_t* end, const float* weights, float* out) {
   constexpr std::int64_t kStep = 2 * kWidth;
-  constexpr int kVecs = kCacheLine / kStep < 1   ? 1
-                        : kCacheLine / kStep > 2 ? 2
-                                                 : kCacheLine / kStep;
+  constexpr int kVecs = 2;  // a cache line, or a part of one
   Rows<R, Int8> rows(values, span, ids, end);
   float products[kOct] = {};
   for (int r = 0; r < R; ++r) {
@@ -97,7 +95,7 @@ void gather_pass(const Int8* values, const RowSpan& span, const std::int64_t* id
   prefetch_scales(rows, span);
   std::int64_t c = 0;
   for (; c + kVecs * kStep <= span.width; c += kVecs * kStep) {
-    rows.prefetch(span.first + c);
+    if (c % kCacheLine == 0) rows.prefetch(span.first + c);
     add_pairs<R, kVecs, kAdd>(rows.row, factors, c, out);
   }
   if (c == span.width) return;
