@@ -36,7 +36,7 @@ template <int kFirst, class F>
 // The factors of R rows in the eight groups of a superblock, as pairs.inl has them.
 template <int R>
 struct GroupFactors {
-  static constexpr int kPairs = (R + 1) / 2;
+  static constexpr std::int64_t kPairs = (R + 1) / 2;
   alignas(32) std::int32_t pairs[kPairs][kOct];
   alignas(32) float units[kOct];
   alignas(32) std::int32_t starts[kOct];  // -8 times the sum of the factors
@@ -51,7 +51,7 @@ struct GroupFactors {
     const Whole whole(greatest);
     oct_store(units, whole.unit);
     OctBits start = oct_broadcast_bits(0);
-    for (int p = 0; p < kPairs; ++p) {
+    for (std::int64_t p = 0; p < kPairs; ++p) {
       const OctBits first = whole.of(factors[2 * p]);
       const OctBits second =
           R == 1 ? oct_broadcast_bits(0) : whole.of(factors[R == 1 ? 0 : 2 * p + 1]);
@@ -76,7 +76,7 @@ template <int R, bool kSecond, bool kAdd>
   const OctBits upper = oct_shift_left(start, kUpper);
   OctBits sums[4] = {start, upper, start, upper};
 #pragma GCC unroll 4
-  for (int p = 0; p < GroupFactors<R>::kPairs; ++p) {
+  for (std::int64_t p = 0; p < GroupFactors<R>::kPairs; ++p) {
     const OctBits first = oct_load_bits(rows.row[2 * p] + byte);
     const OctBits second = oct_load_bits(rows.row[R == 1 ? 0 : 2 * p + 1] + byte);
     const OctBits both = kSecond ? oct_high_halves(first, second) : oct_low_halves(first, second);

@@ -26,14 +26,14 @@ template <int R, bool kAdd>
         _mm512_mask_blend_epi32(0xff00, set1(4 * pair), set1(4 * pair + 2)),
         _mm512_mask_blend_epi32(0xff00, set1(4 * pair + 1), set1(4 * pair + 3))};
     __m512i sums[8];
-    for (int half = 0; half < 2; ++half) {
+    for (std::int64_t half = 0; half < 2; ++half) {
       const __m512i start = spread(groups[half], factors.starts);
       sums[4 * half] = sums[4 * half + 2] = start;
       sums[4 * half + 1] = sums[4 * half + 3] = _mm512_slli_epi32(start, kUpper);
     }
 #pragma GCC unroll 1  // see add_pairs
-    for (int p = 0; p < GroupFactors<R>::kPairs; ++p) {
-      const int r = 2 * p, next = R == 1 ? 0 : 2 * p + 1;
+    for (std::int64_t p = 0; p < GroupFactors<R>::kPairs; ++p) {
+      const std::int64_t r = 2 * p, next = R == 1 ? 0 : 2 * p + 1;
       prefetch_line(rows.later[r] + byte);
       if (R > 1) prefetch_line(rows.later[next] + byte);
       const __m512i first = _mm512_loadu_si512(rows.row[r] + byte);
@@ -42,7 +42,7 @@ template <int R, bool kAdd>
           _mm512_mask_shuffle_epi8(first, kUpperHalves, second, half_words(false)),
           _mm512_mask_shuffle_epi8(second, ~kUpperHalves, first, half_words(true))};
 #pragma GCC unroll 2
-      for (int half = 0; half < 2; ++half) {
+      for (std::int64_t half = 0; half < 2; ++half) {
         const __m512i factor = spread(groups[half], factors.pairs[p]);
         const __m512i later = _mm512_srli_epi32(both[half], 8);
         __m512i* const sum = sums + 4 * half;

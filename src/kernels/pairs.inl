@@ -37,7 +37,7 @@ constexpr std::int32_t pair_of(std::int32_t first, std::int32_t second) {
 // The factors of R rows of Int8.
 template <int R>
 struct PairFactors {
-  static constexpr int kPairs = (R + 1) / 2;
+  static constexpr std::int64_t kPairs = (R + 1) / 2;
   Ints of[kPairs];
   Vec unit;
 
@@ -47,7 +47,7 @@ struct PairFactors {
     const Whole whole(greatest);
     std::int32_t numbers[kOct];
     oct_store_bits(numbers, whole.of(oct_load(factors)));
-    for (int p = 0; p < kPairs; ++p) {
+    for (std::int64_t p = 0; p < kPairs; ++p) {
       of[p] = broadcast_int(pair_of(numbers[2 * p], numbers[2 * p + 1]));
     }
     float units[kOct];
@@ -64,14 +64,14 @@ template <int R, int kVecs, bool kAdd>
   // Unrolled, each load would see a row's lines one after the other, and the processor would fetch
   // what lies behind the row.
 #pragma GCC unroll 1
-  for (int p = 0; p < PairFactors<R>::kPairs; ++p) {
+  for (std::int64_t p = 0; p < PairFactors<R>::kPairs; ++p) {
     const Int8* const first = row[2 * p] + c;
     const Int8* const second = row[R == 1 ? 0 : 2 * p + 1] + c;
-    for (int v = 0; v < kVecs; ++v) {
+    for (std::int64_t v = 0; v < kVecs; ++v) {
       sums[v].add(first + v * 2 * kWidth, second + v * 2 * kWidth, factors.of[p]);
     }
   }
-  for (int v = 0; v < kVecs; ++v) {
+  for (std::int64_t v = 0; v < kVecs; ++v) {
     float* const at = out + c + v * 2 * kWidth;
     Vec low, high;
     sums[v].in_order(low, high);
