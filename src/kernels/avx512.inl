@@ -103,6 +103,8 @@ std::uint32_t not_less(Vec a, float bound) {
   return _mm512_cmp_ps_mask(a, broadcast(bound), _CMP_NLT_UQ);
 }
 
+__m512i widen8(__m256i bytes) { return _mm512_cvtepi8_epi16(bytes); }
+
 // The sum of products of 8-bit numbers that screen.inl takes: 64 columns at a time.
 struct Screen {
   static constexpr std::int64_t kColumns = 64;
@@ -127,7 +129,6 @@ struct Screen {
   struct Query {
     __m512i low, high;
   };
-  static __m512i widen8(__m256i bytes) { return _mm512_cvtepi8_epi16(bytes); }
   static Query query(const std::int8_t* p) {
     const auto* half = reinterpret_cast<const __m256i*>(p);
     return {widen8(_mm256_loadu_si256(half)), widen8(_mm256_loadu_si256(half + 1))};
@@ -235,10 +236,10 @@ __m512i add_pairs(__m512i sum, __m512i a, __m512i b) {
 struct PairSums {
   Ints low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
   void add(const Int8* first, const Int8* second, Ints factors) {
-    const auto widen8 = [](const Int8* p) {
-      return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    const auto words = [](const Int8* p) {
+      return widen8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
     };
-    const __m512i a = widen8(first), b = widen8(second);
+    const __m512i a = words(first), b = words(second);
     low = add_pairs(low, _mm512_unpacklo_epi16(a, b), factors);
     high = add_pairs(high, _mm512_unpackhi_epi16(a, b), factors);
   }

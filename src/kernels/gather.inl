@@ -8,16 +8,15 @@ constexpr std::int64_t kCacheLine = 64;
 // How many rows later a row is asked for: the eight that come next, or more where eight are read
 // faster than memory answers.
 constexpr std::int64_t kBytesAhead = 1 << 14;
-
-// Asks for a line into the second level of caches, which can wait for more lines at once than the
-// first: up to 1.4 times the bytes a second (docs/performance.md).
-inline void prefetch_line(const void* line) { __builtin_prefetch(line, 0, 2); }
-
 constexpr std::int64_t rows_ahead(std::int64_t row_bytes) {
   std::int64_t rows = kRowsAtOnce;
   while (rows < 64 && rows * row_bytes < kBytesAhead) rows += kRowsAtOnce;
   return rows;
 }
+
+// Asks for a line into the second level of caches, which can wait for more lines at once than the
+// first: (docs/performance.md).
+inline void prefetch_line(const void* line) { __builtin_prefetch(line, 0, 2); }
 
 // What a number read from a row is to be multiplied by.
 template <class Row>

@@ -154,7 +154,7 @@ std::int64_t screen_candidates(const ScreenKeys& keys, float query_norm, float q
                                void* scratch) noexcept {
   const std::int64_t n = keys.n;
   const Survivors found(scratch, n);
-  std::int64_t count = survivors(high, n, reached_by(high, n, k), found.values, found.index);
+  const std::int64_t count = survivors(high, n, reached_by(high, n, k), found.values, found.index);
   // The scores of all of these, k or more, reach the least of their lower bounds.
   float bound = as_float(kExponent);
   for (std::int64_t j = 0; j < count; ++j) {
@@ -163,8 +163,7 @@ std::int64_t screen_candidates(const ScreenKeys& keys, float query_norm, float q
     const float low = found.values[j] - 2 * margin;
     bound = low < bound ? low : bound;
   }
-  count = survivors(high, n, bound, found.values, index);
-  return count;
+  return survivors(high, n, bound, found.values, index);
 }
 
 void screen_scores(const float* keys, std::int64_t width, const std::int32_t* index,

@@ -106,13 +106,13 @@ TEST(QuantizedRows, OnOtherDevicesAreTheSameFormula) {
                 ops::cpu::gather_quantized_backward_weights(wide, rows, slots, bits, 100), 1e-4);
     expect_near(ops::composite::peer_gather_quantized(rows, x, slots, weights, bits, 100),
                 ops::cpu::peer_gather_quantized(rows, x, slots, weights, bits, 100),
-                1e-4 + 20 * rounding(dequantize_rows(rows, type, 100), weights));
+                1e-4 + 4 * rounding(dequantize_rows(rows, type, 100), weights));  // |gelu(x.u)| < 4
     const auto [gx, gw] =
         ops::composite::peer_gather_quantized_backward(grad, rows, x, slots, weights, bits, 100);
     const auto [gx2, gw2] =
         ops::cpu::peer_gather_quantized_backward(grad, rows, x, slots, weights, bits, 100);
     expect_near(gx, gx2, 1e-3 + 20 * rounding(dequantize_rows(rows, type, 100), weights));
-    expect_near(gw, gw2, 1e-3 + 20 * rounding(dequantize_rows(rows, type, 100), weights));
+    expect_near(gw, gw2, 1e-3);  // of dots alone, which round nothing
   }
 }
 
