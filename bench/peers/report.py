@@ -34,6 +34,16 @@ def _key(result: dict, arm: str) -> tuple:
     return arm, result["dtype"], result["n_keys"]
 
 
+def _points(results: list[dict], arm: str, dtype: str, figure: str) -> tuple[list, list]:
+    """A figure of one arm against slots."""
+    points = sorted(
+        (r["n_keys"] ** 2, r[figure])
+        for r in results
+        if r["arm"] == arm and r["dtype"] == dtype and figure in r
+    )
+    return [p[0] for p in points], [p[1] for p in points]
+
+
 def plot(results: list[dict], path: Path) -> None:
     """Both axes logarithmic; a panel for each type of rows. The format is that of the name."""
     import matplotlib
@@ -48,22 +58,14 @@ def plot(results: list[dict], path: Path) -> None:
     )
     for panel, dtype in zip(panels[0], dtypes, strict=True):
         for arm in dict.fromkeys(r["arm"] for r in results):
-            points = sorted(
-                (r["n_keys"] ** 2, r["step_ms"])
-                for r in results
-                if r["arm"] == arm and r["dtype"] == dtype and "step_ms" in r
-            )
-            if not points:
-                continue
             is_ours = arm.startswith("memlayers")
-            panel.plot(
-                [p[0] for p in points],
-                [p[1] for p in points],
-                marker="o",
-                linewidth=2.2 if is_ours else 1.2,
-                linestyle="-" if is_ours else "--",
-                label=arm,
-            )
+            width, style = (2.2, "-") if is_ours else (1.2, "--")
+            points = _points(results, arm, dtype, "step_ms")
+            if points[0]:
+                panel.plot(*points, marker="o", linewidth=width, linestyle=style, label=arm)
+        limit = _points(results, "memlayers", dtype, "limit_ms")
+        if limit[0]:
+            panel.plot(*limit, color="black", linewidth=1, linestyle=":", label="memlayers' limit")
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.set_title(f"{dtype} rows")

@@ -49,6 +49,17 @@ std::vector<RowPlan> row_plans() {
   return plans;
 }
 
+std::vector<RowUpdatePlan> row_update_plans() {
+  std::vector<RowUpdatePlan> plans;
+  for (std::int64_t ahead : {0, 1, 2, 4, 8}) {
+    for (std::int64_t piece : {0, 256, 1024}) plans.push_back({ahead, piece});
+  }
+  return plans;
+}
+
+// What is added to rows that keep their bits; a number that the compiler cannot know.
+std::atomic<std::uint64_t> nothing{0};
+
 double row_pass(Stream& stream, const at::Tensor& values, const at::Tensor& slots, RowPlan plan) {
   const auto* rows = static_cast<const std::byte*>(values.const_data_ptr());
   const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / values.size(0);
@@ -135,6 +146,32 @@ double random_row_gbs(Stream& stream, const at::Tensor& values,
   for (std::size_t i = 0; i < kFinalists; ++i) {
     for (const at::Tensor& slots : slot_sets) {
       best = std::max(best, row_pass(stream, values, slots, tried[i].second));
+    }
+  }
+  return best;
+}
+
+double random_update_gbs(Stream& stream, const std::vector<at::Tensor>& tables,
+                         const std::vector<at::Tensor>& slot_sets) {
+  std::vector<RowTable> rows;
+  std::int64_t bytes = 0;
+  for (const at::Tensor& table : tables) {
+    rows.push_back({static_cast<std::byte*>(table.mutable_data_ptr()),
+                    static_cast<std::int64_t>(table.nbytes()) / table.size(0)});
+    bytes += rows.back().row_bytes;
+  }
+  double best = 0;
+  for (const RowUpdatePlan plan : row_update_plans()) {
+    for (const at::Tensor& slots : slot_sets) {
+      const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
+      stream.flush_cache();
+      warm(slots);
+      const double seconds = seconds_of([&] {
+        on_every_thread(slots.numel(), [&](std::int64_t begin, std::int64_t end) {
+          update_rows(rows, slot + begin, end - begin, plan, nothing);
+        });
+      });
+      best = std::max(best, 2e-9 * static_cast<double>(slots.numel() * bytes) / seconds);
     }
   }
   return best;

@@ -49,6 +49,14 @@ class Stream {
 double random_row_gbs(Stream& stream, const at::Tensor& values,
                       const std::vector<at::Tensor>& slot_sets);
 
+// 1e9 bytes a second, each counted twice, of changing in place the rows of all `tables` [slots,
+// ..], which keep their bits, in the order of each of `slot_sets` (int64, each slot once,
+// ascending, as an update groups them) by all threads, caches without the rows at the start. The
+// best over the sets, and over rows asked for 0 to 8 rows ahead and the tables' rows read whole or
+// in turn.
+double random_update_gbs(Stream& stream, const std::vector<at::Tensor>& tables,
+                         const std::vector<at::Tensor>& slot_sets);
+
 // 1e9 operations a second (a multiply-add is two) of torch's float32 product
 // [1024, inner] x [inner, 1024], into memory that is there: the shape of the score products.
 double gemm_gflops(std::int64_t inner);

@@ -62,6 +62,12 @@ std::int64_t row_bytes(const MemoryPool& pool) {
   return static_cast<std::int64_t>(pool->values.nbytes()) / pool->slots();
 }
 
+std::vector<at::Tensor> row_tables(const MemoryPool& pool, RowAdamW& optimizer) {
+  std::vector<at::Tensor> tables = tables_of(optimizer.state());
+  tables.insert(tables.begin(), pool->values);
+  return tables;
+}
+
 std::int64_t touched_bytes_a_row(const MemoryPool& pool, RowAdamW& optimizer) {
   std::int64_t bytes = row_bytes(pool);
   for (const at::Tensor& table : tables_of(optimizer.state())) {

@@ -22,6 +22,9 @@ MemoryPool make_pool(const Case& c);                     // checks that first
 MemoryLayer make_layer(const Case& c, MemoryPool pool);  // other weights each time
 std::int64_t row_bytes(const MemoryPool& pool);
 
+// The pool's rows and the tables of their state, [slots, ..] each.
+std::vector<at::Tensor> row_tables(const MemoryPool& pool, RowAdamW& optimizer);
+
 // Bytes of row, state and count that one step of the optimizer reads for each row; it writes as
 // many.
 std::int64_t touched_bytes_a_row(const MemoryPool& pool, RowAdamW& optimizer);

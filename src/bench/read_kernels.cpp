@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/read_kernels.h"
 
+#include <algorithm>
 #include <cstring>
 
 #if defined(__x86_64__)
@@ -129,6 +130,34 @@ std::uint64_t read_rows(const std::byte* rows, std::int64_t row_bytes, const std
   const Words sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   for (int i = 0; i < 8; ++i) total += sum[i];
   return total;
+}
+
+MEMLAYERS_EACH_WIDTH
+void update_rows(std::span<const RowTable> tables, const std::int64_t* slots, std::int64_t count,
+                 RowUpdatePlan plan, std::uint64_t added) {
+  std::int64_t longest = 0;
+  for (const RowTable& table : tables) longest = std::max(longest, table.row_bytes);
+  const std::int64_t piece = plan.piece > 0 ? plan.piece : longest;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t later = i + plan.ahead < count ? slots[i + plan.ahead] : slots[i];
+    for (std::int64_t first = 0; first < longest; first += piece) {
+      for (const RowTable& table : tables) {
+        std::byte* row = table.rows + slots[i] * table.row_bytes;
+        const std::byte* next = table.rows + later * table.row_bytes;
+        const std::int64_t end = std::min(first + piece, table.row_bytes);
+        std::int64_t at = first;
+        for (; at + kLine <= end; at += kLine) {
+          if (plan.ahead > 0) __builtin_prefetch(next + at, 1);
+          Words words;
+          std::memcpy(&words, row + at, kLine);
+          words += added;
+          std::memcpy(row + at, &words, kLine);
+        }
+        if (at < end && plan.ahead > 0) __builtin_prefetch(next + at, 1);
+        for (; at < end; ++at) row[at] ^= static_cast<std::byte>(added);
+      }
+    }
+  }
 }
 
 }  // namespace memlayers::bench

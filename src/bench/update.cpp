@@ -19,6 +19,7 @@ Figures bench_update(const Case& c, Stream& stream) {
 
   Times grouping, update;
   double most_bytes_a_second = 0, touched = 0, bytes = 0;
+  std::vector<at::Tensor> slot_sets;
   for (int i = -1; i < c.repeat; ++i) {
     const at::Tensor slots = slots_of.draw({T, J});
     record_gradient(pool, slots, weights);
@@ -35,6 +36,7 @@ Figures bench_update(const Case& c, Stream& stream) {
     RowAdamW::StepResult result;
     const double update_s = seconds_of([&] { result = optimizer->step(c.config.train.value_lr); });
     if (i < 0) continue;
+    slot_sets.push_back(std::get<0>(at::_unique(slots)));
     grouping.add(group_s);
     update.add(update_s);
     // Each touched row and its state, read and written; the factors of the gradient, read.
@@ -50,6 +52,7 @@ Figures bench_update(const Case& c, Stream& stream) {
     }
   }
   stream.measure();
+  const double limit = random_update_gbs(stream, row_tables(pool, *optimizer), slot_sets);
 
   Figures figures;
   figures.add("update", update);
@@ -60,6 +63,8 @@ Figures bench_update(const Case& c, Stream& stream) {
   figures.add("stream_gbs", stream.read_gbs());
   figures.add("update_ratio", most_bytes_a_second / 1e9 / stream.read_gbs());
   figures.add("stream_update_gbs", stream.update_gbs());
+  figures.add("random_update_gbs", limit);
+  figures.add("limit_ratio", most_bytes_a_second / 1e9 / limit);
   return figures;
 }
 

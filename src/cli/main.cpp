@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <limits>
 #include <new>
 #include <thread>
 #include <vector>
@@ -19,6 +20,10 @@
 #include "io/nearest.h"
 #include "memlayers/error.h"
 #include "memlayers/parallel.h"
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace memlayers::cli {
 
@@ -30,6 +35,17 @@ void set_threads(int threads) {
 }
 
 namespace {
+
+// glibc gives large blocks back to the system as they are freed, and each page of the next one is
+// a fault and cleared anew: a tenth of a decoder's training step (docs/performance.md), whose
+// tensors are the same in every step. So what was freed is kept, but for the largest ones.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kLargest = 256 << 20;
+  mallopt(M_MMAP_THRESHOLD, kLargest);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
 
 int fail(const std::string& message, int code) {
   // One line, whatever a library put into its message.
@@ -138,6 +154,7 @@ int guarded_run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace memlayers::cli;
+  keep_freed_memory();
   // A reader that went away (| head) is no error of ours; writing then fails quietly.
   std::signal(SIGPIPE, [](int) { std::_Exit(0); });
   const int code = guarded_run(argc, argv);

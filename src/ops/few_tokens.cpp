@@ -2,8 +2,10 @@
 #include "ops/few_tokens.h"
 
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/kernels.h"
 #include "ops/check.h"
@@ -41,6 +43,30 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
       }
     }
   });
+  return out;
+}
+
+at::Tensor rms_norm_of_few_tokens(const at::Tensor& x_in, const at::Tensor& scale_in, double eps) {
+  check_type("rms_norm_of_few_tokens", "x", x_in, {at::kFloat});
+  check_type("rms_norm_of_few_tokens", "scale", scale_in, {at::kFloat});
+  const std::int64_t dims = x_in.dim() - scale_in.dim();
+  TORCH_CHECK_VALUE(
+      scale_in.dim() >= 1 && dims >= 0 && x_in.sizes().slice(dims) == scale_in.sizes(),
+      "rms_norm_of_few_tokens: expected scale of the last dimensions of x ", x_in.sizes(), ", got ",
+      scale_in.sizes());
+  const at::Tensor x = x_in.contiguous(), scale = scale_in.contiguous();
+  at::Tensor out = at::empty_like(x);
+  const std::int64_t W = x.size(-1), scales = scale.numel();
+  const auto* from = x.const_data_ptr<float>();
+  const auto* by = scale.const_data_ptr<float>();
+  auto* to = out.mutable_data_ptr<float>();
+  for (std::int64_t first = 0; first < x.numel(); first += W) {
+    const double mean = kernels::active().squared_norm(from + first, W) / static_cast<double>(W);
+    const auto factor = static_cast<float>(1 / std::sqrt(mean + eps));
+    for (std::int64_t c = 0; c < W; ++c) {
+      to[first + c] = by[first % scales + c] * (from[first + c] * factor);
+    }
+  }
   return out;
 }
 

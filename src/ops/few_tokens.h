@@ -12,4 +12,8 @@ namespace memlayers::ops {
 at::Tensor linear_of_few_tokens(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias);
 
+// scale * x / sqrt(mean of x^2 over the last dimension + eps) [RMS19] in one pass. x float32 on the
+// CPU; scale float32 of the shape of x's last dimensions; no gradient.
+at::Tensor rms_norm_of_few_tokens(const at::Tensor& x, const at::Tensor& scale, double eps);
+
 }  // namespace memlayers::ops

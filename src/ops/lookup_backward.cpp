@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -53,6 +54,7 @@ class SetBackward {
       keys_[entry] = index;
       tokens_[entry] = t;
       factors_[entry] += gradients[j];
+      count_[index + 1] += is_known ? 0 : 1;
       size_ += is_known ? 0 : 1;
     }
     kernels::active().f32.gather(keys, {half, half, 0, half}, keys_.data() + first,
@@ -67,7 +69,6 @@ class SetBackward {
     for (std::int64_t t = 0; t < num_tokens; ++t) {
       std::copy_n(query + t * stride, half, halves_.begin() + t * half);
     }
-    for (std::int64_t e = 0; e < size_; ++e) ++count_[keys_[e] + 1];
     for (std::size_t i = 1; i < count_.size(); ++i) count_[i] += count_[i - 1];
     std::vector<std::int64_t>& place = entry_of_;
     std::copy(count_.begin(), count_.end() - 1, place.begin());
@@ -95,13 +96,30 @@ class SetBackward {
   std::vector<float> halves_;
 };
 
-// The rows and the columns of all slots.
-std::array<std::vector<std::int32_t>, 2> cells(const at::Tensor& slots) {
+// kernels::cell_of for slots below 2^24, which float32 has all: a loop of vectors.
+void small_cells(const std::int64_t* slots, std::int64_t count, std::int32_t* rows,
+                 std::int32_t* columns) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto slot = static_cast<std::int32_t>(slots[i]);
+    auto m = static_cast<std::int32_t>(std::sqrt(static_cast<float>(slot)));
+    m -= m * m > slot ? 1 : 0;  // the root may have been rounded to the next whole number
+    const std::int32_t d = slot - m * m;
+    rows[i] = std::min(d, m);
+    columns[i] = std::min(m, 2 * m - d);
+  }
+}
+
+// The rows and the columns of all slots of a grid of n x n.
+std::array<std::vector<std::int32_t>, 2> cells(const at::Tensor& slots, std::int64_t n) {
   const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
   const auto count = static_cast<std::size_t>(slots.numel());
   std::array<std::vector<std::int32_t>, 2> result{std::vector<std::int32_t>(count),
                                                   std::vector<std::int32_t>(count)};
   parallel_ranges(slots.numel(), 16, [&](std::int64_t begin, std::int64_t end) {
+    if (n <= 1 << 12) {
+      small_cells(slot + begin, end - begin, result[0].data() + begin, result[1].data() + begin);
+      return;
+    }
     for (std::int64_t i = begin; i < end; ++i) {
       const auto [row, column] = kernels::cell_of(slot[i]);
       result[0][i] = static_cast<std::int32_t>(row);
@@ -132,7 +150,7 @@ std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad_in,
   check_slots("lookup_backward", slots, n * n);
   at::Tensor grad_query = at::empty_like(query);
   at::Tensor grad_keys = at::zeros_like(keys);
-  const std::array<std::vector<std::int32_t>, 2> indices = cells(slots);
+  const std::array<std::vector<std::int32_t>, 2> indices = cells(slots, n);
   const float* grad_data = grad.const_data_ptr<float>();
 
   at::parallel_for(0, H * 2, 1, [&](std::int64_t begin, std::int64_t end) {

@@ -77,9 +77,9 @@ TEST(BenchCommand, GatherStandsBesideABareReadOfTheSameRows) {
 }
 
 TEST(BenchCommand, UpdateStandsBesideTheStream) {
-  const std::vector<std::string> figures{"update_ms",    "group_ms",         "update_bytes",
-                                         "stream_gbs",   "update_gbs",       "update_ratio",
-                                         "touched_rows", "stream_update_gbs"};
+  const std::vector<std::string> figures{
+      "update_ms",    "group_ms",     "update_bytes",      "stream_gbs",        "update_gbs",
+      "update_ratio", "touched_rows", "stream_update_gbs", "random_update_gbs", "limit_ratio"};
   expect_case("update", figures);
   expect_case("update", figures, {"--optimizer", "sgd", "--dist", "zipf"});
   expect_case("update", figures, {"--dtype", "bfloat16", "--master-rows"});

@@ -74,6 +74,23 @@ TEST(Lookup, BackwardOnOtherDevicesIsTheSameFormula) {
   expect_near(k1, k2, 1e-5);
 }
 
+TEST(Lookup, BackwardFindsTheCellOfSlotsAtTheEdgesOfEveryShell) {
+  for (const std::int64_t n : {4096, 4097}) {  // slots that float32 has all, and others
+    std::vector<std::int64_t> edges;
+    for (std::int64_t m = 0; m < n; ++m) {
+      for (const std::int64_t at : {std::int64_t{0}, m, 2 * m}) edges.push_back(m * m + at);
+    }
+    edges.resize(edges.size() / 32 * 32);
+    const at::Tensor slots = torch::tensor(edges, torch::kLong).view({-1, 1, 32});
+    const at::Tensor query = torch::ones({slots.size(0), 1, 2});
+    const at::Tensor keys = normal({1, 2, n, 1}, 1);
+    const at::Tensor grad = (torch::arange(slots.numel(), torch::kFloat) % 7).view(slots.sizes());
+    EXPECT_TRUE(
+        torch::equal(std::get<1>(ops::cpu::lookup_backward(grad, query, keys, slots)),
+                     std::get<1>(ops::composite::lookup_backward(grad, query, keys, slots))));
+  }
+}
+
 TEST(Lookup, GradientOfASubKeyThatWasNotChosenIsZero) {
   at::Tensor query = normal({2, 1, 8}, 1), keys = normal({1, 2, 50, 4}, 2).requires_grad_();
   const auto [slots, scores] = lookup(query, keys, 3);
@@ -308,6 +325,32 @@ TEST(ScreenedLookup, ShowsWhatIsNoNumberWhereItIs) {
 TEST(ScreenedLookup, GivesTheSameBitsForAnyNumberOfThreads) {
   const at::Tensor query = normal({300, 2, 64}, 1), keys = normal({2, 2, kManyKeys, 32}, 2);
   testing::expect_same_bits_for_any_threads([&] { return std::get<1>(lookup(query, keys, 32)); });
+}
+
+TEST(RmsNormOfFewTokens, IsThatOfTheOperators) {
+  const auto expected = [](const at::Tensor& x, const at::Tensor& scale, double eps) {
+    const at::Tensor wide = x.to(torch::kDouble);
+    return (scale * wide / (wide.square().mean(-1, true) + eps).sqrt()).to(torch::kFloat);
+  };
+  for (const std::int64_t width : {1, 7, 16, 1024}) {
+    const at::Tensor row_scale = normal({width}, 1), pair_scale = normal({2, width}, 2);
+    const at::Tensor x = normal({3, 4, 2, width}, 3) * 100;
+    expect_near(ops::rms_norm_of_few_tokens(x, row_scale, 1e-6), expected(x, row_scale, 1e-6),
+                1e-6);
+    expect_near(ops::rms_norm_of_few_tokens(x, pair_scale, 1), expected(x, pair_scale, 1), 1e-6);
+    const at::Tensor turned = x.transpose(0, 1);  // not contiguous
+    expect_near(ops::rms_norm_of_few_tokens(turned, pair_scale, 1), expected(turned, pair_scale, 1),
+                1e-6);
+    EXPECT_EQ(ops::rms_norm_of_few_tokens(x.slice(0, 0, 0), row_scale, 1).numel(), 0);
+  }
+  EXPECT_TRUE(ops::rms_norm_of_few_tokens(torch::full({1, 4}, NAN), normal({4}, 1), 1)
+                  .isnan()
+                  .all()
+                  .item<bool>());
+  EXPECT_THROW(ops::rms_norm_of_few_tokens(normal({1, 4}, 1), normal({5}, 2), 1), c10::ValueError);
+  EXPECT_THROW(ops::rms_norm_of_few_tokens(normal({4}, 1), normal({2, 4}, 2), 1), c10::ValueError);
+  EXPECT_THROW(ops::rms_norm_of_few_tokens(normal({4}, 1).to(torch::kDouble), normal({4}, 2), 1),
+               c10::TypeError);
 }
 
 TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
