@@ -27,6 +27,7 @@ struct RowPlan {
 struct RowUpdatePlan {
   std::int64_t ahead = 0;  // rows prefetched before they are changed; 0: left to the processor
   std::int64_t piece = 0;  // bytes of a row of each table in turn; 0: whole rows
+  bool to_second_level = false;
 };
 
 // A table of rows of `row_bytes`, one behind the other.

@@ -15,8 +15,11 @@ constexpr std::int64_t rows_ahead(std::int64_t row_bytes) {
 }
 
 // Asks for a line into the second level of caches, which can wait for more lines at once than the
-// first: (docs/performance.md).
-inline void prefetch_line(const void* line) { __builtin_prefetch(line, 0, 2); }
+// first (docs/performance.md). What does nothing but prefetch must be inlined by force: to g++ it
+// has no effect, and a call of it is left out.
+[[gnu::always_inline]] inline void prefetch_line(const void* line) {
+  __builtin_prefetch(line, 0, 2);
+}
 
 // What a number read from a row is to be multiplied by.
 template <class Row>
@@ -53,7 +56,7 @@ struct Rows {
           reinterpret_cast<const char*>(values + (next < end ? *next : end[-1]) * span.stride);
     }
   }
-  void prefetch(std::int64_t byte) const {
+  [[gnu::always_inline]] void prefetch(std::int64_t byte) const {
     for (int r = 0; r < R; ++r) prefetch_line(later[r] + byte);
   }
 };
@@ -62,7 +65,7 @@ struct Rows {
 template <int R, class Row>
 void prefetch_scales(const Rows<R, Row>& /*rows*/, const RowSpan& /*span*/) {}
 template <int R>
-void prefetch_scales(const Rows<R, Int8>& rows, const RowSpan& span) {
+[[gnu::always_inline]] inline void prefetch_scales(const Rows<R, Int8>& rows, const RowSpan& span) {
   rows.prefetch(scales_offset<Int8>(span.row_width));
 }
 

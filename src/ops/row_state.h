@@ -108,42 +108,53 @@ struct RowTables {
         exp_avg_sq(data_of(state.exp_avg_sq)),
         steps(state.steps.defined() ? state.steps.mutable_data_ptr<std::int32_t>() : nullptr),
         width(the_width),
-        is_rowwise(state.exp_avg_sq.defined() && state.exp_avg_sq.dim() == 1) {}
+        is_rowwise(state.exp_avg_sq.defined() && state.exp_avg_sq.dim() == 1) {
+    for (const float* table : {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq}) {
+      if (table != nullptr) wide_[num_wide_++] = table;
+    }
+  }
 
   // How many rows later a row is asked for: two, or more where rows are read faster than memory
   // answers.
   std::int64_t rows_ahead() const {
     constexpr std::int64_t kBytesAhead = 1 << 14, kMost = 32;
-    std::int64_t bytes = width * static_cast<std::int64_t>(sizeof(Row));
-    for (const float* table : wide_tables()) {
-      if (table != nullptr) bytes += width * static_cast<std::int64_t>(sizeof(float));
-    }
+    const auto a_number = static_cast<std::int64_t>(sizeof(Row)) +
+                          num_wide_ * static_cast<std::int64_t>(sizeof(float));
+    const std::int64_t bytes = width * a_number;
     return std::clamp<std::int64_t>(kBytesAhead / std::max<std::int64_t>(1, bytes), 2, kMost);
   }
 
   float* at(float* table, std::int64_t slot, std::int64_t c) const {
     return table == nullptr ? nullptr : table + slot * width + c;
   }
-  // Asks for columns [c, c + n) of a row and its state.
-  void prefetch_piece(std::int64_t slot, std::int64_t c, std::int64_t n) const {
-    prefetch(rows + slot * width + c, n * static_cast<std::int64_t>(sizeof(Row)));
-    for (const float* table : wide_tables()) {
-      if (table == nullptr) continue;
-      prefetch(table + slot * width + c, n * static_cast<std::int64_t>(sizeof(float)));
-    }
+  // Asks for columns [c, c + n) of a row and its state. Inlined by force, for to g++ a function
+  // that does nothing but prefetch has no effect: it leaves out the call.
+  [[gnu::always_inline]] void prefetch_piece(std::int64_t slot, std::int64_t c,
+                                             std::int64_t n) const {
+    const std::int64_t at = slot * width + c;
+    prefetch_numbers(rows + at, n);
+    for (int i = 0; i < num_wide_; ++i) prefetch_numbers(wide_[i] + at, n);
     if (c > 0) return;
     if (steps != nullptr) prefetch(steps + slot, 1);
     if (is_rowwise) prefetch(exp_avg_sq + slot, 1);
   }
 
  private:
-  // Beside the rows: those of as many columns, null where there is none.
-  std::array<const float*, 3> wide_tables() const {
-    return {master, exp_avg, is_rowwise ? nullptr : exp_avg_sq};
+  template <class T>
+  [[gnu::always_inline]] static void prefetch_numbers(const T* numbers, std::int64_t n) {
+    constexpr auto kSize = static_cast<std::int64_t>(sizeof(T));
+    if (n == kPiece) {
+      prefetch(numbers, kPiece * kSize);
+    } else {
+      prefetch(numbers, n * kSize);
+    }
   }
   static float* data_of(const at::Tensor& table) {
     return table.defined() ? table.mutable_data_ptr<float>() : nullptr;
   }
+
+  std::array<const float*, 3> wide_ = {};  // beside the rows, those of as many columns
+  int num_wide_ = 0;
 };
 
 // The step of a piece that begins at column c: the random bits are those of the columns.

@@ -50,10 +50,10 @@ class RowSum {
 void check_columns(const GroupedGradient& gradient, std::int64_t width);
 
 // Asks for memory that will be read and written soon.
-inline void prefetch(const void* data, std::int64_t bytes) {
+[[gnu::always_inline]] inline void prefetch(const void* data, std::int64_t bytes) {
   constexpr std::int64_t kCacheLine = 64;
   const auto* byte = static_cast<const char*>(data);
-  for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at, 1);
+  for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at, 0, 2);
 }
 
 // f(u, RowGradient of slots[u]) for every touched row, in threads.
