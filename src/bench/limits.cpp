@@ -63,18 +63,23 @@ std::vector<RowUpdatePlan> row_update_plans() {
 // What is added to rows that keep their bits; a number that the compiler cannot know.
 std::atomic<std::uint64_t> nothing{0};
 
-double row_pass(Stream& stream, const at::Tensor& values, const at::Tensor& slots, RowPlan plan) {
-  const auto* rows = static_cast<const std::byte*>(values.const_data_ptr());
-  const auto row_bytes = static_cast<std::int64_t>(values.nbytes()) / values.size(0);
+std::int64_t row_bytes_of(const at::Tensor& table) {
+  return static_cast<std::int64_t>(table.nbytes()) / table.size(0);
+}
+
+// 1e9 bytes a second of pass(first slot, count) by all threads, each its part of the slots, when
+// `slot_bytes` of each are moved; of all, only the slots are in a cache.
+template <class Pass>
+double cold_gbs(Stream& stream, const at::Tensor& slots, std::int64_t slot_bytes,
+                const Pass& pass) {
   const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
   stream.flush_cache();
   warm(slots);
   const double seconds = seconds_of([&] {
-    on_every_thread(slots.numel(), [&](std::int64_t begin, std::int64_t end) {
-      sink += read_rows(rows, row_bytes, slot + begin, end - begin, plan);
-    });
+    on_every_thread(slots.numel(),
+                    [&](std::int64_t begin, std::int64_t end) { pass(slot + begin, end - begin); });
   });
-  return static_cast<double>(slots.numel() * row_bytes) / seconds / 1e9;
+  return static_cast<double>(slots.numel() * slot_bytes) / seconds / 1e9;
 }
 
 // The best rate of pass(slots, plan) over the plans, each tried on one of the sets, the three
@@ -155,8 +160,12 @@ void Stream::flush_cache() { pass(/*writes=*/false, {}); }
 
 double random_row_gbs(Stream& stream, const at::Tensor& values,
                       const std::vector<at::Tensor>& slot_sets) {
+  const auto* rows = static_cast<const std::byte*>(values.const_data_ptr());
+  const std::int64_t bytes = row_bytes_of(values);
   return best_of_plans(row_plans(), slot_sets, [&](const at::Tensor& slots, const RowPlan& plan) {
-    return row_pass(stream, values, slots, plan);
+    return cold_gbs(stream, slots, bytes, [&](const std::int64_t* slot, std::int64_t count) {
+      sink += read_rows(rows, bytes, slot, count, plan);
+    });
   });
 }
 
@@ -165,20 +174,13 @@ double random_update_gbs(Stream& stream, const std::vector<at::Tensor>& tables,
   std::vector<RowTable> rows;
   std::int64_t bytes = 0;
   for (const at::Tensor& table : tables) {
-    rows.push_back({static_cast<std::byte*>(table.mutable_data_ptr()),
-                    static_cast<std::int64_t>(table.nbytes()) / table.size(0)});
+    rows.push_back({static_cast<std::byte*>(table.mutable_data_ptr()), row_bytes_of(table)});
     bytes += rows.back().row_bytes;
   }
   const auto pass = [&](const at::Tensor& slots, const RowUpdatePlan& plan) {
-    const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
-    stream.flush_cache();
-    warm(slots);
-    const double seconds = seconds_of([&] {
-      on_every_thread(slots.numel(), [&](std::int64_t begin, std::int64_t end) {
-        update_rows(rows, slot + begin, end - begin, plan, nothing);
-      });
+    return cold_gbs(stream, slots, 2 * bytes, [&](const std::int64_t* slot, std::int64_t count) {
+      update_rows(rows, slot, count, plan, nothing);
     });
-    return static_cast<double>(2 * slots.numel() * bytes) / seconds / 1e9;
   };
   return best_of_plans(row_update_plans(), slot_sets, pass);
 }

@@ -19,8 +19,8 @@ std::uint16_t nearest_bfloat16(
   return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
 }
 
-// The nearest whole number, ties to even, of |x| < 2^22: beyond 2^23 float32 has no fractions. (A
-// call of nearbyint for each number takes ten times as long.)
+// The nearest whole number, ties to even, of |x| < 2^22: beyond 2^23 float32 has no fractions.
+// Without a call for each number, as nearbyint is where SSE 4.1 may be lacking.
 float nearest_whole(float x) {
   constexpr float kShift = 0x1.8p23F;
   return (x + kShift) - kShift;

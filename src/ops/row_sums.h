@@ -49,7 +49,7 @@ class RowSum {
 // Throws ValueError where a part has columns beyond `width`: it was grouped for wider rows.
 void check_columns(const GroupedGradient& gradient, std::int64_t width);
 
-// Asks for memory that will be read and written soon.
+// Asks for memory that will be used soon.
 [[gnu::always_inline]] inline void prefetch(const void* data, std::int64_t bytes) {
   constexpr std::int64_t kCacheLine = 64;
   const auto* byte = static_cast<const char*>(data);
