@@ -19,27 +19,27 @@ Figures bench_gather(const Case& c, Stream& stream) {
   const at::Tensor grad = torch::randn({T, pool->width()});
 
   std::vector<at::Tensor> slot_sets;
+  for (int i = 0; i < c.repeat; ++i) slot_sets.push_back(slots_of.draw({T, J}));
   Times gather, dots;
-  for (int i = -1; i < c.repeat; ++i) {
-    const at::Tensor slots = slots_of.draw({T, J});
-    const auto in_cache = [&] {  // what the operators before this one have just made
+  const auto time = [&](const at::Tensor& slots, bool counts) {
+    const auto seconds_cold = [&](const auto& f) {
       stream.flush_cache();
+      // What the operators before this one have just made.
       for (const at::Tensor& made : {slots, weights, grad}) warm(made);
+      return seconds_of(f);
     };
-    {
-      const torch::NoGradGuard no_grad;
-      in_cache();
-      const double seconds = seconds_of([&] { pool->gather(slots, weights); });
-      if (i >= 0) gather.add(seconds);
-    }
     const at::Tensor w = weights.detach().requires_grad_();
     const at::Tensor y = pool->gather(slots, w);
-    in_cache();
-    const double seconds = seconds_of([&] { torch::autograd::grad({y}, {w}, {grad}); });
-    if (i >= 0) dots.add(seconds);
-    slot_sets.push_back(slots);
-  }
-  const double limit = random_row_gbs(stream, pool->values, slot_sets);
+    const double dots_s = seconds_cold([&] { torch::autograd::grad({y}, {w}, {grad}); });
+    const torch::NoGradGuard no_grad;
+    const double gather_s = seconds_cold([&] { pool->gather(slots, weights); });
+    if (!counts) return;
+    dots.add(dots_s);
+    gather.add(gather_s);
+  };
+  time(slots_of.draw({T, J}), false);
+  const double limit = random_row_gbs(stream, pool->values, slot_sets,
+                                      [&](std::size_t set) { time(slot_sets[set], true); });
   stream.measure();
   const double gigabytes = static_cast<double>(T * J * row_bytes(pool)) / 1e9;
 

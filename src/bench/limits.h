@@ -6,7 +6,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "bench/read_kernels.h"
@@ -43,19 +45,25 @@ class Stream {
   double read_gbs_ = 0, update_gbs_ = 0;
 };
 
+// Does and times what a limit of rows is to judge, on set number `set` of its slots. The limits
+// below call it after each of their own attempts that counts: else the best of many attempts would
+// stand beside the best of few, and a bad minute of the machine would be charged to one side.
+using Judged = std::function<void(std::size_t set)>;
+
 // 1e9 bytes a second of reading whole rows [slots, row_bytes] in the order of each of `slot_sets`
 // (int64, any shape) by all threads, each its part of them, rows asked for ahead, one or several
-// side by side, caches without the rows at the start. The best over the sets and over these ways.
+// side by side, caches without the rows at the start. The best over the sets and the three fastest
+// of these ways.
 double random_row_gbs(Stream& stream, const at::Tensor& values,
-                      const std::vector<at::Tensor>& slot_sets);
+                      const std::vector<at::Tensor>& slot_sets, const Judged& judged);
 
 // 1e9 bytes a second, each counted twice, of changing in place the rows of all `tables` [slots,
 // ..], which keep their bits, in the order of each of `slot_sets` (int64, each slot once,
 // ascending, as an update groups them) by all threads, caches without the rows at the start. The
-// best over the sets, and over rows asked for 0 to 8 rows ahead and the tables' rows read whole or
-// in turn.
+// best over the sets and the three fastest ways: rows asked for 0 to 8 rows ahead, the tables' rows
+// read whole or in turn.
 double random_update_gbs(Stream& stream, const std::vector<at::Tensor>& tables,
-                         const std::vector<at::Tensor>& slot_sets);
+                         const std::vector<at::Tensor>& slot_sets, const Judged& judged);
 
 // 1e9 operations a second (a multiply-add is two) of torch's float32 product
 // [1024, inner] x [inner, 1024], into memory that is there: the shape of the score products.

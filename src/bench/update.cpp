@@ -17,11 +17,14 @@ Figures bench_update(const Case& c, Stream& stream) {
   IndexDraw slots_of(pool->slots(), c.distribution, kSeed);
   const at::Tensor weights = draw_weights(c);
 
+  std::vector<at::Tensor> slot_sets, touched_sets;
+  for (int i = 0; i < c.repeat; ++i) {
+    slot_sets.push_back(slots_of.draw({T, J}));
+    touched_sets.push_back(std::get<0>(at::_unique(slot_sets.back())));
+  }
   Times grouping, update;
   double most_bytes_a_second = 0, touched = 0, bytes = 0;
-  std::vector<at::Tensor> slot_sets;
-  for (int i = -1; i < c.repeat; ++i) {
-    const at::Tensor slots = slots_of.draw({T, J});
+  const auto time = [&](const at::Tensor& slots, bool counts) {
     record_gradient(pool, slots, weights);
     const auto in_cache = [&] {  // what backward has just made
       stream.flush_cache();
@@ -35,8 +38,7 @@ Figures bench_update(const Case& c, Stream& stream) {
     in_cache();
     RowAdamW::StepResult result;
     const double update_s = seconds_of([&] { result = optimizer->step(c.config.train.value_lr); });
-    if (i < 0) continue;
-    slot_sets.push_back(std::get<0>(at::_unique(slots)));
+    if (!counts) return;
     grouping.add(group_s);
     update.add(update_s);
     // Each touched row and its state, read and written; the factors of the gradient, read.
@@ -50,9 +52,11 @@ Figures bench_update(const Case& c, Stream& stream) {
       touched = rows;
       bytes = moved;
     }
-  }
+  };
+  time(slots_of.draw({T, J}), false);
+  const double limit = random_update_gbs(stream, row_tables(pool, *optimizer), touched_sets,
+                                         [&](std::size_t set) { time(slot_sets[set], true); });
   stream.measure();
-  const double limit = random_update_gbs(stream, row_tables(pool, *optimizer), slot_sets);
 
   Figures figures;
   figures.add("update", update);
