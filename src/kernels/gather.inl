@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weighted sums of rows and dot products with rows; included once per instruction set, after Vec.
-// Both read kRowsAtOnce rows side by side (kernels.h says why), then 4, 2 and 1 of what is left.
+// Both read rows_at_once() rows side by side (kernels.h says why), then 8, 4, 2 and 1 of what is
+// left.
 
 constexpr int kRowsAtOnce = 8;  // of 1, 2, 4, 8, 16 the fastest: docs/performance.md
+// A sum of whole numbers becomes floats once a pass: more rows, fewer times.
+template <class Row>
+constexpr int rows_at_once() {
+  return std::is_same_v<Row, Int8> || std::is_same_v<Row, Int4> ? 2 * kRowsAtOnce : kRowsAtOnce;
+}
 constexpr std::int64_t kCacheLine = 64;
 
 // How many rows later a row is asked for: the eight that come next, or more where eight are read
@@ -121,10 +127,14 @@ void gather_pass(const Row* values, const RowSpan& span, const std::int64_t* ids
   store(out + c, sum, rest);
 }
 
-// Calls pass.operator()<R>(i) for rows [i, i + R) until all of them are done.
-template <class Pass>
+// Calls pass.operator()<R>(i) for rows [i, i + R) until all of them are done; R is kMost at first.
+template <int kMost, class Pass>
 [[gnu::always_inline]] inline void in_passes(std::int64_t i, std::int64_t count, const Pass& pass) {
-  for (; i + kRowsAtOnce <= count; i += kRowsAtOnce) pass.template operator()<kRowsAtOnce>(i);
+  for (; i + kMost <= count; i += kMost) pass.template operator()<kMost>(i);
+  if (kMost > kRowsAtOnce && i + kRowsAtOnce <= count) {
+    pass.template operator()<kRowsAtOnce>(i);
+    i += kRowsAtOnce;
+  }
   if (i + 4 <= count) {
     pass.template operator()<4>(i);
     i += 4;
@@ -141,7 +151,7 @@ void gather_add(const Row* values, const RowSpan& span, const std::int64_t* ids,
                 const float* weights, std::int64_t count, std::int64_t following,
                 float* out) noexcept {
   const std::int64_t* end = ids + count + following;
-  in_passes(0, count, [&]<int R>(std::int64_t i) {
+  in_passes<rows_at_once<Row>()>(0, count, [&]<int R>(std::int64_t i) {
     gather_pass<R, true>(values, span, ids + i, end, weights + i, out);
   });
 }
@@ -150,9 +160,10 @@ template <class Row>
 void gather(const Row* values, const RowSpan& span, const std::int64_t* ids, const float* weights,
             std::int64_t count, std::int64_t following, float* out) noexcept {
   const std::int64_t* end = ids + count + following;
-  if (count >= kRowsAtOnce) {  // the first pass does not read out
-    gather_pass<kRowsAtOnce, false>(values, span, ids, end, weights, out);
-    in_passes(kRowsAtOnce, count, [&]<int R>(std::int64_t i) {
+  constexpr int kMost = rows_at_once<Row>();
+  if (count >= kMost) {  // the first pass does not read out
+    gather_pass<kMost, false>(values, span, ids, end, weights, out);
+    in_passes<kMost>(kMost, count, [&]<int R>(std::int64_t i) {
       gather_pass<R, true>(values, span, ids + i, end, weights + i, out);
     });
   } else {
@@ -242,7 +253,7 @@ template <class Row>
 void dots(const Row* values, const RowSpan& span, const std::int64_t* ids, std::int64_t count,
           std::int64_t following, const float* x, float* out) noexcept {
   const std::int64_t* end = ids + count + following;
-  in_passes(0, count,
+  in_passes<kRowsAtOnce>(0, count,
             [&]<int R>(std::int64_t i) { dots_pass<R>(values, span, ids + i, end, x, out + i); });
 }
 

@@ -93,18 +93,18 @@ constexpr std::int64_t kDotBlock = 32;
 
 // Reads of the pool's rows, for one element type.
 //
-// Rows are read eight at a time, side by side: that many streams keep more of the memory busy than
-// one row after another (docs/performance.md), and while eight are summed the eight after them are
-// prefetched. So ids[count, count + following) must be readable too: rows that the caller will ask
+// Rows are read eight at a time (gather: sixteen of Int8 and Int4), side by side: that many streams
+// keep more of the memory busy than one row after another (docs/performance.md), and while they are
+// summed those after them are prefetched. So ids[count, count + following) must be readable too: rows that the caller will ask
 // for next, of which nothing is used but the address.
 template <class Row>
 struct ReadKernels {
   // out[c] = sum over i < count of weights[i] * row(ids[i])[first + c], c < width; in float32. For
   // every column in the order of i, whatever the width. out does not overlap values.
   //
-  // Int8 and Int4: eight rows at a time, from whole numbers. Weight times scale is rounded to 16
-  // bits beside the greatest of the eight (Int4: in each group of columns), which costs a column at
-  // most a 65,534th of eight times the greatest |weight| * |number of a row| (pairs.inl).
+  // Int8 and Int4: sixteen rows at a time, from whole numbers. Weight times scale is rounded to 16
+  // bits beside the greatest of the sixteen (Int4: in each group of columns), which costs a column
+  // at most a 65,534th of sixteen times the greatest |weight| * |number of a row| (pairs.inl).
   void (*gather)(const Row* values, const RowSpan& span, const std::int64_t* ids,
                  const float* weights, std::int64_t count, std::int64_t following,
                  float* out) noexcept;

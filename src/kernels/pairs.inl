@@ -41,12 +41,15 @@ struct PairFactors {
   Ints of[kPairs];
   Vec unit;
 
-  explicit PairFactors(const float (&factors)[kOct]) {  // zeros behind R
+  static constexpr std::int64_t kOcts = (R + kOct - 1) / kOct;
+  explicit PairFactors(const float (&factors)[kOcts * kOct]) {  // zeros behind R
     Greatest greatest;
     for (int r = 0; r < R; ++r) greatest.add(oct_broadcast(factors[r]));
     const Whole whole(greatest);
-    std::int32_t numbers[kOct];
-    oct_store_bits(numbers, whole.of(oct_load(factors)));
+    std::int32_t numbers[kOcts * kOct];
+    for (std::int64_t r = 0; r < kOcts * kOct; r += kOct) {
+      oct_store_bits(numbers + r, whole.of(oct_load(factors + r)));
+    }
     for (std::int64_t p = 0; p < kPairs; ++p) {
       of[p] = broadcast_int(pair_of(numbers[2 * p], numbers[2 * p + 1]));
     }
@@ -86,7 +89,7 @@ void gather_pass(const Int8* values, const RowSpan& span, const std::int64_t* id
   constexpr std::int64_t kStep = 2 * kWidth;
   constexpr int kVecs = 2;  // a cache line, or a part of one
   Rows<R, Int8> rows(values, span, ids, end);
-  float products[kOct] = {};
+  float products[PairFactors<R>::kOcts * kOct] = {};
   for (int r = 0; r < R; ++r) {
     products[r] = weights[r] * scale_of(rows.row[r], span);
     rows.row[r] += span.first;

@@ -139,7 +139,7 @@ void screen_block(const ScreenKeys& keys, const ScreenQueries& queries, std::int
                   float* high) noexcept {
   const std::int64_t n = keys.n, groups = round_up(n, kGroup) / kGroup;
   for (std::int64_t g = 0; g < groups; g += 2) {
-    in_passes(0, count, [&]<int R>(std::int64_t i) {
+    in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t i) {
       if (g + 2 <= groups) {
         screen_tile<R, 2>(keys, queries, i, g, n, high);
       } else {
@@ -168,7 +168,7 @@ std::int64_t screen_candidates(const ScreenKeys& keys, float query_norm, float q
 
 void screen_scores(const float* keys, std::int64_t width, const std::int32_t* index,
                    std::int64_t count, const float* query, float* out) noexcept {
-  in_passes(0, count, [&]<int R>(std::int64_t i) {
+  in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t i) {
     const float* row[R];
     for (int r = 0; r < R; ++r) row[r] = keys + index[i + r] * width;
     Vec totals[8];

@@ -39,6 +39,8 @@ at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Ten
         columns.first = first;
         columns.width = parts == 1 ? W : std::min(W - first, here * kPart);
         i += here;
+        // The next token's sums too: the first pass over its rows would else wait for every line.
+        if (parts == 1 && t + 1 < end) prefetch(sum + (t + 1) * W, W * std::int64_t{sizeof(float)});
         kernel.gather(rows, columns, id + t * J, weight + t * J, J,
                       parts == 1 && t + 1 < end ? J : 0, sum + t * W + first);
       }
