@@ -159,6 +159,12 @@ void Stream::measure() {
   update_gbs_ = std::max(update_gbs_, best_of(true, update_plans_));
 }
 
+double Stream::read_again() {
+  const double rate = pass(/*writes=*/false, read_plans_.front());
+  read_gbs_ = std::max(read_gbs_, rate);
+  return rate;
+}
+
 void Stream::flush_cache() { pass(/*writes=*/false, {}); }
 
 double random_row_gbs(Stream& stream, const at::Tensor& values,

@@ -253,38 +253,38 @@ template <class Row>
 void dots(const Row* values, const RowSpan& span, const std::int64_t* ids, std::int64_t count,
           std::int64_t following, const float* x, float* out) noexcept {
   const std::int64_t* end = ids + count + following;
-  in_passes<kRowsAtOnce>(0, count,
-            [&]<int R>(std::int64_t i) { dots_pass<R>(values, span, ids + i, end, x, out + i); });
+  in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t i) {
+    dots_pass<R>(values, span, ids + i, end, x, out + i);
+  });
 }
 
 void dots_in_order(const float* rows, std::int64_t width, std::int64_t count, const float* x,
                    float* out) noexcept {
-  constexpr std::int64_t kSums = 4;  // a chain of additions for each, side by side
-  constexpr std::int64_t kStep = kSums * kWidth;
-  for (std::int64_t first = 0; first < count; first += kRowsAtOnce) {
-    const std::int64_t here = count - first < kRowsAtOnce ? count - first : kRowsAtOnce;
+  in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t first) {
+    const float* const row = rows + first * width;
+    // The rows that come next, or again these.
+    const float* const later = first + R + kRowsAtOnce <= count ? row + kRowsAtOnce * width : row;
     Vec totals[kRowsAtOnce];
     for (Vec& total : totals) total = zero();
-    for (std::int64_t r = 0; r < here; ++r) {
-      const float* row = rows + (first + r) * width;
-      Vec parts[kSums];
-      for (Vec& part : parts) part = zero();
-      std::int64_t c = 0;
-      for (; c + kStep <= width; c += kStep) {
-        for (std::int64_t v = 0; v < kSums; ++v) {
-          parts[v] = fma(load(x + c + v * kWidth), load(row + c + v * kWidth), parts[v]);
-        }
+    std::int64_t c = 0;
+    for (; c + kWidth <= width; c += kWidth) {
+      const Vec factor = load(x + c);
+      for (int r = 0; r < R; ++r) {
+        if (c * 4 % kCacheLine == 0) prefetch_line(later + r * width + c);
+        totals[r] = fma(factor, load(row + r * width + c), totals[r]);
       }
-      for (; c < width; c += kWidth) {
-        const std::int64_t rest = width - c < kWidth ? width - c : kWidth;
-        parts[0] = fma(load(x + c, rest), load(row + c, rest), parts[0]);
+    }
+    if (c < width) {
+      const std::int64_t rest = width - c;
+      const Vec factor = load(x + c, rest);
+      for (int r = 0; r < R; ++r) {
+        totals[r] = fma(factor, load(row + r * width + c, rest), totals[r]);
       }
-      totals[r] = add(add(parts[0], parts[1]), add(parts[2], parts[3]));
     }
     float all[kRowsAtOnce];
     sums(totals, all);
-    for (std::int64_t r = 0; r < here; ++r) out[first + r] = all[r];
-  }
+    for (int r = 0; r < R; ++r) out[first + r] = all[r];
+  });
 }
 
 double squared_norm(const float* x, std::int64_t width) noexcept {

@@ -95,8 +95,8 @@ constexpr std::int64_t kDotBlock = 32;
 //
 // Rows are read eight at a time (gather: sixteen of Int8 and Int4), side by side: that many streams
 // keep more of the memory busy than one row after another (docs/performance.md), and while they are
-// summed those after them are prefetched. So ids[count, count + following) must be readable too: rows that the caller will ask
-// for next, of which nothing is used but the address.
+// summed those after them are prefetched. So ids[count, count + following) must be readable too:
+// rows that the caller will ask for next, of which nothing is used but the address.
 template <class Row>
 struct ReadKernels {
   // out[c] = sum over i < count of weights[i] * row(ids[i])[first + c], c < width; in float32. For
@@ -229,8 +229,8 @@ struct Kernels {
   const BlockScreen* block_screen;
 
   // out[i] = sum over c < width of x[c] * rows[i * width + c], i < count: a matrix that is read
-  // once, from its beginning to its end, which is how memory gives most. out[i] depends on its row
-  // alone.
+  // once, in its order but for eight rows side by side, which is how memory gives most. out[i]
+  // depends on its row alone.
   void (*dots_in_order)(const float* rows, std::int64_t width, std::int64_t count, const float* x,
                         float* out) noexcept;
 

@@ -33,9 +33,10 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
   constexpr std::int64_t kBlock = 64;  // rows that stay in the cache for all tokens
   const std::int64_t blocks = (out_width + kBlock - 1) / kBlock;
   parallel_ranges(blocks, kBlock * in, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t first = begin * kBlock; first < std::min(out_width, end * kBlock);
-         first += kBlock) {
-      const std::int64_t count = std::min(kBlock, out_width - first);
+    const std::int64_t last = std::min(out_width, end * kBlock);
+    std::int64_t count;
+    for (std::int64_t first = begin * kBlock; first < last; first += count) {
+      count = T == 1 ? last - first : std::min(kBlock, last - first);
       for (std::int64_t t = 0; t < T; ++t) {
         float* to = result + t * out_width + first;
         kernels::active().dots_in_order(rows + first * in, in, count, tokens + t * in, to);

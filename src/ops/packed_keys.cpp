@@ -16,6 +16,7 @@
 #include "ops/best_cells.h"
 #include "ops/check.h"
 #include "ops/parallel.h"
+#include "ops/row_sums.h"
 
 namespace memlayers {
 namespace {
@@ -56,13 +57,16 @@ class SetLookup {
     cells_.select(low_.data(), n_, best_.data(), index_.data());
     const float bound = best_.back();
     candidates_.clear();
+    const float* keys = packed_.keys.const_data_ptr<float>() + first * half_;
     for (std::int64_t i = 0; i < n_; ++i) {
-      if (!(high_[i] < bound)) candidates_.push_back(i);
+      if (high_[i] < bound) continue;
+      candidates_.push_back(i);
+      ops::prefetch(keys + i * half_, half_ * std::int64_t{sizeof(float)});
     }
     scores_.resize(candidates_.size());
     const auto count = static_cast<std::int64_t>(candidates_.size());
-    kernel.f32.dots(packed_.keys.const_data_ptr<float>() + first * half_, {half_, half_, 0, half_},
-                    candidates_.data(), count, 0, query, scores_.data());
+    kernel.f32.dots(keys, {half_, half_, 0, half_}, candidates_.data(), count, 0, query,
+                    scores_.data());
     cells_.select(scores_.data(), count, best, index);
     for (std::int64_t j = 0; j < knn_; ++j) {
       index[j] = static_cast<std::int32_t>(candidates_[index[j]]);
