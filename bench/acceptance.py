@@ -104,7 +104,7 @@ def gather(run: Runner, table: Table) -> None:
 
 
 def lookup(run: Runner, table: Table) -> None:
-    for c in run.bench("lookup", "--n-keys 256,1024,4096"):
+    for c in run.bench("lookup", "--n-keys 256,1024,4096 --repeat 20"):
         what = f"lookup, n_keys {c['n_keys']}"
         table.add(
             what,

@@ -99,7 +99,8 @@ template <int R>
 void dots_pass(const Int4* values, const RowSpan& span, const std::int64_t* ids,
                const std::int64_t* end, const float* x, float* out);
 
-template <int R, bool kAdd, class Row>
+// kAsks: whether rows to be read later are asked for.
+template <int R, bool kAdd, class Row, bool kAsks = true>
 void gather_pass(const Row* values, const RowSpan& span, const std::int64_t* ids,
                  const std::int64_t* end, const float* weights, float* out) {
   constexpr int kVecs = vecs_a_step<Row>();
@@ -112,11 +113,11 @@ void gather_pass(const Row* values, const RowSpan& span, const std::int64_t* ids
   }
   std::int64_t c = 0;
   for (; c + kVecs * kWidth <= span.width; c += kVecs * kWidth) {
-    rows.prefetch((span.first + c) * kSize);
+    if constexpr (kAsks) rows.prefetch((span.first + c) * kSize);
     add_columns<R, kVecs, kAdd>(rows.row, factors, c, out);
   }
   if (c == span.width) return;
-  rows.prefetch((span.first + c) * kSize);
+  if constexpr (kAsks) rows.prefetch((span.first + c) * kSize);
   for (; c + kWidth <= span.width; c += kWidth) {
     add_columns<R, 1, kAdd>(rows.row, factors, c, out);
   }
@@ -170,6 +171,22 @@ void gather(const Row* values, const RowSpan& span, const std::int64_t* ids, con
     for (std::int64_t c = 0; c < span.width; ++c) out[c] = 0;
     gather_add(values, span, ids, weights, count, following, out);
   }
+}
+
+void gather_cached(const float* values, std::int64_t width, const std::int64_t* ids,
+                   const float* weights, std::int64_t count, float* out) noexcept {
+  const RowSpan span{width, width, 0, width};
+  const std::int64_t* end = ids + count;
+  std::int64_t first = 0;
+  if (count >= kRowsAtOnce) {
+    gather_pass<kRowsAtOnce, false, float, false>(values, span, ids, end, weights, out);
+    first = kRowsAtOnce;
+  } else {
+    for (std::int64_t c = 0; c < width; ++c) out[c] = 0;
+  }
+  in_passes<kRowsAtOnce>(first, count, [&]<int R>(std::int64_t i) {
+    gather_pass<R, true, float, false>(values, span, ids + i, end, weights + i, out);
+  });
 }
 
 // Sums of products of R rows, block by block, added pairwise: nodes_[l] is a sum of 2^l blocks that

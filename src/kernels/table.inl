@@ -18,6 +18,7 @@ constexpr Kernels make_table(const char* isa) {
           softmax,
           screen,
           block_screen(),
+          gather_cached,
           dots_in_order,
           squared_norm,
           row_kernels<float>(),

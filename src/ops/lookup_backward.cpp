@@ -57,8 +57,8 @@ class SetBackward {
       count_[index + 1] += is_known ? 0 : 1;
       size_ += is_known ? 0 : 1;
     }
-    kernels::active().f32.gather(keys, {half, half, 0, half}, keys_.data() + first,
-                                 factors_.data() + first, size_ - first, 0, grad_query);
+    kernels::active().gather_cached(keys, half, keys_.data() + first, factors_.data() + first,
+                                    size_ - first, grad_query);
   }
 
   // grad_keys [n, half]: touched rows are written, the others stay. A query is read for each of its
@@ -80,10 +80,9 @@ class SetBackward {
     for (std::size_t key = 0; key + 1 < count_.size(); ++key) {
       const std::int64_t begin = count_[key], end = count_[key + 1];
       if (begin == end) continue;
-      kernels::active().f32.gather(halves_.data(), {half, half, 0, half},
-                                   sorted_tokens_.data() + begin, sorted_factors_.data() + begin,
-                                   end - begin, size_ - end,
-                                   grad_keys + static_cast<std::int64_t>(key) * half);
+      kernels::active().gather_cached(halves_.data(), half, sorted_tokens_.data() + begin,
+                                      sorted_factors_.data() + begin, end - begin,
+                                      grad_keys + static_cast<std::int64_t>(key) * half);
     }
   }
 

@@ -113,6 +113,21 @@ TEST_P(Gather, RowsThatFollowChangeNothing) {
   EXPECT_EQ(dots_alone, dots_with);
 }
 
+TEST_P(Gather, OfRowsInACacheHasTheSameBits) {
+  for (std::int64_t width : kWidths) {
+    const auto values = rows<float>(kRows * width, 1);
+    for (std::int64_t count : {0, 1, 7, 8, 16, 45}) {
+      const std::vector<float> weights = normal(count, 2);
+      const std::vector<std::int64_t> ids = some_ids(count);
+      std::vector<float> wanted(static_cast<std::size_t>(width), 9), out = wanted;
+      kernel().f32.gather(values.data(), {width, width, 0, width}, ids.data(), weights.data(),
+                          count, 0, wanted.data());
+      kernel().gather_cached(values.data(), width, ids.data(), weights.data(), count, out.data());
+      ASSERT_EQ(out, wanted) << "width " << width << " count " << count;
+    }
+  }
+}
+
 TEST_P(Gather, ADotDependsOnItsRowAlone) {
   const std::vector<float> values = normal(kRows * 100, 1), x = normal(100, 3);
   const std::vector<std::int64_t> ids = some_ids(23);
