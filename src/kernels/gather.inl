@@ -4,10 +4,12 @@
 // left.
 
 constexpr int kRowsAtOnce = 8;  // of 1, 2, 4, 8, 16 the fastest: docs/performance.md
-// A sum of whole numbers becomes floats once a pass: more rows, fewer times.
+// A sum of whole numbers becomes floats once a pass: more rows, fewer times. With SSE2 alone the
+// factors of as many rows cost more than that.
 template <class Row>
 constexpr int rows_at_once() {
-  return std::is_same_v<Row, Int8> || std::is_same_v<Row, Int4> ? 2 * kRowsAtOnce : kRowsAtOnce;
+  constexpr bool kIsWhole = std::is_same_v<Row, Int8> || std::is_same_v<Row, Int4>;
+  return kIsWhole && kWidth > 4 ? 2 * kRowsAtOnce : kRowsAtOnce;
 }
 constexpr std::int64_t kCacheLine = 64;
 

@@ -102,9 +102,10 @@ struct ReadKernels {
   // out[c] = sum over i < count of weights[i] * row(ids[i])[first + c], c < width; in float32. For
   // every column in the order of i, whatever the width. out does not overlap values.
   //
-  // Int8 and Int4: sixteen rows at a time, from whole numbers. Weight times scale is rounded to 16
-  // bits beside the greatest of the sixteen (Int4: in each group of columns), which costs a column
-  // at most a 65,534th of sixteen times the greatest |weight| * |number of a row| (pairs.inl).
+  // Int8 and Int4: up to sixteen rows at a time, from whole numbers. Weight times scale is rounded
+  // to 16 bits beside the greatest of the sixteen (Int4: in each group of columns), which costs a
+  // column at most a 65,534th of sixteen times the greatest |weight| * |number of a row|
+  // (pairs.inl).
   void (*gather)(const Row* values, const RowSpan& span, const std::int64_t* ids,
                  const float* weights, std::int64_t count, std::int64_t following,
                  float* out) noexcept;

@@ -7,7 +7,8 @@
 //
 // With M the greatest |factor| of the pass (Int4: of a group of columns) a factor is off by at most
 // M / 65534: of a row of Int8 that is 1/258 of what rounding it to Int8 may have cost at most.
-// The result is the same on every instruction set but for the last rounding, where there is no fma.
+// The result is the same on every instruction set that takes as many rows a pass (gather.inl), but
+// for the last rounding, where there is no fma.
 
 constexpr std::int64_t kOct = 8;
 constexpr float kMostFactor = 32767;

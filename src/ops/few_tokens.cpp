@@ -34,7 +34,7 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
   const std::int64_t blocks = (out_width + kBlock - 1) / kBlock;
   parallel_ranges(blocks, kBlock * in, [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t last = std::min(out_width, end * kBlock);
-    std::int64_t count;
+    std::int64_t count = 0;  // of rows at a time: one token needs none again
     for (std::int64_t first = begin * kBlock; first < last; first += count) {
       count = T == 1 ? last - first : std::min(kBlock, last - first);
       for (std::int64_t t = 0; t < T; ++t) {

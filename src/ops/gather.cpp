@@ -9,6 +9,7 @@
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/check.h"
+#include "ops/prefetch.h"
 #include "ops/row_dispatch.h"
 #include "ops/row_sums.h"
 #include "ops/snapshot_rows.h"

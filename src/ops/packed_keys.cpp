@@ -16,7 +16,7 @@
 #include "ops/best_cells.h"
 #include "ops/check.h"
 #include "ops/parallel.h"
-#include "ops/row_sums.h"
+#include "ops/prefetch.h"
 
 namespace memlayers {
 namespace {

@@ -9,6 +9,7 @@
 
 #include "memlayers/ops.h"
 #include "ops/parallel.h"
+#include "ops/prefetch.h"
 
 namespace memlayers::ops {
 
@@ -48,13 +49,6 @@ class RowSum {
 
 // Throws ValueError where a part has columns beyond `width`: it was grouped for wider rows.
 void check_columns(const GroupedGradient& gradient, std::int64_t width);
-
-// Asks for memory that will be used soon.
-[[gnu::always_inline]] inline void prefetch(const void* data, std::int64_t bytes) {
-  constexpr std::int64_t kCacheLine = 64;
-  const auto* byte = static_cast<const char*>(data);
-  for (std::int64_t at = 0; at < bytes; at += kCacheLine) __builtin_prefetch(byte + at, 0, 2);
-}
 
 // f(u, RowGradient of slots[u]) for every touched row, in threads.
 template <class F>
