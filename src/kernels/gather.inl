@@ -159,35 +159,36 @@ void gather_add(const Row* values, const RowSpan& span, const std::int64_t* ids,
   });
 }
 
+// A sum over `count` rows by pass.operator()<R, kAdd>(first row): the first kMost do not read out.
+template <int kMost, class Pass>
+[[gnu::always_inline]] inline void sum_in_passes(std::int64_t count, std::int64_t width, float* out,
+                                                 const Pass& pass) {
+  std::int64_t first = 0;
+  if (count >= kMost) {
+    pass.template operator()<kMost, false>(0);
+    first = kMost;
+  } else {
+    for (std::int64_t c = 0; c < width; ++c) out[c] = 0;
+  }
+  in_passes<kMost>(first, count,
+                   [&]<int R>(std::int64_t i) { pass.template operator()<R, true>(i); });
+}
+
 template <class Row>
 void gather(const Row* values, const RowSpan& span, const std::int64_t* ids, const float* weights,
             std::int64_t count, std::int64_t following, float* out) noexcept {
   const std::int64_t* end = ids + count + following;
-  constexpr int kMost = rows_at_once<Row>();
-  if (count >= kMost) {  // the first pass does not read out
-    gather_pass<kMost, false>(values, span, ids, end, weights, out);
-    in_passes<kMost>(kMost, count, [&]<int R>(std::int64_t i) {
-      gather_pass<R, true>(values, span, ids + i, end, weights + i, out);
-    });
-  } else {
-    for (std::int64_t c = 0; c < span.width; ++c) out[c] = 0;
-    gather_add(values, span, ids, weights, count, following, out);
-  }
+  sum_in_passes<rows_at_once<Row>()>(count, span.width, out, [&]<int R, bool kAdd>(std::int64_t i) {
+    gather_pass<R, kAdd>(values, span, ids + i, end, weights + i, out);
+  });
 }
 
 void gather_cached(const float* values, std::int64_t width, const std::int64_t* ids,
                    const float* weights, std::int64_t count, float* out) noexcept {
   const RowSpan span{width, width, 0, width};
   const std::int64_t* end = ids + count;
-  std::int64_t first = 0;
-  if (count >= kRowsAtOnce) {
-    gather_pass<kRowsAtOnce, false, float, false>(values, span, ids, end, weights, out);
-    first = kRowsAtOnce;
-  } else {
-    for (std::int64_t c = 0; c < width; ++c) out[c] = 0;
-  }
-  in_passes<kRowsAtOnce>(first, count, [&]<int R>(std::int64_t i) {
-    gather_pass<R, true, float, false>(values, span, ids + i, end, weights + i, out);
+  sum_in_passes<kRowsAtOnce>(count, width, out, [&]<int R, bool kAdd>(std::int64_t i) {
+    gather_pass<R, kAdd, float, false>(values, span, ids + i, end, weights + i, out);
   });
 }
 
@@ -277,32 +278,42 @@ void dots(const Row* values, const RowSpan& span, const std::int64_t* ids, std::
   });
 }
 
+// out[r] = sum over c < width of x[c] * row[r][c]. ask(r, c) comes before column c of row r is
+// read.
+template <int R, class Ask>
+[[gnu::always_inline]] inline void plain_dots(const float* const (&row)[R], std::int64_t width,
+                                              const float* x, float* out, const Ask& ask) {
+  Vec totals[kRowsAtOnce];
+  for (Vec& total : totals) total = zero();
+  std::int64_t c = 0;
+  for (; c + kWidth <= width; c += kWidth) {
+    const Vec factor = load(x + c);
+    for (int r = 0; r < R; ++r) {
+      ask(r, c);
+      totals[r] = fma(factor, load(row[r] + c), totals[r]);
+    }
+  }
+  if (c < width) {
+    const Vec factor = load(x + c, width - c);
+    for (int r = 0; r < R; ++r) totals[r] = fma(factor, load(row[r] + c, width - c), totals[r]);
+  }
+  float all[kRowsAtOnce];
+  sums(totals, all);
+  for (int r = 0; r < R; ++r) out[r] = all[r];
+}
+
 void dots_in_order(const float* rows, std::int64_t width, std::int64_t count, const float* x,
                    float* out) noexcept {
   in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t first) {
-    const float* const row = rows + first * width;
+    const float* row[R];
+    for (int r = 0; r < R; ++r) row[r] = rows + (first + r) * width;
     // The rows that come next, or again these.
-    const float* const later = first + R + kRowsAtOnce <= count ? row + kRowsAtOnce * width : row;
-    Vec totals[kRowsAtOnce];
-    for (Vec& total : totals) total = zero();
-    std::int64_t c = 0;
-    for (; c + kWidth <= width; c += kWidth) {
-      const Vec factor = load(x + c);
-      for (int r = 0; r < R; ++r) {
-        if (c * 4 % kCacheLine == 0) prefetch_line(later + r * width + c);
-        totals[r] = fma(factor, load(row + r * width + c), totals[r]);
-      }
-    }
-    if (c < width) {
-      const std::int64_t rest = width - c;
-      const Vec factor = load(x + c, rest);
-      for (int r = 0; r < R; ++r) {
-        totals[r] = fma(factor, load(row + r * width + c, rest), totals[r]);
-      }
-    }
-    float all[kRowsAtOnce];
-    sums(totals, all);
-    for (int r = 0; r < R; ++r) out[first + r] = all[r];
+    const std::int64_t later = first + R + kRowsAtOnce <= count ? kRowsAtOnce * width : 0;
+    plain_dots(row, width, x, out + first,
+               [&](int r, std::int64_t c) __attribute__((always_inline)) {
+                 constexpr auto kSize = static_cast<std::int64_t>(sizeof(float));
+                 if (c * kSize % kCacheLine == 0) prefetch_line(row[r] + later + c);
+               });
   });
 }
 

@@ -171,20 +171,7 @@ void screen_scores(const float* keys, std::int64_t width, const std::int32_t* in
   in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t i) {
     const float* row[R];
     for (int r = 0; r < R; ++r) row[r] = keys + index[i + r] * width;
-    Vec totals[8];
-    for (Vec& total : totals) total = zero();
-    std::int64_t c = 0;
-    for (; c + kWidth <= width; c += kWidth) {
-      const Vec x = load(query + c);
-      for (int r = 0; r < R; ++r) totals[r] = fma(x, load(row[r] + c), totals[r]);
-    }
-    if (c < width) {
-      const Vec x = load(query + c, width - c);
-      for (int r = 0; r < R; ++r) totals[r] = fma(x, load(row[r] + c, width - c), totals[r]);
-    }
-    float all[8];
-    sums(totals, all);
-    for (int r = 0; r < R; ++r) out[i + r] = all[r];
+    plain_dots(row, width, query, out + i, [](int, std::int64_t) {});
   });
 }
 

@@ -33,10 +33,10 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
   constexpr std::int64_t kBlock = 64;  // rows that stay in the cache for all tokens
   const std::int64_t blocks = (out_width + kBlock - 1) / kBlock;
   parallel_ranges(blocks, kBlock * in, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t last = std::min(out_width, end * kBlock);
-    std::int64_t count = 0;  // of rows at a time: one token needs none again
-    for (std::int64_t first = begin * kBlock; first < last; first += count) {
-      count = T == 1 ? last - first : std::min(kBlock, last - first);
+    const std::int64_t start = begin * kBlock, last = std::min(out_width, end * kBlock);
+    const std::int64_t block = T == 1 ? last - start : kBlock;
+    for (std::int64_t first = start; first < last; first += block) {
+      const std::int64_t count = std::min(block, last - first);
       for (std::int64_t t = 0; t < T; ++t) {
         float* to = result + t * out_width + first;
         kernels::active().dots_in_order(rows + first * in, in, count, tokens + t * in, to);
