@@ -40,8 +40,8 @@ MappedRegion MappedRegion::anonymous(std::size_t bytes) {
   const std::size_t offset = next_offset(bytes), all = mapped_bytes(bytes + offset);
   void* data = ::mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (data == MAP_FAILED) {
-    throw Error("pool: expected memory for " + std::to_string(bytes) +
-                " bytes of rows, got: " + std::strerror(errno));
+    throw Error("pool: expected " + std::to_string(bytes) +
+                " bytes of free memory for a table of rows, got: " + std::strerror(errno));
   }
   ::madvise(data, all, MADV_HUGEPAGE);  // a wish; without it the rows work as well
   region.mapping_ = {static_cast<std::byte*>(data), all};

@@ -47,6 +47,13 @@ TEST(MappedRegion, BeginsElsewhereInAHugePageThanTheOneBefore) {
 
 TEST(MappedRegion, OfNoBytesIsEmpty) { EXPECT_TRUE(MappedRegion::anonymous(0).bytes().empty()); }
 
+// bench/peers/run.py leaves out what does not fit, and knows it by these words.
+TEST(MappedRegion, OfMoreThanThereIsSaysSo) {
+  expect_error([] { MappedRegion::anonymous(std::size_t{1} << 50); },
+               AllOf(HasSubstr("1125899906842624 bytes of free memory"),
+                     HasSubstr("Cannot allocate memory")));
+}
+
 TEST(MappedRegion, MovesItsBytes) {
   MappedRegion first = MappedRegion::anonymous(100);
   std::byte* const data = first.bytes().data();
