@@ -72,8 +72,7 @@ def plot(results: list[dict], path: Path) -> None:
         panel.set_xlabel("slots")
         panel.grid(True, which="both", alpha=0.25)
     panels[0][0].set_ylabel("training step of one layer, ms")
-    beside = {"loc": "center left", "bbox_to_anchor": (1.02, 0.5)}  # on no line
-    panels[0][-1].legend(fontsize=8, **beside)
+    panels[0][-1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.tight_layout()
     metadata = {"Date": None} if path.suffix == ".svg" else None
     figure.savefig(path, metadata=metadata)

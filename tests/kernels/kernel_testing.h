@@ -52,7 +52,7 @@ std::vector<Row> rows(std::int64_t n, unsigned seed) {
   return values;
 }
 
-// Widths around the vectors of all instruction sets, and the sums that AVX-512 keeps in registers.
+// Widths around the vectors of all instruction sets, and of longer rows.
 inline const std::vector<std::int64_t> kWidths = {0,  1,  3,  4,  5,  7,   8,   9,   15,  16,  17,
                                                   31, 33, 63, 64, 65, 100, 128, 130, 256, 257, 600};
 
