@@ -107,6 +107,26 @@ TEST(Prefetch, BringsNeighbouringBytes) {
   EXPECT_EQ(file.in_memory_soon({2, 3, 4}), (std::set<std::int64_t>{2, 3, 4}));
 }
 
+TEST(Prefetch, BringsAllOfManyNeighbouringBytes) {
+  const ColdFile file(8000);  // more than the system reads of one range
+  if (!file.in_memory().empty()) GTEST_SKIP() << "the disk of the temporary folder is memory";
+  std::set<std::int64_t> wanted;
+  for (std::int64_t page = 0; page < 8000; ++page) wanted.insert(page);
+  prefetch(file.bytes());
+  EXPECT_EQ(file.in_memory_soon(wanted), wanted);
+}
+
+TEST(Prefetch, BringsAllOfManyNeighbouringRows) {
+  const ColdFile file(8000);
+  if (!file.in_memory().empty()) GTEST_SKIP() << "the disk of the temporary folder is memory";
+  std::vector<std::int64_t> slots;  // of three quarters of a page: pages 750 to 6000
+  for (std::int64_t slot = 1000; slot < 8001; ++slot) slots.push_back(slot);
+  std::set<std::int64_t> wanted;
+  for (std::int64_t page = 750; page < 6001; ++page) wanted.insert(page);
+  prefetch_rows(file.bytes(), kPage * 3 / 4, slots);
+  EXPECT_EQ(file.in_memory_soon(wanted), wanted);
+}
+
 TEST(Prefetch, TakesNothingAndMemoryThatIsNoFile) {
   std::vector<std::byte> rows(1000, std::byte{3});
   prefetch_rows(rows, 10, {});
