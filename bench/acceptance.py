@@ -138,30 +138,36 @@ def update(run: Runner, table: Table) -> None:
 
 
 def peers(run: Runner, table: Table) -> None:
-    arms = ["memlayers", "torch-dense", "torch-sparse"]
+    for dtype, model_dtype, wanted in (
+        ("float32", "float32", 6),
+        ("bfloat16", "float32", 12),
+        ("bfloat16", "bfloat16", 12),
+    ):
+        what = f"one layer's training step, 1024² slots, {dtype} rows, all else {model_dtype}"
+        results = peer_results(run, dtype, model_dtype)
+        steps = {r["arm"]: r for r in results if "step_ms" in r}
+        ours = steps.pop("memlayers", None)
+        if ours is None or not steps:
+            table.skip(what, "too little free memory")
+            continue
+        fastest = min(steps.values(), key=lambda r: r["step_ms"])
+        got, theirs = ours["step_ms"], fastest["step_ms"]
+        beside = f"{theirs:.0f} ms {fastest['arm']}"
+        table.add(what, f"{got:.0f} ms", beside, theirs / got, ">=", wanted, theirs / ours["limit_ms"])
+
+
+def peer_results(run: Runner, dtype: str, model_dtype: str) -> list[dict]:
     out = run.out / "peers"
     script = ROOT / "bench" / "peers" / "run.py"
-    line = [sys.executable, str(script), "--n-keys", "1024", "--arms", ",".join(arms)]
+    line = [sys.executable, str(script), "--n-keys", "1024", "--arms", "memlayers,torch-dense,torch-sparse"]
+    line += ["--dtype", dtype, "--model-dtype", model_dtype, "--rounds", str(ROUNDS)]
     line += ["--command", str(run.command), "--threads", str(run.threads), "--out", str(out)]
-    line += ["--rounds", str(ROUNDS)]
     print("bench/peers/run.py", *line[2:], file=sys.stderr, flush=True)
     if subprocess.run(line, stdout=subprocess.DEVNULL).returncode != 0:
         sys.exit("acceptance.py: bench/peers/run.py failed")
     results = [json.loads(text) for text in (out / "results.jsonl").read_text().splitlines()]
     run.keep(results)
-    for dtype, wanted in (("float32", 6), ("bfloat16", 12)):
-        steps = {r["arm"]: r["step_ms"] for r in results if r["dtype"] == dtype and "step_ms" in r}
-        what = f"one layer's training step, 1024² slots, {dtype}"
-        theirs = {arm: step for arm, step in steps.items() if arm != "memlayers"}
-        if "memlayers" not in steps or not theirs:
-            table.skip(what, "too little free memory")
-            continue
-        fastest = min(theirs, key=lambda arm: theirs[arm])
-        got = f"{steps['memlayers']:.0f} ms"
-        ratio = theirs[fastest] / steps["memlayers"]
-        limit = next(r for r in results if r["arm"] == "memlayers" and r["dtype"] == dtype)["limit_ms"]
-        beside = f"{theirs[fastest]:.0f} ms {fastest}"
-        table.add(what, got, beside, ratio, ">=", wanted, theirs[fastest] / limit)
+    return results
 
 
 def size(run: Runner, table: Table) -> None:

@@ -24,9 +24,10 @@ class Sizes:
     knn: int = 32
     k_dim: int = 512
     n_keys: int = 1024
-    dtype: str = "float32"
+    dtype: str = "float32"  # of the table
     threads: int = 2
     repeat: int = 5
+    model_dtype: str = "float32"  # of activations and all other weights
 
     @property
     def element(self) -> int:
@@ -43,7 +44,11 @@ class Sizes:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return torch.float32 if self.dtype == "float32" else torch.bfloat16
+        return getattr(torch, self.dtype)
+
+    @property
+    def torch_model_dtype(self) -> torch.dtype:
+        return getattr(torch, self.model_dtype)
 
 
 class Arm:
@@ -160,6 +165,7 @@ def _torch_layer(s: Sizes, sparse: bool) -> TorchMemoryLayer:
         knn=s.knn,
         k_dim=s.k_dim,
         row_dtype=s.torch_dtype,
+        dtype=s.torch_model_dtype,
         sparse=sparse,
     )
 
@@ -184,7 +190,7 @@ def measure(name: str, s: Sizes) -> dict:
     torch.set_num_threads(s.threads)
     torch.manual_seed(1)
     arm = ARMS[name](s)
-    # The packages' layers are wholly of one type; ours keeps all but the rows in float32.
+    # The packages' layers are wholly of the table's type.
     dtype = next(m for m in arm.layer.modules() if isinstance(m, nn.Linear)).weight.dtype
     grad = torch.randn(s.tokens, s.dim).to(dtype)
     times: dict[str, list[float]] = {"step": [], "forward": [], "backward": [], "update": []}

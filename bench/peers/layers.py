@@ -17,7 +17,7 @@ class TorchMemoryLayer(nn.Module):
     """x [T, dim] -> [T, dim], the "memory+" variant: (y * silu(x Wg + bg)) Wo + bo.
 
     sparse: what the table's gradient is, as in nn.EmbeddingBag. row_dtype: of the table; embedding_bag
-    wants weights of the same type, so bfloat16 rows are summed with bfloat16 weights.
+    wants weights of the same type, so bfloat16 rows are summed with bfloat16 weights. dtype: of all else.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class TorchMemoryLayer(nn.Module):
         knn: int,
         k_dim: int,
         row_dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32,
         sparse: bool = False,
     ) -> None:
         super().__init__()
@@ -44,6 +45,9 @@ class TorchMemoryLayer(nn.Module):
         nn.init.uniform_(self.keys, -(k_dim**-0.5), k_dim**-0.5)
         nn.init.xavier_uniform_(self.query_proj.weight)
         nn.init.normal_(self.values, std=dim**-0.5)
+        for parameter in self.parameters():
+            if parameter is not self.values:
+                parameter.data = parameter.data.to(dtype)
 
     def select(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the table and softmax weights, both [T, heads * knn]."""

@@ -40,6 +40,7 @@ def measure_ours(command: Path, name: str, s: Sizes) -> dict:
         "k-dim": s.k_dim,
         "n-keys": s.n_keys,
         "dtype": s.dtype,
+        "model-dtype": s.model_dtype,
         "threads": s.threads,
         "repeat": s.repeat,
     }
@@ -85,6 +86,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(
             "--" + name.replace("_", "-"), dest=name, type=int, default=getattr(default, name)
         )
+    parser.add_argument("--model-dtype", default=default.model_dtype, choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--command", type=Path, default=ROOT / "build/release/memlayers")
     parser.add_argument("--out", type=Path, default=ROOT / "build/peers")
@@ -121,7 +123,16 @@ def main() -> None:
         for dtype in a.dtype:
             for n_keys in a.n_keys:
                 sizes = Sizes(
-                    a.dim, a.tokens, a.heads, a.knn, a.k_dim, n_keys, dtype, a.threads, a.repeat
+                    dim=a.dim,
+                    tokens=a.tokens,
+                    heads=a.heads,
+                    knn=a.knn,
+                    k_dim=a.k_dim,
+                    n_keys=n_keys,
+                    dtype=dtype,
+                    threads=a.threads,
+                    repeat=a.repeat,
+                    model_dtype=a.model_dtype,
                 )
                 for result in measure(a, sizes):
                     results.append(result)

@@ -47,7 +47,9 @@ void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures&
   double row_reads = 0, stream_gbs = 0;
   for (int i = -1; i < c.repeat; ++i) {
     std::vector<at::Tensor> batches;
-    for (std::size_t l = 0; l < layers.size(); ++l) batches.push_back(inputs.draw(c.tokens));
+    for (std::size_t l = 0; l < layers.size(); ++l) {
+      batches.push_back(inputs.draw(c.tokens).to(model_type(c)));
+    }
     const double seconds = seconds_of([&] {
       for (std::size_t l = 0; l < layers.size(); ++l) layers[l]->forward(batches[l]);
     });
@@ -80,24 +82,25 @@ Figures bench_layer(const Case& c, Stream& stream) {
   MemoryPool pool = make_pool(c);
   MemoryLayer layer = make_layer(c, pool);
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
-  const at::Tensor grad = torch::randn({T, c.config.model.dim});
+  const at::Tensor grad = torch::randn({T, c.config.model.dim}).to(model_type(c));
 
   Times forward, backward, select, gather;
   for (int i = -1; i < c.repeat; ++i) {
-    const at::Tensor x = inputs.draw(T).requires_grad_();
+    const at::Tensor x = inputs.draw(T).to(model_type(c)).requires_grad_();
     at::Tensor y;
     const double forward_s = seconds_of([&] { y = layer->forward(x); });
     const double backward_s = seconds_of([&] { y.backward(grad); });
     clear_gradients(layer);
     // Other tokens for the parts: else their rows would be in the cache.
-    const at::Tensor other = inputs.draw(T).requires_grad_();
+    const at::Tensor other = inputs.draw(T).to(model_type(c)).requires_grad_();
     at::Tensor slots, weights;
     const double select_s = seconds_of([&] { std::tie(slots, weights) = layer->select(other); });
     slots = slots.view({T, J});
     weights = weights.view({T, J});
     const bool is_peer = memory.variant == MemoryVariant::kPeer;
     const double gather_s = seconds_of([&] {
-      y = is_peer ? pool->peer_gather(other, slots, weights) : pool->gather(slots, weights);
+      y = is_peer ? pool->peer_gather(other.to(torch::kFloat), slots, weights)
+                  : pool->gather(slots, weights);
     });
     if (i < 0) continue;
     forward.add(forward_s);
@@ -124,14 +127,14 @@ Figures bench_step(const Case& c, Stream& stream) {
   MemoryLayer layer = make_layer(c, pool);
   DenseAdamW dense = make_dense_optimizer(c, dense_parameters(layer));
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
-  const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim});
+  const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim}).to(model_type(c));
   ScoreProducts scores(c.tokens, *c.config.model.memory);
   LinearProducts linear(layer, c.tokens);
 
   Times step, forward, backward, update, dense_update;
   double touched = 0;
   for (int i = -1; i < c.repeat; ++i) {
-    const at::Tensor x = inputs.draw(c.tokens).requires_grad_();
+    const at::Tensor x = inputs.draw(c.tokens).to(model_type(c)).requires_grad_();
     at::Tensor y;
     const double forward_s = seconds_of([&] { y = layer->forward(x); });
     const double backward_s = seconds_of([&] {
@@ -142,7 +145,7 @@ Figures bench_step(const Case& c, Stream& stream) {
     const double update_s = seconds_of([&] { result = rows->step(c.config.train.value_lr); });
     const double dense_s = seconds_of([&] { dense.step(c.config.train.lr); });
     const at::Tensor query = torch::randn({c.tokens, layer->keys.size(0), 2 * layer->keys.size(3)});
-    scores.measure(query, layer->keys.detach(), i >= 0);
+    scores.measure(query, layer->keys.detach().to(torch::kFloat), i >= 0);
     linear.measure(i >= 0);
     if (i < 0) continue;
     touched = static_cast<double>(result.touched_rows);

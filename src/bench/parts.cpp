@@ -54,8 +54,16 @@ MemoryPool make_pool(const Case& c) {
                                 .seed = kSeed});
 }
 
+at::ScalarType model_type(const Case& c) {
+  return c.config.model.dtype == DenseType::kFloat32 ? at::kFloat : at::kBFloat16;
+}
+
 MemoryLayer make_layer(const Case& c, MemoryPool pool) {
-  return MemoryLayer(c.config.model.dim, *c.config.model.memory, std::move(pool));
+  MemoryLayer layer(c.config.model.dim, *c.config.model.memory, std::move(pool));
+  for (auto& [name, parameter] : dense_parameters(layer)) {
+    parameter.set_data(parameter.detach().to(model_type(c)));
+  }
+  return layer;
 }
 
 std::int64_t row_bytes(const MemoryPool& pool) {

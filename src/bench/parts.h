@@ -19,6 +19,7 @@ inline constexpr std::uint64_t kSeed = 1;
 // Throws Error where the pool's rows do not fit into the free memory.
 void check_pool_memory(const Case& c);
 MemoryPool make_pool(const Case& c);                     // checks that first
+at::ScalarType model_type(const Case& c);                // of activations and dense weights
 MemoryLayer make_layer(const Case& c, MemoryPool pool);  // other weights each time
 std::int64_t row_bytes(const MemoryPool& pool);
 

@@ -66,8 +66,9 @@ LinearProducts::LinearProducts(const MemoryLayer& layer, std::int64_t tokens) : 
     const auto* linear = module->as<torch::nn::Linear>();
     if (linear == nullptr) continue;
     const at::Tensor weight = linear->weight.detach();
-    parts_.push_back({weight, torch::empty({tokens, weight.size(0)}),
-                      torch::empty({tokens, weight.size(1)}), torch::empty_like(weight)});
+    parts_.push_back({weight, torch::empty({tokens, weight.size(0)}, weight.options()),
+                      torch::empty({tokens, weight.size(1)}, weight.options()),
+                      torch::empty_like(weight)});
   }
 }
 
@@ -75,8 +76,9 @@ void LinearProducts::measure(bool is_kept) {
   const torch::NoGradGuard no_grad;
   double seconds = 0;
   for (Part& part : parts_) {
-    const at::Tensor x = torch::randn({tokens_, part.weight.size(1)});
-    const at::Tensor grad = torch::randn({tokens_, part.weight.size(0)});
+    const auto type = part.weight.scalar_type();
+    const at::Tensor x = torch::randn({tokens_, part.weight.size(1)}).to(type);
+    const at::Tensor grad = torch::randn({tokens_, part.weight.size(0)}).to(type);
     seconds += seconds_of([&] {
       at::mm_out(part.y, x, part.weight.t());
       at::mm_out(part.grad_x, grad, part.weight);

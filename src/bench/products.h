@@ -41,7 +41,7 @@ class ScoreProducts {
 };
 
 // A training step's products with the weights of a layer's linear parts: forward, and the gradients
-// of input and weight.
+// of input and weight, in the type of the weights.
 class LinearProducts {
  public:
   LinearProducts(const MemoryLayer& layer, std::int64_t tokens);

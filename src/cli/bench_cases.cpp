@@ -96,6 +96,7 @@ std::vector<NamedCase> make_cases(const BenchKind& kind, const BenchArguments& a
   combine_key(cases, "v-dim", a.v_dim, "memory", "v_dim");
   combine_key(cases, "n-keys", a.n_keys, "memory", "n_keys");
   combine_key(cases, "dtype", a.dtype, "memory", "row_dtype");
+  combine_key(cases, "model-dtype", a.model_dtype, "model", "dtype");
   combine_key(cases, "variant", a.variant, "memory", "variant");
   combine_key(cases, "optimizer", a.optimizer, "train", "value_optimizer");
   if (kind.measure == nullptr) {
@@ -140,6 +141,7 @@ Json describe(const BenchKind& kind, const bench::Machine& machine, const bench:
   json["n_keys"] = model.memory->n_keys;
   json["slots"] = model.memory->slots();
   add_value(json, "dtype", key_of("memory", "row_dtype"), c.config);
+  add_value(json, "model_dtype", key_of("model", "dtype"), c.config);
   add_value(json, "variant", key_of("memory", "variant"), c.config);
   add_value(json, "optimizer", key_of("train", "value_optimizer"), c.config);
   json["master_rows"] = c.config.train.master_rows;
@@ -192,6 +194,8 @@ void add_options(CLI::App& app, const BenchKind& kind, BenchArguments& a) {
   numbers("--v-dim", a.v_dim, "width of a value row (absent: dim)");
   numbers("--n-keys", a.n_keys, "sub-keys per set: n_keys^2 slots")->capture_default_str();
   words("--dtype", a.dtype, "of the pool's rows, as [memory] row_dtype");
+  words("--model-dtype", a.model_dtype,
+        "of activations and all other weights, as [model] dtype (not for lookup, gather, update)");
   words("--variant", a.variant, "as [memory] variant");
   words("--optimizer", a.optimizer, "of the pool's rows, as [train] value_optimizer");
   app.add_flag("--master-rows", a.master_rows, "as [train] master_rows");

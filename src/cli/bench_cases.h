@@ -20,7 +20,8 @@ using Words = std::vector<std::string>;
 struct BenchArguments {
   // Each with all the values to measure.
   Numbers tokens{1024}, dim{1024}, heads{4}, knn{32}, k_dim{}, v_dim{}, n_keys{1024};
-  Words dtype{"float32"}, dist{"uniform"}, variant{"memory+"}, optimizer{"adamw"};
+  Words dtype{"float32"}, model_dtype{"float32"};
+  Words dist{"uniform"}, variant{"memory+"}, optimizer{"adamw"};
   double zipf_exponent = 1;
   bool master_rows = false;
   std::int64_t layers = 8, context = 512, vocab = 32000;  // bench decoder

@@ -280,8 +280,8 @@ void dots(const Row* values, const RowSpan& span, const std::int64_t* ids, std::
 
 // out[r] = sum over c < width of x[c] * row[r][c]. ask(r, c) comes before column c of row r is
 // read.
-template <int R, class Ask>
-[[gnu::always_inline]] inline void plain_dots(const float* const (&row)[R], std::int64_t width,
+template <class Row, int R, class Ask>
+[[gnu::always_inline]] inline void plain_dots(const Row* const (&row)[R], std::int64_t width,
                                               const float* x, float* out, const Ask& ask) {
   Vec totals[kRowsAtOnce];
   for (Vec& total : totals) total = zero();
@@ -302,16 +302,17 @@ template <int R, class Ask>
   for (int r = 0; r < R; ++r) out[r] = all[r];
 }
 
-void dots_in_order(const float* rows, std::int64_t width, std::int64_t count, const float* x,
+template <class Row>
+void dots_in_order(const Row* rows, std::int64_t width, std::int64_t count, const float* x,
                    float* out) noexcept {
   in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t first) {
-    const float* row[R];
+    const Row* row[R];
     for (int r = 0; r < R; ++r) row[r] = rows + (first + r) * width;
     // The rows that come next, or again these.
     const std::int64_t later = first + R + kRowsAtOnce <= count ? kRowsAtOnce * width : 0;
     plain_dots(row, width, x, out + first,
                [&](int r, std::int64_t c) __attribute__((always_inline)) {
-                 constexpr auto kSize = static_cast<std::int64_t>(sizeof(float));
+                 constexpr auto kSize = static_cast<std::int64_t>(sizeof(Row));
                  if (c * kSize % kCacheLine == 0) prefetch_line(row[r] + later + c);
                });
   });

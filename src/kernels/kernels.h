@@ -127,6 +127,11 @@ struct ReadKernels {
 // Reads and updates, for the types that are trained.
 template <class Row>
 struct RowKernels : ReadKernels<Row> {
+  // out[i] = sum over c < width of x[c] * rows[i * width + c], i < count, in float32: a matrix that
+  // is read once, in its order but for eight rows side by side, which is how memory gives most.
+  // out[i] depends on its row alone.
+  void (*dots_in_order)(const Row* rows, std::int64_t width, std::int64_t count, const float* x,
+                        float* out) noexcept;
   // One optimizer step on one row. `master` is the float32 copy of the row that the step is applied
   // to (row then holds it rounded to nearest even), or null; always null for float32 rows.
   void (*adamw)(Row* row, float* master, float* m, float* v, const float* gradient,
@@ -233,12 +238,6 @@ struct Kernels {
   // instruction in three there.
   void (*gather_cached)(const float* values, std::int64_t width, const std::int64_t* ids,
                         const float* weights, std::int64_t count, float* out) noexcept;
-
-  // out[i] = sum over c < width of x[c] * rows[i * width + c], i < count: a matrix that is read
-  // once, in its order but for eight rows side by side, which is how memory gives most. out[i]
-  // depends on its row alone.
-  void (*dots_in_order)(const float* rows, std::int64_t width, std::int64_t count, const float* x,
-                        float* out) noexcept;
 
   // sum of x[c]^2 in float64
   double (*squared_norm)(const float* x, std::int64_t width) noexcept;

@@ -8,7 +8,8 @@ constexpr ReadKernels<Row> read_kernels() {
 
 template <class Row>
 constexpr RowKernels<Row> row_kernels() {
-  return {read_kernels<Row>(), adamw<Row>, sgd<Row>, momentum<Row>, catch_up<Row>, normal<Row>};
+  return {read_kernels<Row>(), dots_in_order<Row>, adamw<Row>, sgd<Row>,
+          momentum<Row>,       catch_up<Row>,      normal<Row>};
 }
 
 constexpr Kernels make_table(const char* isa) {
@@ -19,7 +20,6 @@ constexpr Kernels make_table(const char* isa) {
           screen,
           block_screen(),
           gather_cached,
-          dots_in_order,
           squared_norm,
           row_kernels<float>(),
           row_kernels<BFloat16>(),

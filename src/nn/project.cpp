@@ -7,8 +7,9 @@
 namespace memlayers::nn {
 
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (!is_decoding(x) || x.scalar_type() != torch::kFloat ||
-      weight.scalar_type() != torch::kFloat) {
+  const at::ScalarType type = x.scalar_type();
+  if (!is_decoding(x) || (type != torch::kFloat && type != torch::kBFloat16) ||
+      weight.scalar_type() != type) {
     return torch::linear(x, weight, bias);
   }
   std::vector<std::int64_t> sizes = x.sizes().vec();

@@ -13,21 +13,22 @@
 
 namespace memlayers::ops {
 
-at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight_in,
-                                const at::Tensor& bias_in) {
-  check_dim("linear_of_few_tokens", "x", x_in, 2);
-  check_dim("linear_of_few_tokens", "weight", weight_in, 2);
-  check_type("linear_of_few_tokens", "x", x_in, {at::kFloat});
-  check_type("linear_of_few_tokens", "weight", weight_in, {at::kFloat});
-  TORCH_CHECK_VALUE(x_in.size(1) == weight_in.size(1),
-                    "linear_of_few_tokens: expected x of the width of weight ", weight_in.sizes(),
-                    ", got ", x_in.sizes());
-  const at::Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
-  const at::Tensor bias = bias_in.defined() ? bias_in.contiguous() : bias_in;
+namespace {
+
+const kernels::RowKernels<float>& kernels_of(const float* /*rows*/) {
+  return kernels::active().f32;
+}
+const kernels::RowKernels<kernels::BFloat16>& kernels_of(const kernels::BFloat16* /*rows*/) {
+  return kernels::active().bf16;
+}
+
+// x W^T + b, float32 but for the weight.
+template <class Row>
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   const std::int64_t T = x.size(0), in = x.size(1), out_width = weight.size(0);
   at::Tensor out = at::empty({T, out_width}, x.options());
   const auto* tokens = x.const_data_ptr<float>();
-  const auto* rows = weight.const_data_ptr<float>();
+  const auto* rows = static_cast<const Row*>(weight.const_data_ptr());
   const auto* added = bias.defined() ? bias.const_data_ptr<float>() : nullptr;
   auto* result = out.mutable_data_ptr<float>();
   constexpr std::int64_t kBlock = 64;  // rows that stay in the cache for all tokens
@@ -39,7 +40,7 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
       const std::int64_t count = std::min(block, last - first);
       for (std::int64_t t = 0; t < T; ++t) {
         float* to = result + t * out_width + first;
-        kernels::active().dots_in_order(rows + first * in, in, count, tokens + t * in, to);
+        kernels_of(rows).dots_in_order(rows + first * in, in, count, tokens + t * in, to);
         for (std::int64_t i = 0; added != nullptr && i < count; ++i) to[i] += added[first + i];
       }
     }
@@ -47,28 +48,57 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
   return out;
 }
 
-at::Tensor rms_norm_of_few_tokens(const at::Tensor& x_in, const at::Tensor& scale_in, double eps) {
-  check_type("rms_norm_of_few_tokens", "x", x_in, {at::kFloat});
-  check_type("rms_norm_of_few_tokens", "scale", scale_in, {at::kFloat});
-  const std::int64_t dims = x_in.dim() - scale_in.dim();
-  TORCH_CHECK_VALUE(
-      scale_in.dim() >= 1 && dims >= 0 && x_in.sizes().slice(dims) == scale_in.sizes(),
-      "rms_norm_of_few_tokens: expected scale of the last dimensions of x ", x_in.sizes(), ", got ",
-      scale_in.sizes());
-  const at::Tensor x = x_in.contiguous(), scale = scale_in.contiguous();
-  at::Tensor out = at::empty_like(x);
-  const std::int64_t W = x.size(-1), scales = scale.numel();
-  const auto* from = x.const_data_ptr<float>();
-  const auto* by = scale.const_data_ptr<float>();
-  auto* to = out.mutable_data_ptr<float>();
-  for (std::int64_t first = 0; first < x.numel(); first += W) {
+// x as rms_norm_of_few_tokens says, wide: x in float32.
+template <class X, class Scale>
+at::Tensor normed(const at::Tensor& wide, const at::Tensor& scale, double eps) {
+  using Out = decltype(Scale{} * X{});
+  at::Tensor out = at::empty_like(wide, c10::CppTypeToScalarType<Out>::value);
+  const std::int64_t W = wide.size(-1), scales = scale.numel();
+  const auto* from = wide.const_data_ptr<float>();
+  const auto* by = scale.const_data_ptr<Scale>();
+  auto* to = out.mutable_data_ptr<Out>();
+  for (std::int64_t first = 0; first < wide.numel(); first += W) {
     const double mean = kernels::active().squared_norm(from + first, W) / static_cast<double>(W);
     const auto factor = static_cast<float>(1 / std::sqrt(mean + eps));
     for (std::int64_t c = 0; c < W; ++c) {
-      to[first + c] = by[first % scales + c] * (from[first + c] * factor);
+      to[first + c] = by[first % scales + c] * static_cast<X>(from[first + c] * factor);
     }
   }
   return out;
+}
+
+}  // namespace
+
+at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight_in,
+                                const at::Tensor& bias_in) {
+  check_dim("linear_of_few_tokens", "x", x_in, 2);
+  check_dim("linear_of_few_tokens", "weight", weight_in, 2);
+  check_type("linear_of_few_tokens", "x", x_in, {at::kFloat, at::kBFloat16});
+  check_type("linear_of_few_tokens", "weight", weight_in, {x_in.scalar_type()});
+  TORCH_CHECK_VALUE(x_in.size(1) == weight_in.size(1),
+                    "linear_of_few_tokens: expected x of the width of weight ", weight_in.sizes(),
+                    ", got ", x_in.sizes());
+  const at::Tensor x = x_in.to(at::kFloat).contiguous(), weight = weight_in.contiguous();
+  const at::Tensor bias = bias_in.defined() ? bias_in.to(at::kFloat).contiguous() : bias_in;
+  if (weight.scalar_type() == at::kFloat) return product<float>(x, weight, bias);
+  return product<kernels::BFloat16>(x, weight, bias).to(at::kBFloat16);
+}
+
+at::Tensor rms_norm_of_few_tokens(const at::Tensor& x, const at::Tensor& scale_in, double eps) {
+  check_type("rms_norm_of_few_tokens", "x", x, {at::kFloat, at::kBFloat16});
+  check_type("rms_norm_of_few_tokens", "scale", scale_in, {at::kFloat, at::kBFloat16});
+  const std::int64_t dims = x.dim() - scale_in.dim();
+  TORCH_CHECK_VALUE(scale_in.dim() >= 1 && dims >= 0 && x.sizes().slice(dims) == scale_in.sizes(),
+                    "rms_norm_of_few_tokens: expected scale of the last dimensions of x ",
+                    x.sizes(), ", got ", scale_in.sizes());
+  const at::Tensor wide = x.to(at::kFloat).contiguous(), scale = scale_in.contiguous();
+  const bool is_wide_scale = scale.scalar_type() == at::kFloat;
+  if (x.scalar_type() == at::kFloat) {
+    return is_wide_scale ? normed<float, float>(wide, scale, eps)
+                         : normed<float, c10::BFloat16>(wide, scale, eps);
+  }
+  return is_wide_scale ? normed<c10::BFloat16, float>(wide, scale, eps)
+                       : normed<c10::BFloat16, c10::BFloat16>(wide, scale, eps);
 }
 
 }  // namespace memlayers::ops

@@ -7,13 +7,16 @@ namespace memlayers::ops {
 
 // x W^T + b for few tokens, which costs reading W: W is read once, in its order, at the rate of the
 // memory where it lies in huge pages (nn::to_huge_pages; else, and a product for many tokens also
-// there, at less than half of it). x [T, in], weight [out, in], bias [out] or undefined, float32 on
-// the CPU; no gradient. Returns [T, out].
+// there, at less than half of it). x [T, in], weight [out, in], bias [out] or undefined, all
+// float32 or all bfloat16, on the CPU; no gradient. Returns [T, out] of their type; sums are
+// float32.
 at::Tensor linear_of_few_tokens(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias);
 
-// scale * x / sqrt(mean of x^2 over the last dimension + eps) [RMS19] in one pass. x float32 on the
-// CPU; scale float32 of the shape of x's last dimensions; no gradient.
+// scale * x / sqrt(mean of x^2 over the last dimension + eps) [RMS19] in one pass: the second
+// factor in float32, rounded to x's type. x and scale float32 or bfloat16, each for itself, on the
+// CPU; scale of the shape of x's last dimensions; no gradient. Returns x's shape, bfloat16 if both
+// are.
 at::Tensor rms_norm_of_few_tokens(const at::Tensor& x, const at::Tensor& scale, double eps);
 
 }  // namespace memlayers::ops

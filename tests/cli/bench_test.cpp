@@ -98,18 +98,26 @@ TEST(BenchCommand, LayerHasItsPartsAndTheLimitOfReading) {
                                          "inference_limit_ms", "inference_ratio", "stream_gbs"};
   expect_case("layer", figures);
   expect_case("layer", figures, {"--variant", "peer", "--dist", "zipf"});
+  expect_case("layer", figures, {"--model-dtype", "bfloat16"});
   const Json json = lines_of(bench("layer", {"--tokens", "1", "--json"})).at(0);
   EXPECT_EQ(json["tokens"], 1);
   // Query, keys and their norms, gate and output; two heads of four slots read 4 to 8 rows.
   const double dense = 4 * (32 * 32 + 32 + 2 * 2 * 12 * 8 + 2 * 16 + 2 * (32 * 32 + 32));
   EXPECT_GE(json["inference_bytes"], dense + 4 * 32 * 4);
   EXPECT_LE(json["inference_bytes"], dense + 8 * 32 * 4);
+  // In bfloat16 all of that takes half, but the keys, which are read in 8 bits, and the rows.
+  const Json half =
+      lines_of(bench("layer", {"--tokens", "1", "--model-dtype", "bfloat16", "--json"})).at(0);
+  EXPECT_EQ(half["model_dtype"], "bfloat16");
+  const double less = json["inference_bytes"].get<double>() - half["inference_bytes"].get<double>();
+  EXPECT_NEAR(less, dense / 2 - 2 * 2 * 2 * 12 * 8, 4 * 32 * 4);
 }
 
 TEST(BenchCommand, StepIsTheSumOfItsParts) {
   expect_case("step", {"step_ms", "forward_ms", "backward_ms", "update_ms", "dense_update_ms",
                        "touched_rows", "tokens_per_s", "products_ms", "rows_ms", "limit_ms",
                        "limit_ratio", "stream_update_gbs"});
+  expect_case("step", {"step_ms", "products_ms", "limit_ms"}, {"--model-dtype", "bfloat16"});
   const Json json = lines_of(bench("step", {"--repeat", "1", "--json"})).at(0);
   const double parts = json["forward_ms"].get<double>() + json["backward_ms"].get<double>() +
                        json["update_ms"].get<double>() + json["dense_update_ms"].get<double>();
@@ -155,6 +163,8 @@ TEST(BenchCommand, SaysWhatIsWrongInOneLine) {
   expect_error(bench("gather", {"--dtype", "float32,float7"}), 2,
                "--dtype: expected \"float32\" or \"bfloat16\"");
   expect_error(bench("gather", {"--dtype", "float7"}), 2, "got float7");
+  expect_error(bench("step", {"--model-dtype", "int8"}), 2,
+               "--model-dtype: expected \"float32\" or \"bfloat16\", got int8");
   expect_error(bench("gather", {"--dist", "normal"}), 2, "--dist: expected uniform or zipf");
   expect_error(bench("update", {"--optimizer", "lion"}), 2, "got lion");
   expect_error(bench("lookup", {"--knn", "13"}), 2, "knn: expected at most n_keys (12), got 13");

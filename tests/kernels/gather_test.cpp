@@ -141,29 +141,35 @@ TEST_P(Gather, ADotDependsOnItsRowAlone) {
   }
 }
 
-TEST_P(Gather, DotsInOrderArePlainAndDependOnTheirRowAlone) {
+template <class Row>
+void expect_plain_dots_in_order(const RowKernels<Row>& kernel) {
   for (std::int64_t width : kWidths) {
     for (std::int64_t count : {0, 1, 8, 23}) {
-      const auto matrix = rows<float>(count * width, 9);
+      const auto matrix = rows<Row>(count * width, 9);
       const std::vector<float> x = normal(width, 10);
       std::vector<float> out(static_cast<std::size_t>(count), 99);
-      kernel().dots_in_order(matrix.data(), width, count, x.data(), out.data());
+      kernel.dots_in_order(matrix.data(), width, count, x.data(), out.data());
       for (std::int64_t i = 0; i < count; ++i) {
         double sum = 0, size = 0;
         for (std::int64_t c = 0; c < width; ++c) {
           const double term = static_cast<double>(x[static_cast<std::size_t>(c)]) *
-                              matrix[static_cast<std::size_t>(i * width + c)];
+                              to_float(matrix[static_cast<std::size_t>(i * width + c)]);
           sum += term;
           size += std::abs(term);
         }
         const float got = out[static_cast<std::size_t>(i)];
         ASSERT_NEAR(got, sum, 6e-8 * static_cast<double>(width + 2) * size) << "width " << width;
         float alone = 99;
-        kernel().dots_in_order(matrix.data() + i * width, width, 1, x.data(), &alone);
+        kernel.dots_in_order(matrix.data() + i * width, width, 1, x.data(), &alone);
         ASSERT_EQ(alone, got) << i;
       }
     }
   }
+}
+
+TEST_P(Gather, DotsInOrderArePlainAndDependOnTheirRowAlone) {
+  expect_plain_dots_in_order(kernel().f32);
+  expect_plain_dots_in_order(kernel().bf16);
 }
 
 TEST_P(Gather, SquaredNormIsExactToFloat64) {

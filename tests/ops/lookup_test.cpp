@@ -353,6 +353,26 @@ TEST(RmsNormOfFewTokens, IsThatOfTheOperators) {
                c10::TypeError);
 }
 
+// The types of the two factors decide what is rounded when, as in the operators.
+TEST(RmsNormOfFewTokens, RoundsBfloat16AsTheOperators) {
+  for (const at::ScalarType x_type : {torch::kFloat, torch::kBFloat16}) {
+    for (const at::ScalarType scale_type : {torch::kFloat, torch::kBFloat16}) {
+      const at::Tensor x = normal({3, 64}, 1).to(x_type), scale = normal({64}, 2).to(scale_type);
+      const at::Tensor wide = x.to(torch::kFloat);
+      const at::Tensor root = torch::rsqrt(wide.square().mean(-1, true) + 1e-6);
+      const at::Tensor wanted = scale * (wide * root).to(x_type);
+      const at::Tensor got = ops::rms_norm_of_few_tokens(x, scale, 1e-6);
+      ASSERT_EQ(got.scalar_type(), wanted.scalar_type());
+      // A factor of the float32 root's last bit may round a bfloat16 the other way.
+      const double ulp = x_type == torch::kBFloat16 ? 0x1p-7 : 1e-6;
+      EXPECT_TRUE(torch::allclose(got.to(torch::kFloat), wanted.to(torch::kFloat), ulp, 0));
+      if (x_type == torch::kBFloat16) {
+        EXPECT_LE((got != wanted).sum().item<std::int64_t>(), 2);
+      }
+    }
+  }
+}
+
 TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
   for (std::int64_t T : {0, 1, 3}) {
     for (std::int64_t out : {1, 63, 64, 200}) {
@@ -366,6 +386,24 @@ TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
   }
   EXPECT_THROW(ops::linear_of_few_tokens(normal({1, 4}, 1), normal({3, 5}, 2), {}),
                c10::ValueError);
+  EXPECT_THROW(
+      ops::linear_of_few_tokens(normal({1, 4}, 1), normal({3, 4}, 2).to(torch::kBFloat16), {}),
+      c10::TypeError);
+}
+
+TEST(LinearOfFewTokens, RoundsTheSumOfBfloat16Once) {
+  for (std::int64_t T : {0, 1, 3}) {
+    const at::Tensor x = normal({T, 33}, 1).to(torch::kBFloat16),
+                     weight = normal({200, 33}, 2).to(torch::kBFloat16),
+                     bias = normal({200}, 3).to(torch::kBFloat16);
+    const at::Tensor wanted =
+        torch::linear(x.to(torch::kDouble), weight.to(torch::kDouble), bias.to(torch::kDouble));
+    const at::Tensor got = ops::linear_of_few_tokens(x, weight, bias);
+    ASSERT_EQ(got.scalar_type(), torch::kBFloat16);
+    // Half a unit in the last of 8 bits, and what float32 sums lose.
+    const at::Tensor bound = wanted.abs() * 0x1.01p-8 + 1e-5;
+    EXPECT_TRUE(((got.to(torch::kDouble) - wanted).abs() <= bound).all().item<bool>());
+  }
 }
 
 }  // namespace

@@ -57,21 +57,27 @@ def packages():
         pytest.importorskip(module)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+DTYPES = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")]
+
+
+@pytest.mark.parametrize(("dtype", "model_dtype"), DTYPES)
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_trains(packages, arm, dtype):
-    sizes = Sizes(16, 8, 2, 4, 8, 10, dtype, torch.get_num_threads(), repeat=1)
+def test_every_arm_trains(packages, arm, dtype, model_dtype):
+    threads = torch.get_num_threads()
+    sizes = Sizes(16, 8, 2, 4, 8, 10, dtype, threads, repeat=1, model_dtype=model_dtype)
     result = measure(arm, sizes)
     for part in ("step", "forward", "backward", "update"):
         assert result[f"{part}_ms"] > 0, result
 
 
-def test_run_gives_a_table_and_a_plot(packages, tmp_path):
+@pytest.mark.parametrize(("dtype", "model_dtype"), DTYPES)
+def test_run_gives_a_table_and_a_plot(packages, tmp_path, dtype, model_dtype):
     library = os.environ.get("MEMLAYERS_LIBRARY", ROOT / "build/release/libmemlayers.so")
     command = Path(library).with_name("memlayers")
     if not command.is_file():
         pytest.skip(f"no {command}")
-    line = "--n-keys 10 --dim 16 --tokens 8 --heads 2 --knn 4 --k-dim 8 --repeat 1 --dtype float32"
+    line = "--n-keys 10 --dim 16 --tokens 8 --heads 2 --knn 4 --k-dim 8 --repeat 1"
+    line += f" --dtype {dtype} --model-dtype {model_dtype}"
     arms = ["memlayers", "torch-dense"]
     done = subprocess.run(
         [sys.executable, str(PEERS / "run.py"), *line.split(), "--command", str(command)]
@@ -83,6 +89,7 @@ def test_run_gives_a_table_and_a_plot(packages, tmp_path):
     results = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [r["arm"] for r in results] == arms
     assert all(r["step_ms"] > 0 and r["n_keys"] == 10 for r in results)
+    assert all(r["dtype"] == dtype and r["model_dtype"] == model_dtype for r in results)
     table = (tmp_path / "peers.md").read_text()
     assert done.stdout.strip() == table.strip()
     assert table.count("x |") == 1  # how much faster ours is than the other
