@@ -110,6 +110,11 @@ float sum(Vec a) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+float greatest(Vec a) {  // any lane where one is NaN
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
 // out[r] = sum of the lanes of a[r]: halves that stand side by side are added, three times over, so
 // that eight sums cost little more than two.
 void sums(const Vec (&a)[8], float* out) {
@@ -166,14 +171,18 @@ Ints broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
 Ints count_if_greater(Ints count, Ints a, Ints b) {  // count + (a > b ? 1 : 0)
   return _mm256_sub_epi32(count, _mm256_cmpgt_epi32(a, b));
 }
-std::int32_t sum_ints(Ints a) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-}
-Ints count_if_reached(Ints count, Vec a, Vec bound) {  // count + (a >= bound ? 1 : 0)
-  return _mm256_sub_epi32(count, _mm256_castps_si256(_mm256_cmp_ps(a, bound, _CMP_GE_OQ)));
-}
+// How many numbers reach a bound.
+struct Reached {
+  Ints counts = _mm256_setzero_si256();
+  void add(Vec a, Vec bound) {
+    counts = _mm256_sub_epi32(counts, _mm256_castps_si256(_mm256_cmp_ps(a, bound, _CMP_GE_OQ)));
+  }
+  std::int64_t total() const {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(counts), _mm256_extracti128_si256(counts, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+  }
+};
 
 // The places of the set bits of each byte, first to last.
 struct SetBits {

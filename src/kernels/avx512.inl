@@ -80,6 +80,7 @@ Vec times_power(Vec a, Vec t) {
       _mm512_add_epi32(_mm512_castps_si512(a), _mm512_slli_epi32(_mm512_castps_si512(t), 23)));
 }
 float sum(Vec a) { return _mm512_reduce_add_ps(a); }
+float greatest(Vec a) { return _mm512_reduce_max_ps(a); }  // any lane where one is NaN
 // out[r] = sum of the lanes of a[r]: halves that stand side by side are added, four times over, so
 // that eight sums cost little more than two.
 void sums(const Vec (&a)[8], float* out) {
@@ -161,10 +162,14 @@ Ints broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
 Ints count_if_greater(Ints count, Ints a, Ints b) {  // count + (a > b ? 1 : 0)
   return _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(a, b), count, set1(1));
 }
-std::int32_t sum_ints(Ints a) { return _mm512_reduce_add_epi32(a); }
-Ints count_if_reached(Ints count, Vec a, Vec bound) {  // count + (a >= bound ? 1 : 0)
-  return _mm512_mask_add_epi32(count, _mm512_cmp_ps_mask(a, bound, _CMP_GE_OQ), count, set1(1));
-}
+// How many numbers reach a bound.
+struct Reached {
+  std::int64_t count = 0;
+  void add(Vec a, Vec bound) {
+    count += __builtin_popcount(_mm512_cmp_ps_mask(a, bound, _CMP_GE_OQ));
+  }
+  std::int64_t total() const { return count; }
+};
 
 // Appends the chosen lanes and their index, first + lane; writes whole vectors.
 std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* values,

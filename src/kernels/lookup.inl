@@ -28,14 +28,14 @@ void sorted_top_k(const float* scores, std::int64_t n, std::int64_t k, float bou
   }
 }
 
-// A number that at least k scores reach: at least k of the maxima of disjoint groups do, or of the
-// scores themselves where they are few.
-float reached_by(const float* scores, std::int64_t n, std::int64_t k) {
+// A number that at least k scores reach: at least k of the maxima of disjoint groups do, and at
+// most `enough` of these where their values allow; or of the scores themselves where they are few.
+float reached_by(const float* scores, std::int64_t n, std::int64_t k, std::int64_t enough) {
   alignas(64) float maxima[kMostBounded + kWidth];
   const float none = as_float(0xff800000U);
-  if (n <= 8 * k && n <= kMostBounded) {
+  if (n < 8 * k && n <= kMostBounded) {
     for (std::int64_t i = 0; i < n; ++i) maxima[i] = scores[i];
-    return bound_of(maxima, n, k);
+    return bound_of(maxima, n, k, enough);
   }
   // Four times as many groups as are wanted: then few of them hold two of the best.
   const std::int64_t groups = round_up(4 * k, kWidth);
@@ -52,20 +52,22 @@ float reached_by(const float* scores, std::int64_t n, std::int64_t k) {
   for (std::int64_t v = 0; c + kWidth <= n; c += kWidth, ++v) {
     first[v] = max(load(scores + c), first[v]);
   }
-  return bound_of(maxima, groups, k);  // what is left over only could raise the bound
+  // Some groups hold two that reach the bound. What is left over could only raise it.
+  return bound_of(maxima, groups, k, k + (enough - k) / 2);
 }
 
 void top_k(const float* scores, std::int64_t n, std::int64_t k, float* best, std::int32_t* index,
            void* scratch) noexcept {
-  const float bound = reached_by(scores, n, k);
+  const float bound = reached_by(scores, n, k, enough_to_rank(k));
   const Survivors found(scratch, n);
   const std::int64_t count =
       k > kMostRanked ? n : survivors(scores, n, bound, found.values, found.index);
   if (count > kMostRanked) return sorted_top_k(scores, n, k, bound, best, index, scratch);
-  rank(found.values, count, k, [&](std::int64_t at, std::int64_t i) {
-    best[at] = found.values[i];
-    index[at] = found.index[i];
-  });
+  const Ranked order(found.values, count);
+  for (std::int64_t j = 0; j < k; ++j) {
+    best[j] = found.values[order.place[j]];
+    index[j] = found.index[order.place[j]];
+  }
 }
 
 // Sums of all pairs that can win, in the order of the plan. Whole vectors are written: what is
@@ -106,12 +108,14 @@ void combine(const float* row_score, const std::int32_t* row_index, const float*
   float* const rest = sums + round_up(n, 64) + 64;
   if (n <= kMostBounded) {
     const Survivors found(rest, n);
-    const float bound = bound_of(sums, n, k);
+    const float bound = bound_of(sums, n, k, enough_to_rank(k));
     const std::int64_t count = survivors(sums, n, bound, found.values, found.index);
     if (count <= kMostRanked) {
-      rank(found.values, count, k, [&](std::int64_t at, std::int64_t i) {
-        take(at, found.values[i], plan[found.index[i]]);
-      });
+      const Ranked order(found.values, count);
+      for (std::int64_t j = 0; j < k; ++j) {
+        const std::int32_t at = order.place[j];
+        take(j, found.values[at], plan[found.index[at]]);
+      }
       return;
     }
   }

@@ -89,6 +89,10 @@ Vec times_power(Vec a, Vec t) {
   return __builtin_bit_cast(Vec, __builtin_bit_cast(Bits, a) + (__builtin_bit_cast(Bits, t) << 23));
 }
 float sum(Vec a) { return (a[0] + a[1]) + (a[2] + a[3]); }
+float greatest(Vec a) {  // any lane where one is NaN
+  const float front = a[0] > a[1] ? a[0] : a[1], back = a[2] > a[3] ? a[2] : a[3];
+  return front > back ? front : back;
+}
 void sums(const Vec (&a)[8], float* out) {  // of the lanes of each
   for (int r = 0; r < 8; ++r) out[r] = sum(a[r]);
 }
@@ -127,8 +131,12 @@ Ints load_ints(const std::int32_t* p) {
 void store_ints(std::int32_t* p, Ints v) { std::memcpy(p, &v, sizeof v); }
 Ints broadcast_int(std::int32_t x) { return Ints{} + x; }
 Ints count_if_greater(Ints count, Ints a, Ints b) { return count - (a > b); }
-std::int32_t sum_ints(Ints a) { return (a[0] + a[1]) + (a[2] + a[3]); }
-Ints count_if_reached(Ints count, Vec a, Vec bound) { return count - (a >= bound); }
+// How many numbers reach a bound.
+struct Reached {
+  Ints counts = {};
+  void add(Vec a, Vec bound) { counts -= a >= bound; }
+  std::int64_t total() const { return (counts[0] + counts[1]) + (counts[2] + counts[3]); }
+};
 
 // Appends the chosen lanes and their index, first + lane.
 std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* values,

@@ -9,51 +9,46 @@ constexpr std::int64_t kMostBounded = 512;  // numbers that a bound is looked fo
 // How many of scores[0, n) reach the bound; n is a multiple of kWidth.
 std::int64_t reaching(const float* scores, std::int64_t n, float bound) {
   const Vec level = broadcast(bound);
-  Ints counts = broadcast_int(0);
-  for (std::int64_t i = 0; i < n; i += kWidth)
-    counts = count_if_reached(counts, load(scores + i), level);
-  return sum_ints(counts);
+  Reached reached;
+  for (std::int64_t i = 0; i < n; i += kWidth) reached.add(load(scores + i), level);
+  return reached.total();
 }
 
-// A number that at least k of scores[0, n) reach, and not many more where their values allow; -inf
-// where none is found (infinities, NaN). Fills up a last vector: there must be room for it.
-float bound_of(float* scores, std::int64_t n, std::int64_t k) {
+// How many may reach a bound where each costs a rank: as many as fill the vectors of the k.
+std::int64_t enough_to_rank(std::int64_t k) { return round_up(k + k / 8, kWidth); }
+
+// A number that at least k of scores[0, n) reach, and at most `enough` where their values allow;
+// -inf where none is found (infinities, NaN). Fills up a last vector: there must be room for it.
+float bound_of(float* scores, std::int64_t n, std::int64_t k, std::int64_t enough) {
+  const float none = as_float(0xff800000U);
+  const std::int64_t whole = n / kWidth * kWidth;
   float low = scores[0], high = scores[0];
-  std::int64_t i = kWidth;
-  if (i <= n) {
+  if (whole > 0) {
     Vec most = load(scores), least = sub(zero(), most);
-    for (; i + kWidth <= n; i += kWidth) {
+    for (std::int64_t i = kWidth; i < whole; i += kWidth) {
       most = max(load(scores + i), most);
       least = max(sub(zero(), load(scores + i)), least);
     }
-    float lanes[2][kWidth];
-    store(lanes[0], most);
-    store(lanes[1], least);
-    for (std::int64_t j = 0; j < kWidth; ++j) {
-      high = lanes[0][j] > high ? lanes[0][j] : high;
-      low = -lanes[1][j] < low ? -lanes[1][j] : low;
-    }
+    high = greatest(most);
+    low = -greatest(least);
   }
-  for (i -= kWidth; i < n; ++i) {
+  for (std::int64_t i = whole; i < n; ++i) {
     high = scores[i] > high ? scores[i] : high;
     low = scores[i] < low ? scores[i] : low;
   }
-  for (; n % kWidth != 0; ++n) scores[n] = as_float(0xff800000U);
-  const float none = as_float(0xff800000U);
-  if (reaching(scores, n, low) < k) return none;
-  const std::int64_t enough = k + k / 8;
+  for (; n % kWidth != 0; ++n) scores[n] = none;
+  bool is_reached = false;  // the least is, where all are numbers
   for (int halving = 0; halving < 24; ++halving) {
     const float middle = 0.5F * low + 0.5F * high;
     if (!(middle > low) || !(middle < high)) break;
     const std::int64_t count = reaching(scores, n, middle);
-    if (count >= k) {
-      low = middle;
-      if (count <= enough) break;
-    } else {
-      high = middle;
-    }
+    const bool is_low = count >= k;  // nobody can foresee it: no branch
+    is_reached |= is_low;
+    low = is_low ? middle : low;
+    high = is_low ? high : middle;
+    if (is_low & (count <= enough)) break;
   }
-  return low;
+  return is_reached || reaching(scores, n, low) >= k ? low : none;
 }
 
 // Appends those of scores[0, n) that are not below the bound, with their index. values and index
@@ -90,22 +85,37 @@ void count_greater(const std::int32_t* keys, std::int64_t count, std::int64_t i,
   for (int b = 0; b < kBlocks; ++b) store_ints(ranks + i + b * kWidth, greater[b]);
 }
 
-// place(rank, i) for the k best of values[0, count), count <= kMostRanked; equal ones by their
-// order. values has room for a whole vector behind the last.
-template <class Place>
-[[gnu::always_inline]] inline void rank(float* values, std::int64_t count, std::int64_t k,
-                                        const Place& place) {
-  std::int32_t keys[kMostRanked + kWidth], ranks[kMostRanked + kWidth];
-  std::int32_t taken[kMostRanked + kWidth];  // by earlier ones of equal value
-  for (std::int64_t i = 0; i < count; i += kWidth) {
-    store_ints(keys + i, ordered(load(values + i)));
-    store_ints(taken + i, broadcast_int(0));
+// place[j]: which of values[0, count), count <= kMostRanked, comes j-th; equal ones in their order.
+// values has room for a whole vector behind the last.
+struct Ranked {
+  std::int32_t place[kMostRanked + kWidth];
+
+  Ranked(const float* values, std::int64_t count) {
+    std::int32_t keys[kMostRanked + kWidth], ranks[kMostRanked + kWidth];
+    std::int64_t whole = 0;
+    for (; whole < count; whole += kWidth) {
+      store_ints(keys + whole, ordered(load(values + whole)));
+      store_ints(place + whole, broadcast_int(-1));
+    }
+    std::int64_t i = 0;
+    for (; i + 4 * kWidth < count; i += 5 * kWidth) count_greater<5>(keys, count, i, ranks);
+    // Side by side, for a count waits for the one before.
+    const std::int64_t rest = count - i;
+    if (rest > 3 * kWidth) {
+      count_greater<4>(keys, count, i, ranks);
+    } else if (rest > 2 * kWidth) {
+      count_greater<3>(keys, count, i, ranks);
+    } else if (rest > kWidth) {
+      count_greater<2>(keys, count, i, ranks);
+    } else if (rest > 0) {
+      count_greater<1>(keys, count, i, ranks);
+    }
+    for (i = 0; i < count; ++i) place[ranks[i]] = static_cast<std::int32_t>(i);
+    // Where two are equal, one has taken the other's place and left one free.
+    std::int64_t sum = whole - count;
+    for (i = 0; i < whole; ++i) sum += place[i];
+    if (sum == count * (count - 1) / 2) return;
+    std::int32_t taken[kMostRanked] = {};
+    for (i = 0; i < count; ++i) place[ranks[i] + taken[ranks[i]]++] = static_cast<std::int32_t>(i);
   }
-  std::int64_t i = 0;
-  for (; i + 4 * kWidth < count; i += 5 * kWidth) count_greater<5>(keys, count, i, ranks);
-  for (; i < count; i += kWidth) count_greater<1>(keys, count, i, ranks);
-  for (i = 0; i < count; ++i) {
-    const std::int64_t at = ranks[i] + taken[ranks[i]]++;
-    if (at < k) place(at, i);
-  }
-}
+};

@@ -154,7 +154,8 @@ std::int64_t screen_candidates(const ScreenKeys& keys, float query_norm, float q
                                void* scratch) noexcept {
   const std::int64_t n = keys.n;
   const Survivors found(scratch, n);
-  const std::int64_t count = survivors(high, n, reached_by(high, n, k), found.values, found.index);
+  const std::int64_t count =
+      survivors(high, n, reached_by(high, n, k, k + k / 8), found.values, found.index);
   // The scores of all of these, k or more, reach the least of their lower bounds.
   float bound = as_float(kExponent);
   for (std::int64_t j = 0; j < count; ++j) {
