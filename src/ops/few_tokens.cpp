@@ -2,10 +2,8 @@
 #include "ops/few_tokens.h"
 
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/kernels.h"
 #include "ops/check.h"
@@ -48,25 +46,6 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   return out;
 }
 
-// x as rms_norm_of_few_tokens says, wide: x in float32.
-template <class X, class Scale>
-at::Tensor normed(const at::Tensor& wide, const at::Tensor& scale, double eps) {
-  using Out = decltype(Scale{} * X{});
-  at::Tensor out = at::empty_like(wide, c10::CppTypeToScalarType<Out>::value);
-  const std::int64_t W = wide.size(-1), scales = scale.numel();
-  const auto* from = wide.const_data_ptr<float>();
-  const auto* by = scale.const_data_ptr<Scale>();
-  auto* to = out.mutable_data_ptr<Out>();
-  for (std::int64_t first = 0; first < wide.numel(); first += W) {
-    const double mean = kernels::active().squared_norm(from + first, W) / static_cast<double>(W);
-    const auto factor = static_cast<float>(1 / std::sqrt(mean + eps));
-    for (std::int64_t c = 0; c < W; ++c) {
-      to[first + c] = by[first % scales + c] * static_cast<X>(from[first + c] * factor);
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight_in,
@@ -82,23 +61,6 @@ at::Tensor linear_of_few_tokens(const at::Tensor& x_in, const at::Tensor& weight
   const at::Tensor bias = bias_in.defined() ? bias_in.to(at::kFloat).contiguous() : bias_in;
   if (weight.scalar_type() == at::kFloat) return product<float>(x, weight, bias);
   return product<kernels::BFloat16>(x, weight, bias).to(at::kBFloat16);
-}
-
-at::Tensor rms_norm_of_few_tokens(const at::Tensor& x, const at::Tensor& scale_in, double eps) {
-  check_type("rms_norm_of_few_tokens", "x", x, {at::kFloat, at::kBFloat16});
-  check_type("rms_norm_of_few_tokens", "scale", scale_in, {at::kFloat, at::kBFloat16});
-  const std::int64_t dims = x.dim() - scale_in.dim();
-  TORCH_CHECK_VALUE(scale_in.dim() >= 1 && dims >= 0 && x.sizes().slice(dims) == scale_in.sizes(),
-                    "rms_norm_of_few_tokens: expected scale of the last dimensions of x ",
-                    x.sizes(), ", got ", scale_in.sizes());
-  const at::Tensor wide = x.to(at::kFloat).contiguous(), scale = scale_in.contiguous();
-  const bool is_wide_scale = scale.scalar_type() == at::kFloat;
-  if (x.scalar_type() == at::kFloat) {
-    return is_wide_scale ? normed<float, float>(wide, scale, eps)
-                         : normed<float, c10::BFloat16>(wide, scale, eps);
-  }
-  return is_wide_scale ? normed<c10::BFloat16, float>(wide, scale, eps)
-                       : normed<c10::BFloat16, c10::BFloat16>(wide, scale, eps);
 }
 
 }  // namespace memlayers::ops

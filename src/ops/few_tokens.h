@@ -13,10 +13,4 @@ namespace memlayers::ops {
 at::Tensor linear_of_few_tokens(const at::Tensor& x, const at::Tensor& weight,
                                 const at::Tensor& bias);
 
-// scale * x / sqrt(mean of x^2 over the last dimension + eps) [RMS19] in one pass: the second
-// factor in float32, rounded to x's type. x and scale float32 or bfloat16, each for itself, on the
-// CPU; scale of the shape of x's last dimensions; no gradient. Returns x's shape, bfloat16 if both
-// are.
-at::Tensor rms_norm_of_few_tokens(const at::Tensor& x, const at::Tensor& scale, double eps);
-
 }  // namespace memlayers::ops

@@ -327,52 +327,6 @@ TEST(ScreenedLookup, GivesTheSameBitsForAnyNumberOfThreads) {
   testing::expect_same_bits_for_any_threads([&] { return std::get<1>(lookup(query, keys, 32)); });
 }
 
-TEST(RmsNormOfFewTokens, IsThatOfTheOperators) {
-  const auto expected = [](const at::Tensor& x, const at::Tensor& scale, double eps) {
-    const at::Tensor wide = x.to(torch::kDouble);
-    return (scale * wide / (wide.square().mean(-1, true) + eps).sqrt()).to(torch::kFloat);
-  };
-  for (const std::int64_t width : {1, 7, 16, 1024}) {
-    const at::Tensor row_scale = normal({width}, 1), pair_scale = normal({2, width}, 2);
-    const at::Tensor x = normal({3, 4, 2, width}, 3) * 100;
-    expect_near(ops::rms_norm_of_few_tokens(x, row_scale, 1e-6), expected(x, row_scale, 1e-6),
-                1e-6);
-    expect_near(ops::rms_norm_of_few_tokens(x, pair_scale, 1), expected(x, pair_scale, 1), 1e-6);
-    const at::Tensor turned = x.transpose(0, 1);  // not contiguous
-    expect_near(ops::rms_norm_of_few_tokens(turned, pair_scale, 1), expected(turned, pair_scale, 1),
-                1e-6);
-    EXPECT_EQ(ops::rms_norm_of_few_tokens(x.slice(0, 0, 0), row_scale, 1).numel(), 0);
-  }
-  EXPECT_TRUE(ops::rms_norm_of_few_tokens(torch::full({1, 4}, NAN), normal({4}, 1), 1)
-                  .isnan()
-                  .all()
-                  .item<bool>());
-  EXPECT_THROW(ops::rms_norm_of_few_tokens(normal({1, 4}, 1), normal({5}, 2), 1), c10::ValueError);
-  EXPECT_THROW(ops::rms_norm_of_few_tokens(normal({4}, 1), normal({2, 4}, 2), 1), c10::ValueError);
-  EXPECT_THROW(ops::rms_norm_of_few_tokens(normal({4}, 1).to(torch::kDouble), normal({4}, 2), 1),
-               c10::TypeError);
-}
-
-// The types of the two factors decide what is rounded when, as in the operators.
-TEST(RmsNormOfFewTokens, RoundsBfloat16AsTheOperators) {
-  for (const at::ScalarType x_type : {torch::kFloat, torch::kBFloat16}) {
-    for (const at::ScalarType scale_type : {torch::kFloat, torch::kBFloat16}) {
-      const at::Tensor x = normal({3, 64}, 1).to(x_type), scale = normal({64}, 2).to(scale_type);
-      const at::Tensor wide = x.to(torch::kFloat);
-      const at::Tensor root = torch::rsqrt(wide.square().mean(-1, true) + 1e-6);
-      const at::Tensor wanted = scale * (wide * root).to(x_type);
-      const at::Tensor got = ops::rms_norm_of_few_tokens(x, scale, 1e-6);
-      ASSERT_EQ(got.scalar_type(), wanted.scalar_type());
-      // A factor of the float32 root's last bit may round a bfloat16 the other way.
-      const double ulp = x_type == torch::kBFloat16 ? 0x1p-7 : 1e-6;
-      EXPECT_TRUE(torch::allclose(got.to(torch::kFloat), wanted.to(torch::kFloat), ulp, 0));
-      if (x_type == torch::kBFloat16) {
-        EXPECT_LE((got != wanted).sum().item<std::int64_t>(), 2);
-      }
-    }
-  }
-}
-
 TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
   for (std::int64_t T : {0, 1, 3}) {
     for (std::int64_t out : {1, 63, 64, 200}) {
