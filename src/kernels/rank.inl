@@ -15,7 +15,10 @@ std::int64_t reaching(const float* scores, std::int64_t n, float bound) {
 }
 
 // How many may reach a bound where each costs a rank: as many as fill the vectors of the k.
-std::int64_t enough_to_rank(std::int64_t k) { return round_up(k + k / 8, kWidth); }
+std::int64_t enough_to_rank(std::int64_t k) {
+  const std::int64_t all = round_up(k + k / 8, kWidth);
+  return k <= kMostRanked && all > kMostRanked ? kMostRanked : all;
+}
 
 // A number that at least k of scores[0, n) reach, and at most `enough` where their values allow;
 // -inf where none is found (infinities, NaN). Fills up a last vector: there must be room for it.
