@@ -10,15 +10,7 @@
 #include "ops/parallel.h"
 
 namespace memlayers::ops {
-
 namespace {
-
-const kernels::RowKernels<float>& kernels_of(const float* /*rows*/) {
-  return kernels::active().f32;
-}
-const kernels::RowKernels<kernels::BFloat16>& kernels_of(const kernels::BFloat16* /*rows*/) {
-  return kernels::active().bf16;
-}
 
 // x W^T + b, float32 but for the weight.
 template <class Row>
@@ -38,7 +30,8 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const at::Tens
       const std::int64_t count = std::min(block, last - first);
       for (std::int64_t t = 0; t < T; ++t) {
         float* to = result + t * out_width + first;
-        kernels_of(rows).dots_in_order(rows + first * in, in, count, tokens + t * in, to);
+        kernels::active().rows<Row>().dots_in_order(rows + first * in, in, count, tokens + t * in,
+                                                    to);
         for (std::int64_t i = 0; added != nullptr && i < count; ++i) to[i] += added[first + i];
       }
     }
