@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from arms import ARMS, Sizes
@@ -32,21 +33,9 @@ OURS = {
 
 
 def measure_ours(command: Path, name: str, s: Sizes) -> dict:
-    options = {
-        "dim": s.dim,
-        "tokens": s.tokens,
-        "heads": s.heads,
-        "knn": s.knn,
-        "k-dim": s.k_dim,
-        "n-keys": s.n_keys,
-        "dtype": s.dtype,
-        "model-dtype": s.model_dtype,
-        "threads": s.threads,
-        "repeat": s.repeat,
-    }
     line = [str(command), "bench", "step", "--json", *OURS[name]]
-    for option, value in options.items():
-        line += [f"--{option}", str(value)]
+    for field, value in s.__dict__.items():
+        line += ["--" + field.replace("_", "-"), str(value)]
     done = subprocess.run(line, capture_output=True, text=True)
     return answer(done, {"arm": name, **s.__dict__})
 
@@ -118,22 +107,12 @@ def measure(a: argparse.Namespace, sizes: Sizes) -> list[dict]:
 def main() -> None:
     a = arguments()
     a.out.mkdir(parents=True, exist_ok=True)
+    every = {field.name: getattr(a, field.name) for field in fields(Sizes)}
     results = []
     with (a.out / "results.jsonl").open("w") as file:
         for dtype in a.dtype:
             for n_keys in a.n_keys:
-                sizes = Sizes(
-                    dim=a.dim,
-                    tokens=a.tokens,
-                    heads=a.heads,
-                    knn=a.knn,
-                    k_dim=a.k_dim,
-                    n_keys=n_keys,
-                    dtype=dtype,
-                    threads=a.threads,
-                    repeat=a.repeat,
-                    model_dtype=a.model_dtype,
-                )
+                sizes = Sizes(**{**every, "dtype": dtype, "n_keys": n_keys})
                 for result in measure(a, sizes):
                     results.append(result)
                     file.write(json.dumps(result) + "\n")

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "bench/machine.h"
+#include "nn/table.h"
 
 namespace memlayers::bench {
 namespace {
@@ -54,9 +55,7 @@ MemoryPool make_pool(const Case& c) {
                                 .seed = kSeed});
 }
 
-at::ScalarType model_type(const Case& c) {
-  return c.config.model.dtype == DenseType::kFloat32 ? at::kFloat : at::kBFloat16;
-}
+at::ScalarType model_type(const Case& c) { return nn::element_type(c.config.model.dtype); }
 
 MemoryLayer make_layer(const Case& c, MemoryPool pool) {
   MemoryLayer layer(c.config.model.dim, *c.config.model.memory, std::move(pool));

@@ -110,6 +110,11 @@ float sum(Vec a) {
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
+std::int32_t sum_words(__m256i a) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
 float greatest(Vec a) {  // any lane where one is NaN
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
@@ -145,11 +150,7 @@ struct Screen {
   void add(const Query& query, const Int8* row, std::int64_t /*n*/) {
     sum = _mm256_add_epi32(sum, _mm256_madd_epi16(query, widen(row)));
   }
-  std::int32_t total() const {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-  }
+  std::int32_t total() const { return sum_words(sum); }
   __m256i sum = _mm256_setzero_si256();
 };
 
@@ -177,11 +178,7 @@ struct Reached {
   void add(Vec a, Vec bound) {
     counts = _mm256_sub_epi32(counts, _mm256_castps_si256(_mm256_cmp_ps(a, bound, _CMP_GE_OQ)));
   }
-  std::int64_t total() const {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(counts), _mm256_extracti128_si256(counts, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-  }
+  std::int64_t total() const { return sum_words(counts); }
 };
 
 // The places of the set bits of each byte, first to last.

@@ -6,6 +6,7 @@
 #include "nn/decoder_layer.h"
 #include "nn/project.h"
 #include "nn/rms_norm.h"
+#include "nn/table.h"
 
 namespace memlayers {
 
@@ -13,7 +14,7 @@ KvCache::KvCache(const ModelConfig& config, std::int64_t batch, std::int64_t cap
     : batch_(batch), capacity_(capacity) {
   TORCH_CHECK_VALUE(batch >= 1 && capacity >= 1, "KvCache: expected batch and capacity >= 1, got ",
                     batch, " and ", capacity);
-  const auto dtype = config.dtype == DenseType::kFloat32 ? torch::kFloat : torch::kBFloat16;
+  const at::ScalarType dtype = nn::element_type(config.dtype);
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     const std::vector<std::int64_t> shape{batch, config.num_kv_heads(), capacity,
                                           config.attention_head_dim()};

@@ -18,6 +18,9 @@
 
 namespace memlayers::nn {
 
+inline at::ScalarType element_type(DenseType type) {
+  return type == DenseType::kFloat32 ? at::kFloat : at::kBFloat16;
+}
 inline at::ScalarType element_type(RowType type) {  // of a table of rows
   if (is_quantized(type)) return at::kByte;
   return type == RowType::kFloat32 ? at::kFloat : at::kBFloat16;

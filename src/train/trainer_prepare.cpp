@@ -8,6 +8,7 @@
 #include "io/folder.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
+#include "nn/table.h"
 #include "train/trainer_run.h"
 
 namespace memlayers {
@@ -110,9 +111,8 @@ void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resu
     const auto& parallel = config.parallel;
     gradients = std::make_unique<train::GradientSum>(
         processes->shared_world(), parts.model->dense_parameters(),
-        train::GradientSum::Options{
-            .bucket_mb = parallel.bucket_mb,
-            .type = parallel.gradient_dtype == DenseType::kFloat32 ? at::kFloat : at::kBFloat16});
+        train::GradientSum::Options{.bucket_mb = parallel.bucket_mb,
+                                    .type = nn::element_type(parallel.gradient_dtype)});
   }
   if (!parts.model->pool().is_empty()) {
     rows = std::make_unique<RowAdamW>(
