@@ -204,7 +204,7 @@ void add_product(const std::string& whose, bool is_huge, Product product) {
 void add_products() {
   for (const bool is_huge : {false, true}) {
     add_product("ours", is_huge, [](const at::Tensor& x, const at::Tensor& weight) {
-      return ops::linear_of_few_tokens(x, weight, {});
+      return ops::linear_of_few_tokens(x, {weight, {}});
     });
     add_product("torch", is_huge, [](const at::Tensor& x, const at::Tensor& weight) {
       return torch::linear(x, weight);

@@ -65,6 +65,15 @@ class MemoryLayerImpl : public torch::nn::Module {
   std::shared_ptr<const SubKeys> patched(const Snapshot* rows) const;
   std::shared_ptr<const PackedKeys> packed_keys(const Snapshot* rows) const;
 
+  // forward() of x [T, dim], with each operator by itself; and of a few tokens without gradient
+  // (decoding), whose cost is reading the weights, in as few parallel parts as can be.
+  at::Tensor forward_of_many(const at::Tensor& x, const Snapshot* rows);
+  at::Tensor forward_of_few(const at::Tensor& x, const Snapshot* rows);
+  bool is_few(const at::Tensor& x) const;
+  // The weighted sums [T, width] of rows; slots and weights [T, H * k].
+  at::Tensor sum_rows(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
+                      const Snapshot* rows);
+
   std::int64_t dim_;
   MemoryConfig config_;
   MemoryPool pool_{nullptr};

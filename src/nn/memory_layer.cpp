@@ -13,6 +13,7 @@
 #include "nn/lookup_inputs.h"
 #include "nn/project.h"
 #include "nn/rms_norm.h"
+#include "ops/few_tokens.h"
 
 namespace memlayers {
 namespace {
@@ -196,6 +197,7 @@ std::shared_ptr<const PackedKeys> MemoryLayerImpl::packed_keys(const Snapshot* r
   if (found.packed == nullptr) {
     PackedKeys packed = pack_keys(nn::scored(*this, found.keys));
     packed.rows = nn::in_huge_pages(packed.rows);
+    if (!packed.keys.is_alias_of(keys)) packed.keys = nn::in_huge_pages(packed.keys);
     found.packed = std::make_shared<const PackedKeys>(std::move(packed));
   }
   return found.packed;
@@ -205,31 +207,67 @@ std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x,
                                                            const Snapshot* rows) {
   const std::int64_t T = x.size(0), H = config_.heads, d = config_.k_dim;
   const at::Tensor query = nn::scored_query(*this, nn::project(query_proj, x).view({T, H, d}));
-  auto [slots, weights] = nn::is_decoding(x)
-                              ? lookup_softmax(query, *packed_keys(rows), config_.knn)
-                              : lookup_softmax(query, nn::scored_keys(*this, rows), config_.knn);
+  return nn::is_decoding(x) ? lookup_softmax(query, *packed_keys(rows), config_.knn)
+                            : lookup_softmax(query, nn::scored_keys(*this, rows), config_.knn);
+}
+
+at::Tensor MemoryLayerImpl::sum_rows(const at::Tensor& x, const at::Tensor& slots,
+                                     const at::Tensor& weights, const Snapshot* rows) {
   pool_->prefetch(slots);
-  return {slots, weights};
+  if (hook != nullptr) {
+    const std::vector<std::int64_t> by_head{x.size(0), config_.heads, config_.knn};
+    at::Tensor changeable = weights.view(by_head);
+    (*hook)(*this, slots.view(by_head), changeable);
+  }
+  return config_.variant == MemoryVariant::kPeer
+             ? pool_->peer_gather(x.to(torch::kFloat), slots, weights, rows)
+             : pool_->gather(slots, weights, rows);
+}
+
+at::Tensor MemoryLayerImpl::forward_of_many(const at::Tensor& x, const Snapshot* rows) {
+  const auto [slots, weights] = select(x, rows);
+  at::Tensor y = sum_rows(x, slots.flatten(1), weights.flatten(1), rows).to(x.scalar_type());
+  if (swilu_proj) y = y * torch::silu(nn::project(swilu_proj, x));
+  if (value_proj) y = nn::project(value_proj, y);
+  if (gate) y = y * torch::sigmoid(nn::project(gate, x));
+  return y;
+}
+
+bool MemoryLayerImpl::is_few(const at::Tensor& x) const {
+  const at::ScalarType type = x.scalar_type();
+  if (!nn::is_decoding(x) || (type != torch::kFloat && type != torch::kBFloat16)) return false;
+  return std::ranges::all_of(std::array{&query_proj, &swilu_proj, &gate, &value_proj},
+                             [&](const torch::nn::Linear* linear) {
+                               return !*linear || (*linear)->weight.scalar_type() == type;
+                             });
+}
+
+at::Tensor MemoryLayerImpl::forward_of_few(const at::Tensor& x, const Snapshot* rows) {
+  const auto keys_of_version = packed_keys(rows);
+  const auto part = [](const torch::nn::Linear& linear) {
+    return linear ? ops::Linear{linear->weight, linear->bias} : ops::Linear{};
+  };
+  const ops::LayerParts parts{.query = part(query_proj),
+                              .swilu = part(swilu_proj),
+                              .gate = part(gate),
+                              .value = part(value_proj),
+                              .query_norm = query_norm,
+                              .norm_eps = kNormEps,
+                              .keys = keys_of_version.get(),
+                              .knn = config_.knn};
+  const ops::Selected selected = ops::select_of_few_tokens(x, parts);
+  const at::Tensor sums = sum_rows(x, selected.slots, selected.weights, rows);
+  return ops::values_of_few_tokens(sums, selected, parts, x.scalar_type());
 }
 
 at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows) {
   TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == dim_, "MemoryLayer: expected x [..., ", dim_,
                     "], got ", x.sizes());
-  const at::Tensor flat = x.reshape({-1, dim_});  // [T, dim]
-  const std::int64_t T = flat.size(0), J = config_.heads * config_.knn;
+  const at::Tensor flat = x.dim() == 2 ? x : x.reshape({-1, dim_});  // [T, dim]
   std::optional<Snapshot> now;  // sub-keys and rows of one version
   if (rows == nullptr && (now = pool_->snapshot())) rows = &*now;
-  auto [slots, weights] = select(flat, rows);
-  if (hook != nullptr) (*hook)(*this, slots, weights);
-  slots = slots.view({T, J});
-  weights = weights.view({T, J});
-  at::Tensor y = config_.variant == MemoryVariant::kPeer
-                     ? pool_->peer_gather(flat.to(torch::kFloat), slots, weights, rows)
-                     : pool_->gather(slots, weights, rows);
-  y = y.to(x.scalar_type());
-  if (swilu_proj) y = y * torch::silu(nn::project(swilu_proj, flat));
-  if (value_proj) y = nn::project(value_proj, y);
-  if (gate) y = y * torch::sigmoid(nn::project(gate, flat));
+  const at::Tensor y = is_few(flat) ? forward_of_few(flat, rows) : forward_of_many(flat, rows);
+  if (x.dim() == 2) return y;
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = y.size(-1);
   return y.view(shape);

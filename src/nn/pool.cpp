@@ -321,6 +321,11 @@ at::Tensor MemoryPoolImpl::gather(const at::Tensor& slots, const at::Tensor& wei
   if (is_sharded()) return nn::sharded_gather(values, weights, sharded_read(slots));
   if (lag_ != nullptr) lag_->catch_up(slots);
   count_usage(slots);
+  // Decoding: what autograd's function costs, whose code is in no cache then, is a tenth of a
+  // token.
+  if (!torch::GradMode::is_enabled() && values.is_cpu() && !is_in_file()) {
+    return ops::cpu::gather(values, slots, weights, /*sparse_grad=*/false);
+  }
   return Gather::apply(values, slots, weights, record_);
 }
 

@@ -14,7 +14,7 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tens
   }
   std::vector<std::int64_t> sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
-  return ops::linear_of_few_tokens(x.reshape({-1, x.size(-1)}), weight, bias).view(sizes);
+  return ops::linear_of_few_tokens(x.reshape({-1, x.size(-1)}), {weight, bias}).view(sizes);
 }
 
 at::Tensor in_huge_pages(const at::Tensor& tensor) {

@@ -6,9 +6,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 
-#include "kernels/kernels.h"
 #include "ops/check.h"
 #include "ops/parallel.h"
 
@@ -55,14 +53,7 @@ Normed normed(const at::Tensor& x, const at::Tensor& scale, const Layout& layout
   auto* factors = result.factor.mutable_data_ptr<float>();
   parallel_ranges(layout.vectors, 8 * W, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t v = begin; v < end; ++v) {
-      const float* vector = from + v * W;
-      const Scale* row = by + layout.row(v) * W;
-      const double mean = kernels::active().squared_norm(vector, W) / static_cast<double>(W);
-      const auto factor = static_cast<float>(1 / std::sqrt(mean + eps));
-      factors[v] = factor;
-      for (std::int64_t c = 0; c < W; ++c) {
-        to[v * W + c] = row[c] * static_cast<X>(vector[c] * factor);
-      }
+      factors[v] = normalise<X>(from + v * W, by + layout.row(v) * W, W, eps, to + v * W);
     }
   });
   return result;

@@ -287,33 +287,67 @@ TEST(MemoryPool, QuantizedRowsAreReadAndGiveWeightsTheirGradientButAreNotTrained
 
 TEST(MemoryLayer, DecodesFewTokensAsItReadsMany) {
   torch::manual_seed(4);
-  for (bool qk_norm : {false, true}) {
-    MemoryConfig config;
-    config.n_keys = 40;
-    config.knn = 8;
-    config.heads = 2;
-    config.k_dim = 32;
-    config.qk_norm = qk_norm;
-    MemoryPool pool(PoolOptions{.n_keys = 40, .width = 24, .seed = 1});
-    MemoryLayer layer(24, config, pool);
+  for (const MemoryConfig& config : all_variants()) {
+    MemoryLayer layer(kDim, config, pool_for(config));
     const torch::NoGradGuard no_grad;
-    const at::Tensor x = torch::randn({50, 24});
+    const at::Tensor x = torch::randn({50, kDim});
     const auto expect_same = [&](const char* when) {
       const at::Tensor together = layer->forward(x);
-      for (std::int64_t t = 0; t < 50; ++t) {
-        ASSERT_TRUE(torch::allclose(layer->forward(x.narrow(0, t, 1)), together.narrow(0, t, 1),
-                                    1e-4, 1e-5))
-            << when << ", token " << t;
+      for (std::int64_t t = 0, count = 1; t + count <= 50; t += count, count = count % 4 + 1) {
+        ASSERT_TRUE(torch::allclose(layer->forward(x.narrow(0, t, count)),
+                                    together.narrow(0, t, count), 1e-4, 1e-5))
+            << when << ", tokens " << t << " to " << t + count - 1;
+        const auto [slots, weights] = layer->select(x.narrow(0, t, count));
+        ASSERT_EQ(slots.sizes(), at::IntArrayRef({count, config.heads, config.knn}));
+        ASSERT_EQ(weights.sizes(), slots.sizes());
       }
     };
     expect_same("as made");
     layer->keys.mul_(-1.5);  // what was kept of the old sub-keys must not be used
     expect_same("keys changed");
-    if (qk_norm) {
+    if (config.qk_norm) {
       layer->key_norm.mul_(2).add_(0.1);
-      expect_same("norm changed");
+      layer->query_norm.add_(torch::linspace(0, 1, config.k_dim));
+      expect_same("norms changed");
     }
   }
+}
+
+TEST(MemoryLayer, DecodesInBfloat16WithTheRoundingOfEachOperator) {
+  torch::manual_seed(5);
+  for (const MemoryConfig& config : all_variants()) {
+    MemoryLayer layer(kDim, config, pool_for(config));
+    layer->to(torch::kBFloat16);
+    const torch::NoGradGuard no_grad;
+    const at::Tensor x = torch::randn({40, kDim}).to(torch::kBFloat16);
+    const at::Tensor together = layer->forward(x).to(torch::kFloat);
+    std::int64_t same = 0;
+    for (std::int64_t t = 0; t < 40; ++t) {
+      const at::Tensor one = layer->forward(x.narrow(0, t, 1));
+      ASSERT_EQ(one.scalar_type(), torch::kBFloat16);
+      // Sums in another order are rounded apart here and there, by a step of 8 bits each time.
+      same += torch::allclose(one.to(torch::kFloat), together.narrow(0, t, 1), 0x1p-6, 0x1p-8);
+    }
+    EXPECT_GE(same, 38);  // a query rounded apart may choose another slot
+  }
+}
+
+TEST(MemoryLayer, DecodesToTheSameBitsForAnyNumberOfThreads) {
+  torch::manual_seed(6);
+  MemoryConfig config;  // wide enough for threads to share a token
+  config.n_keys = 64;
+  config.k_dim = 128;
+  constexpr std::int64_t kWide = 512;
+  MemoryPool pool(PoolOptions{.n_keys = 64, .width = kWide, .seed = 1});
+  MemoryLayer layer(kWide, config, pool);
+  const torch::NoGradGuard no_grad;
+  const at::Tensor x = torch::randn({3, kWide});
+  const int before = at::get_num_threads();
+  at::set_num_threads(1);
+  const at::Tensor one = layer->forward(x);
+  at::set_num_threads(3);
+  EXPECT_TRUE(torch::equal(layer->forward(x), one));
+  at::set_num_threads(before);
 }
 
 }  // namespace

@@ -332,16 +332,16 @@ TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
     for (std::int64_t out : {1, 63, 64, 200}) {
       const at::Tensor x = normal({T, 33}, 1), weight = normal({out, 33}, 2),
                        bias = normal({out}, 3);
-      expect_near(ops::linear_of_few_tokens(x, weight, bias), torch::linear(x, weight, bias),
+      expect_near(ops::linear_of_few_tokens(x, {weight, bias}), torch::linear(x, weight, bias),
                   testing::sum_tolerance(33, 8));
-      expect_near(ops::linear_of_few_tokens(x, weight, {}), torch::linear(x, weight),
+      expect_near(ops::linear_of_few_tokens(x, {weight, {}}), torch::linear(x, weight),
                   testing::sum_tolerance(33, 8));
     }
   }
-  EXPECT_THROW(ops::linear_of_few_tokens(normal({1, 4}, 1), normal({3, 5}, 2), {}),
+  EXPECT_THROW(ops::linear_of_few_tokens(normal({1, 4}, 1), {normal({3, 5}, 2), {}}),
                c10::ValueError);
   EXPECT_THROW(
-      ops::linear_of_few_tokens(normal({1, 4}, 1), normal({3, 4}, 2).to(torch::kBFloat16), {}),
+      ops::linear_of_few_tokens(normal({1, 4}, 1), {normal({3, 4}, 2).to(torch::kBFloat16), {}}),
       c10::TypeError);
 }
 
@@ -352,7 +352,7 @@ TEST(LinearOfFewTokens, RoundsTheSumOfBfloat16Once) {
                      bias = normal({200}, 3).to(torch::kBFloat16);
     const at::Tensor wanted =
         torch::linear(x.to(torch::kDouble), weight.to(torch::kDouble), bias.to(torch::kDouble));
-    const at::Tensor got = ops::linear_of_few_tokens(x, weight, bias);
+    const at::Tensor got = ops::linear_of_few_tokens(x, {weight, bias});
     ASSERT_EQ(got.scalar_type(), torch::kBFloat16);
     // Half a unit in the last of 8 bits, and what float32 sums lose.
     const at::Tensor bound = wanted.abs() * 0x1.01p-8 + 1e-5;
