@@ -16,10 +16,10 @@ void screen_rows(const Int8* rows, std::int64_t apart, const std::int8_t* query,
   for (int r = 0; r < R; ++r) out[r * out_apart] = screens[r].total();
 }
 
-// Eighths of the rows side by side: so many streams keep more of the memory busy than one.
+// Quarters of the rows side by side: so many streams keep more of the memory busy than one.
 void screen(const Int8* rows, std::int64_t stride, std::int64_t count, const std::int8_t* query,
             std::int64_t width, std::int32_t* out) noexcept {
-  constexpr std::int64_t kStreams = 8;
+  constexpr std::int64_t kStreams = 4;
   const std::int64_t each = count / kStreams;
   for (std::int64_t i = 0; i < each; ++i) {
     screen_rows<kStreams>(rows + i * stride, each * stride, query, width, out + i, each);
