@@ -16,9 +16,12 @@
 #include "ops/backend.h"
 #include "ops/check.h"
 #include "ops/parallel.h"
+#include "ops/prefetch.h"
 
 namespace memlayers::ops::cpu {
 namespace {
+
+constexpr std::int64_t kTokensAhead = 4, kFloatBytes = sizeof(float);
 
 // The gradient of one set of sub-keys of one head, and of the query halves scored against it. A
 // sub-key that serves several chosen slots of a token is first given the sum of their gradients.
@@ -42,9 +45,13 @@ class SetBackward {
     size_ = 0;
   }
 
-  // indices (knn) and their gradients of token t; writes its query half's gradient.
+  // indices (knn) and their gradients of token t; writes its query half's gradient. Keeps the half
+  // itself for write_keys(), beside the others: it reads each for each of its sub-keys, and at the
+  // distance at which they lie they would fall into few of the second-level cache's sets.
   void add_token(std::int64_t t, const std::int32_t* indices, const float* gradients,
-                 std::int64_t knn, const float* keys, std::int64_t half, float* grad_query) {
+                 std::int64_t knn, const float* keys, std::int64_t half, const float* query,
+                 float* grad_query) {
+    std::copy_n(query, half, halves_.begin() + t * half);
     const std::int64_t first = size_;
     for (std::int64_t j = 0; j < knn; ++j) {  // without a branch: which it is nobody can foresee
       const std::int32_t index = indices[j];
@@ -61,14 +68,8 @@ class SetBackward {
                                     size_ - first, grad_query);
   }
 
-  // grad_keys [n, half]: touched rows are written, the others stay. A query is read for each of its
-  // sub-keys: the halves are first put side by side, where they fit the second-level cache better
-  // than at a distance that falls into few of its sets.
-  void write_keys(const float* query, std::int64_t num_tokens, std::int64_t stride,
-                  std::int64_t half, float* grad_keys) {
-    for (std::int64_t t = 0; t < num_tokens; ++t) {
-      std::copy_n(query + t * stride, half, halves_.begin() + t * half);
-    }
+  // grad_keys [n, half]: touched rows are written, the others stay.
+  void write_keys(std::int64_t half, float* grad_keys) {
     for (std::size_t i = 1; i < count_.size(); ++i) count_[i] += count_[i - 1];
     std::vector<std::int64_t>& place = entry_of_;
     std::copy(count_.begin(), count_.end() - 1, place.begin());
@@ -158,14 +159,19 @@ std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad_in,
       backward.start();
       const std::int64_t h = unit / 2, set = unit % 2;
       const float* set_keys = keys.const_data_ptr<float>() + unit * n * half;
+      const float* halves = query.const_data_ptr<float>() + h * d + set * half;
+      float* grad_halves = grad_query.mutable_data_ptr<float>() + h * d + set * half;
       for (std::int64_t t = 0; t < T; ++t) {
-        const std::int64_t token_head = t * H + h;
+        const std::int64_t token_head = t * H + h, at = t * H * d;
+        if (t + kTokensAhead < T) {  // out of no cache
+          const std::int64_t later = at + kTokensAhead * H * d, bytes = half * kFloatBytes;
+          prefetch(halves + later, bytes);
+          prefetch(grad_halves + later, bytes);
+        }
         backward.add_token(t, indices[set].data() + token_head * knn, grad_data + token_head * knn,
-                           knn, set_keys, half,
-                           grad_query.mutable_data_ptr<float>() + token_head * d + set * half);
+                           knn, set_keys, half, halves + at, grad_halves + at);
       }
-      backward.write_keys(query.const_data_ptr<float>() + h * d + set * half, T, H * d, half,
-                          grad_keys.mutable_data_ptr<float>() + unit * n * half);
+      backward.write_keys(half, grad_keys.mutable_data_ptr<float>() + unit * n * half);
     }
   });
   return {grad_query.to(query_in.scalar_type()), grad_keys.to(keys_in.scalar_type())};
