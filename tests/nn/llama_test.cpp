@@ -297,7 +297,8 @@ TEST(ModelFolder, AModelMovedToATypeThatItsConfigurationDoesNotNameIsNotSaved) {
 TEST(RmsNorm, ByPlainOperatorsIsThatOfTheKernels) {
   const at::Tensor x = torch::randn({5, 3, 24}), scale = torch::rand({24}) + 0.5;
   const auto with_gradients = [&](at::ScalarType type) {
-    const at::Tensor a = x.to(type).requires_grad_(), b = scale.to(type).requires_grad_();
+    const at::Tensor a = x.clone().to(type).requires_grad_(),
+                     b = scale.clone().to(type).requires_grad_();
     const at::Tensor y = nn::rms_norm(a, b, 1e-3);
     EXPECT_EQ(y.scalar_type(), type);
     const auto grads = torch::autograd::grad({(y * x).sum()}, {a, b});
