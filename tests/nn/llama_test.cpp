@@ -11,7 +11,6 @@
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "nn/decoder_layer.h"
-#include "nn/rms_norm.h"
 #include "support/temp_dir.h"
 
 namespace memlayers {
@@ -291,23 +290,6 @@ TEST(ModelFolder, AModelMovedToATypeThatItsConfigurationDoesNotNameIsNotSaved) {
   EXPECT_THROW(save_model(model, folder.path()), Error);  // rows of half the size
   model->to(torch::kHalf);
   EXPECT_THROW(save_model(model, folder.path()), Error);
-}
-
-// What has no kernel goes by plain operators: here float64, elsewhere another device.
-TEST(RmsNorm, ByPlainOperatorsIsThatOfTheKernels) {
-  const at::Tensor x = torch::randn({5, 3, 24}), scale = torch::rand({24}) + 0.5;
-  const auto with_gradients = [&](at::ScalarType type) {
-    const at::Tensor a = x.clone().to(type).requires_grad_(),
-                     b = scale.clone().to(type).requires_grad_();
-    const at::Tensor y = nn::rms_norm(a, b, 1e-3);
-    EXPECT_EQ(y.scalar_type(), type);
-    const auto grads = torch::autograd::grad({(y * x).sum()}, {a, b});
-    return std::vector<at::Tensor>{y, grads[0], grads[1]};
-  };
-  const auto kernels = with_gradients(torch::kFloat), plain = with_gradients(torch::kDouble);
-  for (std::size_t i = 0; i < kernels.size(); ++i) {
-    expect_close(kernels[i], plain[i].to(torch::kFloat), 1e-5);
-  }
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <sstream>
 
+#include "ops/op_testing.h"
+
 namespace memlayers {
 namespace {
 
@@ -342,12 +344,7 @@ TEST(MemoryLayer, DecodesToTheSameBitsForAnyNumberOfThreads) {
   MemoryLayer layer(kWide, config, pool);
   const torch::NoGradGuard no_grad;
   const at::Tensor x = torch::randn({3, kWide});
-  const int before = at::get_num_threads();
-  at::set_num_threads(1);
-  const at::Tensor one = layer->forward(x);
-  at::set_num_threads(3);
-  EXPECT_TRUE(torch::equal(layer->forward(x), one));
-  at::set_num_threads(before);
+  testing::expect_same_bits_for_any_threads([&] { return layer->forward(x); });
 }
 
 }  // namespace
