@@ -10,10 +10,21 @@ namespace {
 
 constexpr std::int64_t kWidth = 8;
 using Vec = __m256;
+// Lanes of 32 bits. Sums want a type that says so: where it is __m256i, whose lanes are of 64 bits,
+// g++ 12 copies a sum from register to register at every step of a loop.
+using Ints = std::int32_t __attribute__((vector_size(32)));
+using Bits = std::uint32_t __attribute__((vector_size(32)));
 using Words = std::uint64_t __attribute__((vector_size(32)));
 using Doubles = double __attribute__((vector_size(32)));
 
 #include "vec_bits.inl"
+
+Ints as_ints(__m256i v) { return __builtin_bit_cast(Ints, v); }
+Bits as_bits(__m256i v) { return __builtin_bit_cast(Bits, v); }
+template <class Lanes>
+__m256i as_vector(Lanes v) {
+  return __builtin_bit_cast(__m256i, v);
+}
 
 __m256i lanes_below(std::int64_t n) {  // all bits set in the first n lanes
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)),
@@ -148,37 +159,38 @@ struct Screen {
   }
   static Query query(const std::int8_t* p) { return widen(p); }
   void add(const Query& query, const Int8* row, std::int64_t /*n*/) {
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(query, widen(row)));
+    sum += as_ints(_mm256_madd_epi16(query, widen(row)));
   }
-  std::int32_t total() const { return sum_words(sum); }
-  __m256i sum = _mm256_setzero_si256();
+  std::int32_t total() const { return sum_words(as_vector(sum)); }
+  Ints sum{};
 };
 
 // Whole numbers: those of rank.inl, in the order of the scores they stand for.
-using Ints = __m256i;
 Ints ordered(Vec scores) {
   const __m256i bits = _mm256_castps_si256(_mm256_add_ps(scores, zero()));  // no negative zero
   const __m256i key =
       _mm256_xor_si256(bits, _mm256_and_si256(_mm256_srai_epi32(bits, 31), set1(0x7fffffffU)));
   const __m256i is_nan =
       _mm256_cmpgt_epi32(_mm256_and_si256(bits, set1(0x7fffffffU)), set1(kExponent));
-  return _mm256_blendv_epi8(key, set1(0x7fffffffU), is_nan);
+  return as_ints(_mm256_blendv_epi8(key, set1(0x7fffffffU), is_nan));
 }
 Ints load_ints(const std::int32_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return as_ints(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-void store_ints(std::int32_t* p, Ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
-Ints broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
+void store_ints(std::int32_t* p, Ints v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), as_vector(v));
+}
+Ints broadcast_int(std::int32_t x) { return as_ints(_mm256_set1_epi32(x)); }
 Ints count_if_greater(Ints count, Ints a, Ints b) {  // count + (a > b ? 1 : 0)
-  return _mm256_sub_epi32(count, _mm256_cmpgt_epi32(a, b));
+  return count - (a > b);
 }
 // How many numbers reach a bound.
 struct Reached {
-  Ints counts = _mm256_setzero_si256();
+  Ints counts{};
   void add(Vec a, Vec bound) {
-    counts = _mm256_sub_epi32(counts, _mm256_castps_si256(_mm256_cmp_ps(a, bound, _CMP_GE_OQ)));
+    counts -= as_ints(_mm256_castps_si256(_mm256_cmp_ps(a, bound, _CMP_GE_OQ)));
   }
-  std::int64_t total() const { return sum_words(counts); }
+  std::int64_t total() const { return sum_words(as_vector(counts)); }
 };
 
 // The places of the set bits of each byte, first to last.
@@ -203,13 +215,13 @@ std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* value
   const __m256i places =
       _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kSetBits.of[lanes])));
   store(values, _mm256_permutevar8x32_ps(v, places));
-  store_ints(index, _mm256_add_epi32(places, broadcast_int(first)));
+  store_ints(index, as_ints(places) + first);
   return __builtin_popcount(lanes);
 }
 
 // Eight floats, and eight words.
 using Oct = Vec;
-using OctBits = __m256i;
+using OctBits = Bits;
 Oct oct_zero() { return zero(); }
 Oct oct_broadcast(float x) { return broadcast(x); }
 Oct oct_load(const float* p) { return load(p); }
@@ -219,45 +231,53 @@ Oct oct_fma(Oct a, Oct b, Oct c) { return fma(a, b, c); }
 float oct_sum(Oct a) { return sum(a); }
 Oct oct_load_bfloat16(const Int4* p) { return load(reinterpret_cast<const BFloat16*>(p)); }
 OctBits oct_load_bits(const Int4* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return as_bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-OctBits oct_and(OctBits a, std::uint32_t mask) { return _mm256_and_si256(a, set1(mask)); }
-OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
-OctBits oct_shift_left(OctBits a, int bits) { return _mm256_slli_epi32(a, bits); }
-Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
-OctBits oct_bits(Oct a) { return _mm256_castps_si256(a); }
-Oct oct_float(OctBits a) { return _mm256_castsi256_ps(a); }
-OctBits oct_max_bits(OctBits a, OctBits b) { return _mm256_max_epi32(a, b); }
+OctBits oct_and(OctBits a, std::uint32_t mask) { return a & mask; }
+OctBits oct_shift_right(OctBits a, int bits) { return a >> static_cast<std::uint32_t>(bits); }
+OctBits oct_shift_left(OctBits a, int bits) { return a << static_cast<std::uint32_t>(bits); }
+Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(as_vector(a)); }
+OctBits oct_bits(Oct a) { return __builtin_bit_cast(OctBits, a); }
+Oct oct_float(OctBits a) { return __builtin_bit_cast(Oct, a); }
+OctBits oct_max_bits(OctBits a, OctBits b) {
+  return as_bits(_mm256_max_epi32(as_vector(a), as_vector(b)));
+}
 Oct oct_div(Oct a, Oct b) { return div(a, b); }
-OctBits oct_round(Oct a) { return _mm256_cvtps_epi32(a); }  // ties to even
-OctBits oct_broadcast_bits(std::int32_t x) { return _mm256_set1_epi32(x); }
-void oct_store_bits(std::int32_t* p, OctBits v) { store_ints(p, v); }
+OctBits oct_round(Oct a) { return as_bits(_mm256_cvtps_epi32(a)); }  // ties to even
+OctBits oct_broadcast_bits(std::int32_t x) { return as_bits(_mm256_set1_epi32(x)); }
+void oct_store_bits(std::int32_t* p, OctBits v) { store_ints(p, as_ints(as_vector(v))); }
 // The lower halves of both, and the upper: a's in the lower half of a word, b's in the upper.
 OctBits oct_low_halves(OctBits a, OctBits b) {
-  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+  return as_bits(_mm256_blend_epi16(as_vector(a), as_vector(b << 16), 0xaa));
 }
 OctBits oct_high_halves(OctBits a, OctBits b) {
-  return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+  return as_bits(_mm256_blend_epi16(as_vector(a >> 16), as_vector(b), 0xaa));
 }
 // sum + the products of both pairs of 16 bits in each word
 OctBits oct_add_pairs(OctBits sum, OctBits a, OctBits b) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  return sum + as_bits(_mm256_madd_epi16(as_vector(a), as_vector(b)));
 }
 
-// Weighted sums of the numbers of pairs of rows in 16 columns (pairs.inl).
-struct PairSums {
-  Ints low = _mm256_setzero_si256(), high = _mm256_setzero_si256();
-  void add(const Int8* first, const Int8* second, Ints factors) {
-    const __m256i a = Screen::widen(first), b = Screen::widen(second);
-    low = oct_add_pairs(low, _mm256_unpacklo_epi16(a, b), factors);
-    high = oct_add_pairs(high, _mm256_unpackhi_epi16(a, b), factors);
+// Of rows of Int8 (pairs.inl): halves of words of both, side by side in each lane of 128 bits.
+Bits load_bytes(const Int8* p) {
+  return as_bits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+Bits low_pairs(Bits a, Bits b) {
+  return as_bits(_mm256_unpacklo_epi16(as_vector(a), as_vector(b)));
+}
+Bits high_pairs(Bits a, Bits b) {
+  return as_bits(_mm256_unpackhi_epi16(as_vector(a), as_vector(b)));
+}
+Bits upper_bytes(Bits pairs) { return as_bits(_mm256_srai_epi16(as_vector(pairs), 8)); }
+Bits add_pairs(Bits sum, Bits a, Bits b) { return oct_add_pairs(sum, a, b); }
+void in_order(const Bits (&even)[2], const Bits (&odd)[2], Vec (&out)[4]) {
+  for (int half = 0; half < 2; ++half) {
+    const __m256i e = as_vector(even[half]), o = as_vector(odd[half]);
+    const __m256i low = _mm256_unpacklo_epi32(e, o), high = _mm256_unpackhi_epi32(e, o);
+    out[half] = _mm256_cvtepi32_ps(_mm256_permute2x128_si256(low, high, 0x20));
+    out[half + 2] = _mm256_cvtepi32_ps(_mm256_permute2x128_si256(low, high, 0x31));
   }
-  void in_order(Vec& first, Vec& second) const {
-    const Vec l = _mm256_cvtepi32_ps(low), h = _mm256_cvtepi32_ps(high);
-    first = _mm256_permute2f128_ps(l, h, 0x20);
-    second = _mm256_permute2f128_ps(l, h, 0x31);
-  }
-};
+}
 
 Words product(Words a, Words b) {  // of the lower halves
   return __builtin_bit_cast(

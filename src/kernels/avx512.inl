@@ -4,10 +4,21 @@
 
 constexpr std::int64_t kWidth = 16;
 using Vec = __m512;
+// Lanes of 32 bits. Sums want a type that says so: where it is __m512i, whose lanes are of 64 bits,
+// g++ 12 copies a sum from register to register at every step of a loop.
+using Ints = std::int32_t __attribute__((vector_size(64)));
+using Bits = std::uint32_t __attribute__((vector_size(64)));
 using Words = std::uint64_t __attribute__((vector_size(64)));
 using Doubles = double __attribute__((vector_size(64)));
 
 #include "vec_bits.inl"
+
+Ints as_ints(__m512i v) { return __builtin_bit_cast(Ints, v); }
+Bits as_bits(__m512i v) { return __builtin_bit_cast(Bits, v); }
+template <class Lanes>
+__m512i as_vector(Lanes v) {
+  return __builtin_bit_cast(__m512i, v);
+}
 
 __mmask16 lanes_below(std::int64_t n) { return static_cast<__mmask16>((1U << n) - 1U); }
 
@@ -104,12 +115,10 @@ std::uint32_t not_less(Vec a, float bound) {
   return _mm512_cmp_ps_mask(a, broadcast(bound), _CMP_NLT_UQ);
 }
 
-__m512i widen8(__m256i bytes) { return _mm512_cvtepi8_epi16(bytes); }
-
 // The sum of products of 8-bit numbers that screen.inl takes: 64 columns at a time.
 struct Screen {
   static constexpr std::int64_t kColumns = 64;
-  __m512i sum = _mm512_setzero_si512();
+  Ints sum{};
 #if defined(__AVX512VNNI__)
   // Rows become unsigned, as the instruction wants them, by adding 128 to each number: 128 times
   // the sum of the query is taken off again.
@@ -124,43 +133,44 @@ struct Screen {
   void add(const Query& query, const Int8* row, std::int64_t n) {
     const __mmask64 lanes = n < 64 ? (__mmask64{1} << n) - 1 : ~__mmask64{0};
     const __m512i numbers = _mm512_xor_si512(_mm512_maskz_loadu_epi8(lanes, row), offset());
-    sum = _mm512_dpbusd_epi32(_mm512_add_epi32(sum, query.minus), numbers, query.numbers);
+    sum =
+        as_ints(_mm512_dpbusd_epi32(as_vector(sum + as_ints(query.minus)), numbers, query.numbers));
   }
 #else
   struct Query {
     __m512i low, high;
   };
+  static __m512i widen(__m256i bytes) { return _mm512_cvtepi8_epi16(bytes); }
   static Query query(const std::int8_t* p) {
     const auto* half = reinterpret_cast<const __m256i*>(p);
-    return {widen8(_mm256_loadu_si256(half)), widen8(_mm256_loadu_si256(half + 1))};
+    return {widen(_mm256_loadu_si256(half)), widen(_mm256_loadu_si256(half + 1))};
   }
   void add(const Query& query, const Int8* row, std::int64_t n) {
     const __mmask64 lanes = n < 64 ? (__mmask64{1} << n) - 1 : ~__mmask64{0};
     const __m512i bytes = _mm512_maskz_loadu_epi8(lanes, row);
-    sum =
-        _mm512_add_epi32(sum, _mm512_madd_epi16(query.low, widen8(_mm512_castsi512_si256(bytes))));
-    sum = _mm512_add_epi32(
-        sum, _mm512_madd_epi16(query.high, widen8(_mm512_extracti64x4_epi64(bytes, 1))));
+    sum += as_ints(_mm512_madd_epi16(query.low, widen(_mm512_castsi512_si256(bytes))));
+    sum += as_ints(_mm512_madd_epi16(query.high, widen(_mm512_extracti64x4_epi64(bytes, 1))));
   }
 #endif
-  std::int32_t total() const { return _mm512_reduce_add_epi32(sum); }
+  std::int32_t total() const { return _mm512_reduce_add_epi32(as_vector(sum)); }
 };
 
 // Whole numbers: those of rank.inl, in the order of the scores they stand for.
-using Ints = __m512i;
 Ints ordered(Vec scores) {
   const __m512i bits = _mm512_castps_si512(_mm512_add_ps(scores, zero()));  // no negative zero
   const __m512i key =
       _mm512_xor_si512(bits, _mm512_and_si512(_mm512_srai_epi32(bits, 31), set1(0x7fffffffU)));
   const __mmask16 is_nan =
       _mm512_cmpgt_epi32_mask(_mm512_and_si512(bits, set1(0x7fffffffU)), set1(kExponent));
-  return _mm512_mask_mov_epi32(key, is_nan, set1(0x7fffffffU));
+  return as_ints(_mm512_mask_mov_epi32(key, is_nan, set1(0x7fffffffU)));
 }
-Ints load_ints(const std::int32_t* p) { return _mm512_loadu_si512(p); }
-void store_ints(std::int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
-Ints broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
+Ints load_ints(const std::int32_t* p) { return as_ints(_mm512_loadu_si512(p)); }
+void store_ints(std::int32_t* p, Ints v) { _mm512_storeu_si512(p, as_vector(v)); }
+Ints broadcast_int(std::int32_t x) { return as_ints(_mm512_set1_epi32(x)); }
 Ints count_if_greater(Ints count, Ints a, Ints b) {  // count + (a > b ? 1 : 0)
-  return _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(a, b), count, set1(1));
+  const __m512i counts = as_vector(count);
+  const __mmask16 is_greater = _mm512_cmpgt_epi32_mask(as_vector(a), as_vector(b));
+  return as_ints(_mm512_mask_add_epi32(counts, is_greater, counts, set1(1)));
 }
 // How many numbers reach a bound.
 struct Reached {
@@ -177,14 +187,15 @@ std::int64_t append(Vec v, std::uint32_t lanes, std::int32_t first, float* value
   const auto mask = static_cast<__mmask16>(lanes);
   const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   store(values, _mm512_maskz_compress_ps(mask, v));
-  store_ints(index,
-             _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(places, broadcast_int(first))));
+  store_ints(index, as_ints(_mm512_maskz_compress_epi32(mask, as_vector(as_ints(places) + first))));
   return __builtin_popcount(lanes);
 }
 
 // Eight floats, and eight words.
 using Oct = __m256;
-using OctBits = __m256i;
+using OctBits = std::uint32_t __attribute__((vector_size(32)));
+OctBits as_oct(__m256i v) { return __builtin_bit_cast(OctBits, v); }
+__m256i as_half(OctBits v) { return __builtin_bit_cast(__m256i, v); }
 Oct oct_zero() { return _mm256_setzero_ps(); }
 Oct oct_broadcast(float x) { return _mm256_set1_ps(x); }
 Oct oct_load(const float* p) { return _mm256_loadu_ps(p); }
@@ -197,67 +208,68 @@ Oct oct_load_bfloat16(const Int4* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 OctBits oct_load_bits(const Int4* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return as_oct(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-OctBits oct_and(OctBits a, std::uint32_t mask) {
-  return _mm256_and_si256(a, _mm256_set1_epi32(static_cast<int>(mask)));
+OctBits oct_and(OctBits a, std::uint32_t mask) { return a & mask; }
+OctBits oct_shift_right(OctBits a, int bits) { return a >> static_cast<std::uint32_t>(bits); }
+OctBits oct_shift_left(OctBits a, int bits) { return a << static_cast<std::uint32_t>(bits); }
+Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(as_half(a)); }
+OctBits oct_bits(Oct a) { return __builtin_bit_cast(OctBits, a); }
+Oct oct_float(OctBits a) { return __builtin_bit_cast(Oct, a); }
+OctBits oct_max_bits(OctBits a, OctBits b) {
+  return as_oct(_mm256_max_epi32(as_half(a), as_half(b)));
 }
-OctBits oct_shift_right(OctBits a, int bits) { return _mm256_srli_epi32(a, bits); }
-OctBits oct_shift_left(OctBits a, int bits) { return _mm256_slli_epi32(a, bits); }
-Oct oct_from_bits(OctBits a) { return _mm256_cvtepi32_ps(a); }
-OctBits oct_bits(Oct a) { return _mm256_castps_si256(a); }
-Oct oct_float(OctBits a) { return _mm256_castsi256_ps(a); }
-OctBits oct_max_bits(OctBits a, OctBits b) { return _mm256_max_epi32(a, b); }
 Oct oct_div(Oct a, Oct b) { return _mm256_div_ps(a, b); }
-OctBits oct_round(Oct a) { return _mm256_cvtps_epi32(a); }  // ties to even
-OctBits oct_broadcast_bits(std::int32_t x) { return _mm256_set1_epi32(x); }
+OctBits oct_round(Oct a) { return as_oct(_mm256_cvtps_epi32(a)); }  // ties to even
+OctBits oct_broadcast_bits(std::int32_t x) { return as_oct(_mm256_set1_epi32(x)); }
 void oct_store_bits(std::int32_t* p, OctBits v) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), as_half(v));
 }
 // The lower halves of both, and the upper: a's in the lower half of a word, b's in the upper.
 OctBits oct_low_halves(OctBits a, OctBits b) {
-  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+  return as_oct(_mm256_blend_epi16(as_half(a), as_half(b << 16), 0xaa));
 }
 OctBits oct_high_halves(OctBits a, OctBits b) {
-  return _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa);
+  return as_oct(_mm256_blend_epi16(as_half(a >> 16), as_half(b), 0xaa));
 }
 // sum + the products of both pairs of 16 bits in each word
 OctBits oct_add_pairs(OctBits sum, OctBits a, OctBits b) {
 #if defined(__AVX512VNNI__)
-  return _mm256_dpwssd_epi32(sum, a, b);
+  return as_oct(_mm256_dpwssd_epi32(as_half(sum), as_half(a), as_half(b)));
 #else
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  return sum + as_oct(_mm256_madd_epi16(as_half(a), as_half(b)));
 #endif
 }
-__m512i add_pairs(__m512i sum, __m512i a, __m512i b) {
+Bits add_pairs(Bits sum, Bits a, Bits b) {
 #if defined(__AVX512VNNI__)
-  return _mm512_dpwssd_epi32(sum, a, b);
+  return as_bits(_mm512_dpwssd_epi32(as_vector(sum), as_vector(a), as_vector(b)));
 #else
-  return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+  return sum + as_bits(_mm512_madd_epi16(as_vector(a), as_vector(b)));
 #endif
 }
 
-// Weighted sums of the numbers of pairs of rows in 32 columns (pairs.inl).
-struct PairSums {
-  Ints low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
-  void add(const Int8* first, const Int8* second, Ints factors) {
-    const auto words = [](const Int8* p) {
-      return widen8(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-    };
-    const __m512i a = words(first), b = words(second);
-    low = add_pairs(low, _mm512_unpacklo_epi16(a, b), factors);
-    high = add_pairs(high, _mm512_unpackhi_epi16(a, b), factors);
+// Of rows of Int8 (pairs.inl): halves of words of both, side by side in each lane of 128 bits.
+Bits load_bytes(const Int8* p) { return as_bits(_mm512_loadu_si512(p)); }
+Bits low_pairs(Bits a, Bits b) {
+  return as_bits(_mm512_unpacklo_epi16(as_vector(a), as_vector(b)));
+}
+Bits high_pairs(Bits a, Bits b) {
+  return as_bits(_mm512_unpackhi_epi16(as_vector(a), as_vector(b)));
+}
+Bits upper_bytes(Bits pairs) { return as_bits(_mm512_srai_epi16(as_vector(pairs), 8)); }
+void in_order(const Bits (&even)[2], const Bits (&odd)[2], Vec (&out)[4]) {
+  __m512i front[2], back[2];  // of the lanes of 128 bits
+  for (int half = 0; half < 2; ++half) {
+    const __m512i e = as_vector(even[half]), o = as_vector(odd[half]);
+    const __m512i low = _mm512_unpacklo_epi32(e, o), high = _mm512_unpackhi_epi32(e, o);
+    front[half] = _mm512_shuffle_i32x4(low, high, 0x44);
+    back[half] = _mm512_shuffle_i32x4(low, high, 0xee);
   }
-  void in_order(Vec& first, Vec& second) const {
-    const Vec l = _mm512_cvtepi32_ps(low), h = _mm512_cvtepi32_ps(high);
-    const auto from = [](int start) {
-      return _mm512_add_epi32(
-          _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23), set1(start));
-    };
-    first = _mm512_permutex2var_ps(l, from(0), h);
-    second = _mm512_permutex2var_ps(l, from(8), h);
-  }
-};
+  out[0] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(front[0], front[1], 0x88));
+  out[1] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(front[0], front[1], 0xdd));
+  out[2] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(back[0], back[1], 0x88));
+  out[3] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(back[0], back[1], 0xdd));
+}
 
 Words product(Words a, Words b) {  // of the lower halves
   return __builtin_bit_cast(

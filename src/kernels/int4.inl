@@ -57,7 +57,8 @@ struct GroupFactors {
           R == 1 ? oct_broadcast_bits(0) : whole.of(factors[R == 1 ? 0 : 2 * p + 1]);
       const OctBits pair = oct_low_halves(first, second);
       oct_store_bits(pairs[p], pair);
-      start = oct_add_pairs(start, pair, oct_broadcast_bits(pair_of(-8, -8)));
+      start = oct_add_pairs(start, pair,
+                            oct_broadcast_bits(static_cast<std::int32_t>(pair_of(-8, -8))));
     }
     oct_store_bits(starts, start);
   }

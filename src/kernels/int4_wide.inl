@@ -3,9 +3,9 @@
 // column as there, so the same bits, but on two blocks at once: half as many instructions.
 
 // Of eight whole numbers, a group each: that of the group named by each lane.
-__m512i spread(__m512i groups, const std::int32_t* of_groups) {
+Bits spread(__m512i groups, const std::int32_t* of_groups) {
   const __m256i all = _mm256_load_si256(reinterpret_cast<const __m256i*>(of_groups));
-  return _mm512_permutexvar_epi32(groups, _mm512_castsi256_si512(all));
+  return as_bits(_mm512_permutexvar_epi32(groups, _mm512_castsi256_si512(all)));
 }
 
 // Which bytes of the second row stand in the upper half of each lane, or of the first in the lower.
@@ -19,17 +19,16 @@ template <int R, bool kAdd>
 [[gnu::always_inline]] inline void add_superblock(const Rows<R, Int4>& rows, std::int64_t byte,
                                                   const GroupFactors<R>& factors, float* to) {
   constexpr __mmask64 kUpperHalves = 0xccccccccccccccccU;
-  const __m512i nibbles = set1(kNibbles), upper_nibbles = set1(kUpperNibbles);
   for (int pair = 0; pair < 2; ++pair, byte += kCacheLine, to += 2 * kInt4Block) {
     // The first groups of both blocks, and the second.
     const __m512i groups[2] = {
         _mm512_mask_blend_epi32(0xff00, set1(4 * pair), set1(4 * pair + 2)),
         _mm512_mask_blend_epi32(0xff00, set1(4 * pair + 1), set1(4 * pair + 3))};
-    __m512i sums[8];
+    Bits sums[8];
     for (std::int64_t half = 0; half < 2; ++half) {
-      const __m512i start = spread(groups[half], factors.starts);
+      const Bits start = spread(groups[half], factors.starts);
       sums[4 * half] = sums[4 * half + 2] = start;
-      sums[4 * half + 1] = sums[4 * half + 3] = _mm512_slli_epi32(start, kUpper);
+      sums[4 * half + 1] = sums[4 * half + 3] = start << kUpper;
     }
 #pragma GCC unroll 1  // see add_pairs
     for (std::int64_t p = 0; p < GroupFactors<R>::kPairs; ++p) {
@@ -38,18 +37,18 @@ template <int R, bool kAdd>
       if (R > 1) prefetch_line(rows.later[next] + byte);
       const __m512i first = _mm512_loadu_si512(rows.row[r] + byte);
       const __m512i second = _mm512_loadu_si512(rows.row[next] + byte);
-      const __m512i both[2] = {
-          _mm512_mask_shuffle_epi8(first, kUpperHalves, second, half_words(false)),
-          _mm512_mask_shuffle_epi8(second, ~kUpperHalves, first, half_words(true))};
+      const Bits both[2] = {
+          as_bits(_mm512_mask_shuffle_epi8(first, kUpperHalves, second, half_words(false))),
+          as_bits(_mm512_mask_shuffle_epi8(second, ~kUpperHalves, first, half_words(true)))};
 #pragma GCC unroll 2
       for (std::int64_t half = 0; half < 2; ++half) {
-        const __m512i factor = spread(groups[half], factors.pairs[p]);
-        const __m512i later = _mm512_srli_epi32(both[half], 8);
-        __m512i* const sum = sums + 4 * half;
-        sum[0] = add_pairs(sum[0], _mm512_and_si512(both[half], nibbles), factor);
-        sum[1] = add_pairs(sum[1], _mm512_and_si512(both[half], upper_nibbles), factor);
-        sum[2] = add_pairs(sum[2], _mm512_and_si512(later, nibbles), factor);
-        sum[3] = add_pairs(sum[3], _mm512_and_si512(later, upper_nibbles), factor);
+        const Bits factor = spread(groups[half], factors.pairs[p]);
+        const Bits later = both[half] >> 8;
+        Bits* const sum = sums + 4 * half;
+        sum[0] = add_pairs(sum[0], both[half] & kNibbles, factor);
+        sum[1] = add_pairs(sum[1], both[half] & kUpperNibbles, factor);
+        sum[2] = add_pairs(sum[2], later & kNibbles, factor);
+        sum[3] = add_pairs(sum[3], later & kUpperNibbles, factor);
       }
     }
     const Vec both_units =
@@ -57,7 +56,8 @@ template <int R, bool kAdd>
     for (int block = 0; block < 2; ++block) {
       for (int k = 0; k < 8; k += 2) {  // 16 neighbouring columns
         const Vec unit = mul(broadcast(factors.units[4 * pair + 2 * block + k / 4]), both_units);
-        const Vec one = _mm512_cvtepi32_ps(sums[k]), other = _mm512_cvtepi32_ps(sums[k + 1]);
+        const Vec one = _mm512_cvtepi32_ps(as_vector(sums[k])),
+                  other = _mm512_cvtepi32_ps(as_vector(sums[k + 1]));
         const Vec columns = block == 0 ? _mm512_shuffle_f32x4(one, other, 0x44)
                                        : _mm512_shuffle_f32x4(one, other, 0xee);
         float* const at = to + block * kInt4Block + k * kOct;

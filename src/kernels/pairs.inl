@@ -30,17 +30,17 @@ struct Whole {
   OctBits of(Oct factors) const { return oct_round(oct_mul(factors, per_unit)); }
 };
 
-constexpr std::int32_t pair_of(std::int32_t first, std::int32_t second) {
-  return static_cast<std::int32_t>((static_cast<std::uint32_t>(first) & 0xffffU) |
-                                   static_cast<std::uint32_t>(second) << 16);
+constexpr std::uint32_t pair_of(std::int32_t first, std::int32_t second) {
+  return (static_cast<std::uint32_t>(first) & 0xffffU) | static_cast<std::uint32_t>(second) << 16;
 }
 
 // The factors of R rows of Int8.
 template <int R>
 struct PairFactors {
   static constexpr std::int64_t kPairs = (R + 1) / 2;
-  Ints of[kPairs];
+  Bits of[kPairs];
   Vec unit;
+  std::uint32_t start = 0;  // -128 times the sum of the factors
 
   static constexpr std::int64_t kOcts = (R + kOct - 1) / kOct;
   explicit PairFactors(const float (&factors)[kOcts * kOct]) {  // zeros behind R
@@ -51,8 +51,9 @@ struct PairFactors {
     for (std::int64_t r = 0; r < kOcts * kOct; r += kOct) {
       oct_store_bits(numbers + r, whole.of(oct_load(factors + r)));
     }
+    for (int r = 0; r < R; ++r) start -= 128U * static_cast<std::uint32_t>(numbers[r]);
     for (std::int64_t p = 0; p < kPairs; ++p) {
-      of[p] = broadcast_int(pair_of(numbers[2 * p], numbers[2 * p + 1]));
+      of[p] = Bits{} + pair_of(numbers[2 * p], numbers[2 * p + 1]);
     }
     float units[kOct];
     oct_store(units, whole.unit);
@@ -60,35 +61,52 @@ struct PairFactors {
   }
 };
 
-// Columns [c, c + 2 kVecs kWidth) of the sum.
-template <int R, int kVecs, bool kAdd>
+// Columns [c, c + 4 kSums kWidth) of the sum. Words of two columns, side by side with the other
+// row's, are multiplied as they are: the odd column counts 256 times, and is taken off in the end,
+// for what leaves 32 bits in between comes back. So no number is widened. The even one must have no
+// sign: 128 is added to it.
+template <int R, int kSums, bool kAdd>
 [[gnu::always_inline]] inline void add_pairs(const Int8* const* row, const PairFactors<R>& factors,
                                              std::int64_t c, float* out) {
-  PairSums sums[kVecs];
+  constexpr std::uint32_t kEvenSigns = 0x00800080U;
+  constexpr std::int64_t kColumns = 4 * kWidth;
+  Bits words[kSums][2], odd[kSums][2];
+  for (int s = 0; s < kSums; ++s) {
+    words[s][0] = words[s][1] = Bits{} + factors.start;
+    odd[s][0] = odd[s][1] = Bits{};
+  }
   // Unrolled, each load would see a row's lines one after the other, and the processor would fetch
   // what lies behind the row.
 #pragma GCC unroll 1
   for (std::int64_t p = 0; p < PairFactors<R>::kPairs; ++p) {
     const Int8* const first = row[2 * p] + c;
     const Int8* const second = row[R == 1 ? 0 : 2 * p + 1] + c;
-    for (std::int64_t v = 0; v < kVecs; ++v) {
-      sums[v].add(first + v * 2 * kWidth, second + v * 2 * kWidth, factors.of[p]);
+    const Bits factor = factors.of[p];
+    for (int s = 0; s < kSums; ++s) {
+      const Bits a = load_bytes(first + s * kColumns), b = load_bytes(second + s * kColumns);
+      const Bits pairs[2] = {low_pairs(a, b) ^ kEvenSigns, high_pairs(a, b) ^ kEvenSigns};
+      for (int half = 0; half < 2; ++half) {
+        words[s][half] = add_pairs(words[s][half], pairs[half], factor);
+        odd[s][half] = add_pairs(odd[s][half], upper_bytes(pairs[half]), factor);
+      }
     }
   }
-  for (std::int64_t v = 0; v < kVecs; ++v) {
-    float* const at = out + c + v * 2 * kWidth;
-    Vec low, high;
-    sums[v].in_order(low, high);
-    store(at, fma(factors.unit, low, kAdd ? load(at) : zero()));
-    store(at + kWidth, fma(factors.unit, high, kAdd ? load(at + kWidth) : zero()));
+  for (int s = 0; s < kSums; ++s) {
+    Vec columns[4];
+    const Bits even[2] = {words[s][0] - (odd[s][0] << 8), words[s][1] - (odd[s][1] << 8)};
+    in_order(even, odd[s], columns);
+    for (int v = 0; v < 4; ++v) {
+      float* const at = out + c + s * kColumns + v * kWidth;
+      store(at, fma(factors.unit, columns[v], kAdd ? load(at) : zero()));
+    }
   }
 }
 
 template <int R, bool kAdd>
 void gather_pass(const Int8* values, const RowSpan& span, const std::int64_t* ids,
                  const std::int64_t* end, const float* weights, float* out) {
-  constexpr std::int64_t kStep = 2 * kWidth;
-  constexpr int kVecs = 2;  // a cache line, or a part of one
+  constexpr std::int64_t kStep = 4 * kWidth;
+  constexpr int kSums = kStep < kCacheLine ? 2 : 1;  // a cache line, or a part of one
   Rows<R, Int8> rows(values, span, ids, end);
   float products[PairFactors<R>::kOcts * kOct] = {};
   for (int r = 0; r < R; ++r) {
@@ -98,9 +116,9 @@ void gather_pass(const Int8* values, const RowSpan& span, const std::int64_t* id
   const PairFactors<R> factors(products);
   prefetch_scales(rows, span);
   std::int64_t c = 0;
-  for (; c + kVecs * kStep <= span.width; c += kVecs * kStep) {
+  for (; c + kSums * kStep <= span.width; c += kSums * kStep) {
     if (c % kCacheLine == 0) rows.prefetch(span.first + c);
-    add_pairs<R, kVecs, kAdd>(rows.row, factors, c, out);
+    add_pairs<R, kSums, kAdd>(rows.row, factors, c, out);
   }
   if (c == span.width) return;
   rows.prefetch(span.first + c);

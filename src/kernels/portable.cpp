@@ -220,29 +220,30 @@ OctBits oct_add_pairs(OctBits sum, OctBits a, OctBits b) {
   return {add_pairs(sum.low, a.low, b.low), add_pairs(sum.high, a.high, b.high)};
 }
 
-// Weighted sums of the numbers of pairs of rows in 8 columns (pairs.inl).
-struct PairSums {
-  Bits low{}, high{};
-  void add(const Int8* first, const Int8* second, Ints factors) {
-    using Bytes = std::int8_t __attribute__((vector_size(8)));
-    using Shorts = std::int16_t __attribute__((vector_size(16)));
-    const auto widen = [](const Int8* p) {
-      Bytes bytes;
-      std::memcpy(&bytes, p, sizeof bytes);
-      return __builtin_convertvector(bytes, Shorts);
-    };
-    const Shorts a = widen(first), b = widen(second);
-    const auto pairs = [](Shorts v) { return __builtin_bit_cast(Bits, v); };
-    const auto factor = __builtin_bit_cast(Bits, factors);
-    low = add_pairs(low, pairs(__builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)), factor);
-    high =
-        add_pairs(high, pairs(__builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)), factor);
+// Of rows of Int8 (pairs.inl): halves of words of both, side by side.
+using Shorts = std::int16_t __attribute__((vector_size(16)));
+Shorts shorts(Bits v) { return __builtin_bit_cast(Shorts, v); }
+Bits load_bytes(const Int8* p) {
+  Bits bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return bytes;
+}
+Bits low_pairs(Bits a, Bits b) {
+  return __builtin_bit_cast(
+      Bits, __builtin_shufflevector(shorts(a), shorts(b), 0, 8, 1, 9, 2, 10, 3, 11));
+}
+Bits high_pairs(Bits a, Bits b) {
+  return __builtin_bit_cast(
+      Bits, __builtin_shufflevector(shorts(a), shorts(b), 4, 12, 5, 13, 6, 14, 7, 15));
+}
+Bits upper_bytes(Bits pairs) { return __builtin_bit_cast(Bits, shorts(pairs) >> 8); }
+void in_order(const Bits (&even)[2], const Bits (&odd)[2], Vec (&out)[4]) {
+  for (int half = 0; half < 2; ++half) {
+    const auto e = __builtin_bit_cast(Ints, even[half]), o = __builtin_bit_cast(Ints, odd[half]);
+    out[2 * half] = __builtin_convertvector(__builtin_shufflevector(e, o, 0, 4, 1, 5), Vec);
+    out[2 * half + 1] = __builtin_convertvector(__builtin_shufflevector(e, o, 2, 6, 3, 7), Vec);
   }
-  void in_order(Vec& first, Vec& second) const {
-    first = __builtin_convertvector(__builtin_bit_cast(Ints, low), Vec);
-    second = __builtin_convertvector(__builtin_bit_cast(Ints, high), Vec);
-  }
-};
+}
 
 Words product(Words a, Words b) {  // of the lower halves
   return (a & 0xffffffffU) * (b & 0xffffffffU);

@@ -101,9 +101,9 @@ template <int R, int G>
 void screen_tile(const ScreenKeys& keys, const ScreenQueries& queries, std::int64_t first,
                  std::int64_t group, std::int64_t n, float* high) {
   const std::int64_t width = round_up(keys.width, kQuad);
-  __m512i sums[R][G];
+  Ints sums[R][G];
   for (int g = 0; g < G; ++g) {
-    const __m512i start = load_ints(keys.start + (group + g) * kGroup);
+    const Ints start = load_ints(keys.start + (group + g) * kGroup);
     for (int r = 0; r < R; ++r) sums[r][g] = start;
   }
   const std::int8_t* key = keys.numbers + group * kGroup * width;
@@ -117,7 +117,9 @@ void screen_tile(const ScreenKeys& keys, const ScreenQueries& queries, std::int6
       std::int32_t quad;
       __builtin_memcpy(&quad, query + r * stride + c, sizeof quad);
       const __m512i four = _mm512_set1_epi32(quad);
-      for (int g = 0; g < G; ++g) sums[r][g] = _mm512_dpbusd_epi32(sums[r][g], four, numbers[g]);
+      for (int g = 0; g < G; ++g) {
+        sums[r][g] = as_ints(_mm512_dpbusd_epi32(as_vector(sums[r][g]), four, numbers[g]));
+      }
     }
   }
   for (int g = 0; g < G; ++g) {
@@ -127,7 +129,8 @@ void screen_tile(const ScreenKeys& keys, const ScreenQueries& queries, std::int6
     const std::int64_t rest = n - at < kGroup ? n - at : kGroup;
     for (int r = 0; r < R; ++r) {
       const std::int64_t q = first + r;
-      const Vec score = mul(_mm512_cvtepi32_ps(sums[r][g]), mul(broadcast(queries.unit[q]), unit));
+      const Vec score =
+          mul(_mm512_cvtepi32_ps(as_vector(sums[r][g])), mul(broadcast(queries.unit[q]), unit));
       const Vec margin =
           fma(broadcast(queries.norm[q]), error, mul(broadcast(queries.error[q]), norm));
       store(high + q * n + at, add(score, margin), rest);
