@@ -2,7 +2,7 @@
 // Editing a pool one slot at a time (docs/editing.md, "Single slots").
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <optional>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One memory layer: what forward, backward and the optimizers take, and what one that only reads
 // takes beside the bytes that it must read.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <vector>

@@ -2,7 +2,7 @@
 // The rates of a plan, measured on this machine: models of the same widths, but few layers and a
 // small pool.
 #include <ATen/Parallel.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

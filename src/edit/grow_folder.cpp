@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Growth of a model folder. A new one is made, of what stays, linked or copied, and of what
 // changes.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "edit/weights.h"
 
-#include <torch/torch.h>
+#include <torch/optim/adamw.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <numeric>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/decoder_layer.h"
 
+#include <torch/nn/init.h>
+
 #include <cmath>
 #include <numbers>
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/llama.h"
 
+#include <torch/nn/functional/loss.h>
+#include <torch/nn/init.h>
+
 #include <cmath>
 
 #include "nn/decoder_layer.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/memory_layer.h"
 
+#include <torch/nn/init.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/pool.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include <algorithm>
 #include <cmath>
 #include <mutex>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/sharded_gather.h"
 
+#include <torch/csrc/autograd/custom_function.h>
+
 #include "ops/gelu.h"
 
 namespace memlayers::nn {

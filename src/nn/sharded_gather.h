@@ -2,7 +2,7 @@
 // MemoryPool's gathers where a memory group holds the pool, with their gradients.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstdint>
 #include <functional>

@@ -2,7 +2,7 @@
 // DenseAdamW: AdamW for everything but the pool.
 #include "memlayers/optimizer.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/pairwise_gradients.h"
 
-#include <torch/torch.h>
+#include <torch/utils.h>
 
 #include <bit>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // RowAdamW: the optimizers of the pool's rows.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <mutex>

@@ -2,7 +2,9 @@
 #include "edit/weights.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/optim/adamw.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "edit/phrasings.h"
 #include "edit/teach.h"

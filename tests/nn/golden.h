@@ -2,7 +2,7 @@
 // The golden cases: where they are, and how a tensor of theirs is read.
 #pragma once
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cstdlib>

@@ -2,7 +2,8 @@
 // Every decoder case: a plain Hugging Face folder is loaded as it is; logits, loss, gradients and
 // greedy continuation match.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <string>
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every memory layer case of an independent implementation: output, chosen slots and all gradients.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/nn/modules/linear.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <map>
 #include <nlohmann/json.hpp>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A pool whose rows live in a scratch file: all that it computes has the bits of one in RAM.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <filesystem>
 

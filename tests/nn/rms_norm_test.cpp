@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/rms_norm.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include <vector>
 
 #include "ops/op_testing.h"

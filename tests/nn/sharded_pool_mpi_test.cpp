@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A pool that all processes of the test hold together, beside one that each holds alone.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 

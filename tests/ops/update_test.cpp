@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/ops.h"
+
+#include <torch/optim/adamw.h>
+
 #include "ops/op_testing.h"
 #include "ops/row_sums.h"
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // PoolOptimizer::kDenseAdamW against torch.optim.AdamW over the whole pool.
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/optim/adamw.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <limits>

@@ -2,7 +2,8 @@
 #include "train/training_step.h"
 
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "train/run_testing.h"
 
