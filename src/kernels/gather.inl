@@ -192,6 +192,15 @@ void gather_cached(const float* values, std::int64_t width, const std::int64_t* 
   });
 }
 
+void gather_cached_add(const float* values, std::int64_t width, const std::int64_t* ids,
+                       const float* weights, std::int64_t count, float* out) noexcept {
+  const RowSpan span{width, width, 0, width};
+  const std::int64_t* end = ids + count;
+  in_passes<kRowsAtOnce>(0, count, [&]<int R>(std::int64_t i) {
+    gather_pass<R, true, float, false>(values, span, ids + i, end, weights + i, out);
+  });
+}
+
 // Sums of products of R rows, block by block, added pairwise: nodes_[l] is a sum of 2^l blocks that
 // waits for its right half.
 template <int R>

@@ -234,10 +234,12 @@ struct Kernels {
   // Null where float32 products are as fast.
   const BlockScreen* block_screen;
 
-  // f32.gather's bits, for whole rows that lie in a cache: none are asked for, which costs an
-  // instruction in three there.
+  // The bits of f32.gather and f32.gather_add, for whole rows that lie in a cache: none are asked
+  // for, which costs an instruction in three there.
   void (*gather_cached)(const float* values, std::int64_t width, const std::int64_t* ids,
                         const float* weights, std::int64_t count, float* out) noexcept;
+  void (*gather_cached_add)(const float* values, std::int64_t width, const std::int64_t* ids,
+                            const float* weights, std::int64_t count, float* out) noexcept;
 
   // sum of x[c]^2 in float64
   double (*squared_norm)(const float* x, std::int64_t width) noexcept;

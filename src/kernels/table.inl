@@ -20,6 +20,7 @@ constexpr Kernels make_table(const char* isa) {
           screen,
           block_screen(),
           gather_cached,
+          gather_cached_add,
           squared_norm,
           row_kernels<float>(),
           row_kernels<BFloat16>(),

@@ -21,10 +21,14 @@
 namespace memlayers::ops::cpu {
 namespace {
 
-constexpr std::int64_t kTokensAhead = 4, kFloatBytes = sizeof(float);
+constexpr std::int64_t kTokensAhead = 4;
+constexpr std::int64_t kFloatBytes = sizeof(float), kIndexBytes = sizeof(std::int32_t);
+constexpr std::int64_t kKeptBytes =
+    1 << 18;  // of query halves that sub-keys' gradients are summed of
 
-// The gradient of one set of sub-keys of one head, and of the query halves scored against it. A
-// sub-key that serves several chosen slots of a token is first given the sum of their gradients.
+// The gradient of one set of sub-keys of one head from some tokens, and of their query halves
+// scored against it. A sub-key that serves several chosen slots of a token is first given the sum
+// of their gradients.
 class SetBackward {
  public:
   SetBackward(std::int64_t tokens, std::int64_t n_keys, std::int64_t knn, std::int64_t half)
@@ -37,7 +41,7 @@ class SetBackward {
         sorted_factors_(keys_.size()),
         halves_(tokens * half) {}
 
-  // Forgets all tokens: another set of another head comes.
+  // Forgets all tokens: others come.
   void start() {
     std::fill(entry_of_.begin(), entry_of_.end(), -1);
     std::fill(count_.begin(), count_.end(), 0);
@@ -46,7 +50,7 @@ class SetBackward {
   }
 
   // indices (knn) and their gradients of token t; writes its query half's gradient. Keeps the half
-  // itself for write_keys(), beside the others: it reads each for each of its sub-keys, and at the
+  // itself for add_keys(), beside the others: it reads each for each of its sub-keys, and at the
   // distance at which they lie they would fall into few of the second-level cache's sets.
   void add_token(std::int64_t t, const std::int32_t* indices, const float* gradients,
                  std::int64_t knn, const float* keys, std::int64_t half, const float* query,
@@ -68,8 +72,8 @@ class SetBackward {
                                     size_ - first, grad_query);
   }
 
-  // grad_keys [n, half]: touched rows are written, the others stay.
-  void write_keys(std::int64_t half, float* grad_keys) {
+  // Adds to grad_keys [n, half], whose untouched rows stay.
+  void add_keys(std::int64_t half, float* grad_keys) {
     for (std::size_t i = 1; i < count_.size(); ++i) count_[i] += count_[i - 1];
     std::vector<std::int64_t>& place = entry_of_;
     std::copy(count_.begin(), count_.end() - 1, place.begin());
@@ -81,9 +85,9 @@ class SetBackward {
     for (std::size_t key = 0; key + 1 < count_.size(); ++key) {
       const std::int64_t begin = count_[key], end = count_[key + 1];
       if (begin == end) continue;
-      kernels::active().gather_cached(halves_.data(), half, sorted_tokens_.data() + begin,
-                                      sorted_factors_.data() + begin, end - begin,
-                                      grad_keys + static_cast<std::int64_t>(key) * half);
+      kernels::active().gather_cached_add(halves_.data(), half, sorted_tokens_.data() + begin,
+                                          sorted_factors_.data() + begin, end - begin,
+                                          grad_keys + static_cast<std::int64_t>(key) * half);
     }
   }
 
@@ -154,24 +158,35 @@ std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad_in,
   const float* grad_data = grad.const_data_ptr<float>();
 
   at::parallel_for(0, H * 2, 1, [&](std::int64_t begin, std::int64_t end) {
-    SetBackward backward(T, n, knn, half);
+    // So many tokens at a time that their halves stay in the second-level cache.
+    const std::int64_t at_once = std::clamp<std::int64_t>(kKeptBytes / (half * kFloatBytes), 1,
+                                                          std::max<std::int64_t>(T, 1));
+    SetBackward backward(at_once, n, knn, half);
     for (std::int64_t unit = begin; unit < end; ++unit) {
-      backward.start();
       const std::int64_t h = unit / 2, set = unit % 2;
+      const std::int32_t* set_indices = indices[set].data();
       const float* set_keys = keys.const_data_ptr<float>() + unit * n * half;
+      float* grad_set_keys = grad_keys.mutable_data_ptr<float>() + unit * n * half;
       const float* halves = query.const_data_ptr<float>() + h * d + set * half;
       float* grad_halves = grad_query.mutable_data_ptr<float>() + h * d + set * half;
-      for (std::int64_t t = 0; t < T; ++t) {
-        const std::int64_t token_head = t * H + h, at = t * H * d;
-        if (t + kTokensAhead < T) {  // out of no cache
-          const std::int64_t later = at + kTokensAhead * H * d, bytes = half * kFloatBytes;
-          prefetch(halves + later, bytes);
-          prefetch(grad_halves + later, bytes);
+      for (std::int64_t first = 0; first < T; first += at_once) {
+        backward.start();
+        for (std::int64_t t = first; t < std::min(first + at_once, T); ++t) {
+          const std::int64_t token_head = t * H + h, at = t * H * d;
+          if (t + kTokensAhead < T) {  // out of no cache
+            const std::int64_t later = at + kTokensAhead * H * d, bytes = half * kFloatBytes;
+            prefetch(halves + later, bytes);
+            prefetch(grad_halves + later, bytes);
+            const std::int64_t later_slots = (token_head + kTokensAhead * H) * knn;
+            prefetch(set_indices + later_slots, knn * kIndexBytes);
+            prefetch(grad_data + later_slots, knn * kFloatBytes);
+          }
+          backward.add_token(t - first, set_indices + token_head * knn,
+                             grad_data + token_head * knn, knn, set_keys, half, halves + at,
+                             grad_halves + at);
         }
-        backward.add_token(t, indices[set].data() + token_head * knn, grad_data + token_head * knn,
-                           knn, set_keys, half, halves + at, grad_halves + at);
+        backward.add_keys(half, grad_set_keys);
       }
-      backward.write_keys(half, grad_keys.mutable_data_ptr<float>() + unit * n * half);
     }
   });
   return {grad_query.to(query_in.scalar_type()), grad_keys.to(keys_in.scalar_type())};

@@ -124,6 +124,11 @@ TEST_P(Gather, OfRowsInACacheHasTheSameBits) {
                           count, 0, wanted.data());
       kernel().gather_cached(values.data(), width, ids.data(), weights.data(), count, out.data());
       ASSERT_EQ(out, wanted) << "width " << width << " count " << count;
+      kernel().f32.gather_add(values.data(), {width, width, 0, width}, ids.data(), weights.data(),
+                              count, 0, wanted.data());
+      kernel().gather_cached_add(values.data(), width, ids.data(), weights.data(), count,
+                                 out.data());
+      ASSERT_EQ(out, wanted) << "added, width " << width << " count " << count;
     }
   }
 }
