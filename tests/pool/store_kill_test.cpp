@@ -39,12 +39,12 @@ TEST(StoreKill, Child) {
 // Whether the child came to its end, unkilled.
 bool run_child(const std::string& folder, std::size_t step, const std::string& call, int when) {
   const std::string self = std::filesystem::read_symlink("/proc/self/exe").string();
-  const std::string command =
-      std::string(kFolder) + "='" + folder + "' " + kStep + "=" + std::to_string(step) +
-      // A sanitizer's search for leaks cannot run under strace.
-      " ASAN_OPTIONS=detect_leaks=0 strace -f -o /dev/null -e trace=" + call +
-      " -e inject=" + call + ":signal=KILL:when=" + std::to_string(when) + " '" + self +
-      "' --gtest_filter=StoreKill.Child > /dev/null 2>&1";
+  std::string command = kFolder;
+  command += "='" + folder + "' " + kStep + "=" + std::to_string(step);
+  command += " ASAN_OPTIONS=detect_leaks=0";  // whose search cannot run under strace
+  command += " strace -f -o /dev/null -e trace=" + call + " -e inject=" + call +
+             ":signal=KILL:when=" + std::to_string(when);
+  command += " '" + self + "' --gtest_filter=StoreKill.Child > /dev/null 2>&1";
   const int status = std::system(command.c_str());
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
