@@ -238,7 +238,7 @@ Bits high_pairs(Bits a, Bits b) {
 }
 Bits upper_bytes(Bits pairs) { return __builtin_bit_cast(Bits, shorts(pairs) >> 8); }
 void in_order(const Bits (&even)[2], const Bits (&odd)[2], Vec (&out)[4]) {
-  for (int half = 0; half < 2; ++half) {
+  for (std::int64_t half = 0; half < 2; ++half) {
     const auto e = __builtin_bit_cast(Ints, even[half]), o = __builtin_bit_cast(Ints, odd[half]);
     out[2 * half] = __builtin_convertvector(__builtin_shufflevector(e, o, 0, 4, 1, 5), Vec);
     out[2 * half + 1] = __builtin_convertvector(__builtin_shufflevector(e, o, 2, 6, 3, 7), Vec);
