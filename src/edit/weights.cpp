@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "edit/weights.h"
 
-#include <torch/optim/adamw.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 

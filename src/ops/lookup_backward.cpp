@@ -23,8 +23,8 @@ namespace {
 
 constexpr std::int64_t kTokensAhead = 4;
 constexpr std::int64_t kFloatBytes = sizeof(float), kIndexBytes = sizeof(std::int32_t);
-constexpr std::int64_t kKeptBytes =
-    1 << 18;  // of query halves that sub-keys' gradients are summed of
+// Of query halves, which sub-keys' gradients are summed of: half of a second-level cache and less.
+constexpr std::int64_t kKeptBytes = 1 << 18;
 
 // The gradient of one set of sub-keys of one head from some tokens, and of their query halves
 // scored against it. A sub-key that serves several chosen slots of a token is first given the sum
@@ -159,8 +159,9 @@ std::tuple<at::Tensor, at::Tensor> lookup_backward(const at::Tensor& grad_in,
 
   at::parallel_for(0, H * 2, 1, [&](std::int64_t begin, std::int64_t end) {
     // So many tokens at a time that their halves stay in the second-level cache.
-    const std::int64_t at_once = std::clamp<std::int64_t>(kKeptBytes / (half * kFloatBytes), 1,
-                                                          std::max<std::int64_t>(T, 1));
+    const std::int64_t half_bytes = std::max<std::int64_t>(half * kFloatBytes, 1);
+    const std::int64_t at_once =
+        std::clamp<std::int64_t>(kKeptBytes / half_bytes, 1, std::max<std::int64_t>(T, 1));
     SetBackward backward(at_once, n, knn, half);
     for (std::int64_t unit = begin; unit < end; ++unit) {
       const std::int64_t h = unit / 2, set = unit % 2;

@@ -74,6 +74,27 @@ TEST(Lookup, BackwardOnOtherDevicesIsTheSameFormula) {
   expect_near(k1, k2, 1e-5);
 }
 
+TEST(Lookup, BackwardOfWideQueriesSumsAllGroupsOfTokens) {  // 32 of 70 tokens at a time
+  const at::Tensor query = normal({70, 2, 4096}, 1), keys = normal({2, 2, 9, 2048}, 2);
+  const auto [slots, scores] = lookup(query, keys, 4);
+  const at::Tensor grad = normal({70, 2, 4}, 3);
+  const auto [q1, k1] = ops::cpu::lookup_backward(grad, query, keys, slots);
+  const auto [q2, k2] = ops::composite::lookup_backward(grad, query, keys, slots);
+  expect_near(q1, q2, testing::sum_tolerance(4, 20));
+  expect_near(k1, k2, testing::sum_tolerance(70 * 4, 20));
+}
+
+TEST(Lookup, BackwardTakesNoTokensAndNoColumns) {
+  for (const auto& [tokens, half] : {std::pair<std::int64_t, std::int64_t>{0, 4}, {3, 0}}) {
+    const at::Tensor query = torch::zeros({tokens, 2, 2 * half});
+    const at::Tensor keys = normal({2, 2, 9, half}, 2), grad = torch::ones({tokens, 2, 3});
+    const auto [q, k] =
+        ops::cpu::lookup_backward(grad, query, keys, torch::zeros({tokens, 2, 3}, torch::kLong));
+    EXPECT_TRUE(torch::equal(q, torch::zeros_like(query)));
+    EXPECT_TRUE(torch::equal(k, torch::zeros_like(keys)));
+  }
+}
+
 TEST(Lookup, BackwardFindsTheCellOfSlotsAtTheEdgesOfEveryShell) {
   for (const std::int64_t n : {4096, 4097}) {  // slots that float32 has all, and others
     std::vector<std::int64_t> edges;
