@@ -19,7 +19,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments : LearnArguments {
+struct BenchLearnArguments : LearnArguments {
   std::vector<std::string> methods{"patch", "finetune", "lora"};
   double weight_lr = 1e-3;
   std::int64_t rank = 16;
@@ -28,7 +28,7 @@ struct Arguments : LearnArguments {
 std::unique_ptr<edit::Student> make_student(const std::string& method, Generator& generator,
                                             const std::vector<NewFact>& facts,
                                             const SlotHistory& history,
-                                            const Arguments& arguments) {
+                                            const BenchLearnArguments& arguments) {
   const LearnOptions options = options_of(arguments);
   if (method == "finetune") {
     return std::make_unique<edit::AllWeights>(generator.model(), arguments.weight_lr);
@@ -51,7 +51,7 @@ struct Outcome {
 
 Outcome run(const std::string& method, Generator& generator, const std::vector<NewFact>& facts,
             const SlotHistory& history, const std::vector<Measure>& measures,
-            const Arguments& arguments) {
+            const BenchLearnArguments& arguments) {
   const auto student = make_student(method, generator, facts, history, arguments);
   ProgressBar bar(method, arguments.options.steps + arguments.options.settle);
   const auto begin = std::chrono::steady_clock::now();
@@ -98,7 +98,7 @@ void print_table(const std::vector<Outcome>& outcomes, const std::vector<Measure
   std::cout << table(lines);
 }
 
-int bench_learn(const Arguments& arguments) {
+int bench_learn(const BenchLearnArguments& arguments) {
   options_of(arguments).validate();
   if (arguments.rank < 1 || !(arguments.weight_lr > 0)) {
     throw UsageError("bench learn: expected --rank of at least 1 and --weight-lr above 0");
@@ -123,7 +123,7 @@ int bench_learn(const Arguments& arguments) {
 }  // namespace
 
 std::function<int()> bench_learn_command(CLI::App& app) {
-  auto a = std::make_shared<Arguments>();
+  auto a = std::make_shared<BenchLearnArguments>();
   add_options(app, *a);
   app.add_option("--methods", a->methods, "what to compare, in this order")
       ->delimiter(',')

@@ -14,7 +14,7 @@
 namespace memlayers::cli {
 namespace {
 
-struct Arguments {
+struct EvalArguments {
   std::string model;
   std::vector<std::string> facts, data;
   std::optional<std::int64_t> limit;
@@ -44,7 +44,7 @@ void show_answers(Generator& generator, const std::vector<Fact>& facts, const Fa
   }
 }
 
-void evaluate_and_print_facts(Generator& generator, const Arguments& arguments) {
+void evaluate_and_print_facts(Generator& generator, const EvalArguments& arguments) {
   std::vector<Fact> facts = read_facts(arguments.facts);
   if (arguments.limit && *arguments.limit < static_cast<std::int64_t>(facts.size())) {
     facts.resize(*arguments.limit);
@@ -79,7 +79,7 @@ void evaluate_and_print_facts(Generator& generator, const Arguments& arguments) 
   if (arguments.show > 0) show_answers(generator, facts, scores, arguments.show);
 }
 
-void evaluate_and_print_text(Generator& generator, const Arguments& arguments) {
+void evaluate_and_print_text(Generator& generator, const EvalArguments& arguments) {
   const TextScore score = score_text(generator, arguments.data, arguments.batch_tokens);
   if (arguments.is_json) {
     const nlohmann::ordered_json line = {{"kind", "data"},
@@ -94,7 +94,7 @@ void evaluate_and_print_text(Generator& generator, const Arguments& arguments) {
                       {"perplexity", decimals(std::exp(score.loss))}});
 }
 
-int evaluate(const Arguments& arguments) {
+int evaluate(const EvalArguments& arguments) {
   if (arguments.facts.empty() == arguments.data.empty()) {
     throw UsageError("eval: expected one of --facts and --data, got " +
                      std::string(arguments.facts.empty() ? "none" : "both"));
@@ -119,7 +119,7 @@ Command eval_command() {
           "memlayers eval runs/demo --facts examples/facts/facts.jsonl --show 5\n"
           "  memlayers eval runs/demo --data held_out.txt --json",
           [](CLI::App& app) -> std::function<int()> {
-            auto a = std::make_shared<Arguments>();
+            auto a = std::make_shared<EvalArguments>();
             app.add_option("model", a->model, "model folder, or a run's folder")->required();
             app.add_option("--facts", a->facts, "JSONL files with \"prompt\" and \"answer\"");
             app.add_option("--data", a->data, "text or JSONL files, or folders of them");

@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
+struct ExplainArguments {
   std::string model, prompt, prompts, svg;
   std::optional<std::string> answer;
   ExplainOptions options;
@@ -70,7 +70,7 @@ void print(const Explanation& explanation, const std::vector<std::string>& promp
             << "\nwithout it: change of the log-probability, in nats, when the row reads as zero\n";
 }
 
-int explain_answer(const Arguments& arguments) {
+int explain_answer(const ExplainArguments& arguments) {
   arguments.options.validate();
   set_threads(arguments.threads);
   if (!arguments.svg.empty()) check_is_new(arguments.svg, "file");
@@ -109,7 +109,7 @@ Command explain_command() {
       "memlayers explain runs/demo \"What does harbour mean?\" --answer \"a sheltered port\"\n"
       "  memlayers explain runs/demo \"What does harbour mean?\" --svg harbour.svg",
       [](CLI::App& app) -> std::function<int()> {
-        auto a = std::make_shared<Arguments>();
+        auto a = std::make_shared<ExplainArguments>();
         app.add_option("model", a->model, "model folder, or a run's folder")->required();
         app.add_option("prompt", a->prompt, "what the model is asked")->required();
         app.add_option("--answer", a->answer, "what is explained; absent: the model's own");

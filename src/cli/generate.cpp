@@ -20,7 +20,7 @@ namespace {
 constexpr int kInterrupted = 130;
 std::atomic<bool> interrupted = false;
 
-struct Arguments {
+struct GenerateArguments {
   std::string model;
   std::vector<std::string> prompts;
   std::string file;
@@ -38,7 +38,7 @@ std::vector<std::string> lines_of(std::istream& in) {
   return lines;
 }
 
-std::vector<std::string> collect_prompts(const Arguments& arguments) {
+std::vector<std::string> collect_prompts(const GenerateArguments& arguments) {
   std::vector<std::string> prompts;
   for (const std::string& prompt : arguments.prompts) {
     if (prompt == "-") {
@@ -80,7 +80,7 @@ void stream(Generator& generator, const std::string& prompt, const GenerateOptio
 }
 
 void answer_all(Generator& generator, const std::vector<std::string>& prompts,
-                const Arguments& arguments) {
+                const GenerateArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<Generation> results =
       generator.generate(prompts, arguments.options,
@@ -132,7 +132,7 @@ int chat(Generator& generator, const GenerateOptions& options) {
   return kInterrupted;
 }
 
-int generate(const Arguments& arguments) {
+int generate(const GenerateArguments& arguments) {
   try {
     arguments.options.validate();
   } catch (const Error& error) {
@@ -163,7 +163,7 @@ Command generate_command() {
       "memlayers generate runs/demo \"What is a dingo?\"\n"
       "  memlayers generate runs/demo --interactive --temperature 0.8 --top-p 0.95 --seed 1",
       [](CLI::App& app) -> std::function<int()> {
-        auto a = std::make_shared<Arguments>();
+        auto a = std::make_shared<GenerateArguments>();
         app.add_option("model", a->model, "model folder, or a run's folder")->required();
         app.add_option("prompts", a->prompts,
                        "prompts; - reads them from standard input, one a line");

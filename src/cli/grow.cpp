@@ -17,7 +17,7 @@
 namespace memlayers::cli {
 namespace {
 
-struct Arguments {
+struct GrowArguments {
   std::string model, out;
   std::int64_t n_keys = 0;
   std::uint64_t seed = 0;
@@ -28,7 +28,7 @@ struct Arguments {
 
 // What nothing has read, by the reads that training counted; and, where asked for, a new model in
 // which those slots have rows of busy ones.
-int show_unused(const Arguments& arguments) {
+int show_unused(const GrowArguments& arguments) {
   if (arguments.revives == arguments.out.empty()) {
     throw UsageError("grow: --shrink-unused: expected --revive and -o FOLDER, or neither of them");
   }
@@ -64,7 +64,7 @@ int show_unused(const Arguments& arguments) {
   return 0;
 }
 
-int grow_model(const Arguments& arguments) {
+int grow_model(const GrowArguments& arguments) {
   set_threads(arguments.threads);
   if (arguments.shows_unused) return show_unused(arguments);
   if (arguments.n_keys == 0) throw UsageError("grow: expected --n-keys, or --shrink-unused");
@@ -113,7 +113,7 @@ Command grow_command() {
       "memlayers grow runs/demo --n-keys 256\n"
       "  memlayers train demo.toml --set memory.n_keys=256",
       [](CLI::App& app) -> std::function<int()> {
-        auto a = std::make_shared<Arguments>();
+        auto a = std::make_shared<GrowArguments>();
         app.add_option("model", a->model, "model folder, or a run's folder")->required();
         app.add_option("--n-keys", a->n_keys, "sub-keys per set: n_keys^2 slots")
             ->check(CLI::PositiveNumber);

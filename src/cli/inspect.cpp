@@ -20,7 +20,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
+struct InspectArguments {
   std::string model;
   bool is_json = false, wants_digest = false, wants_verify = false, wants_tensors = false;
 };
@@ -106,7 +106,7 @@ void print(const Json& json, bool wants_tensors) {
   }
 }
 
-int inspect(const Arguments& arguments) {
+int inspect(const InspectArguments& arguments) {
   io::FileSystem& fs = io::posix();
   const std::string folder = resolve_model_folder(arguments.model);
   const ModelConfig config = io::read_model_config(fs, io::join(folder, "config.json"));
@@ -166,7 +166,7 @@ Command inspect_command() {
   return {"inspect", "Show what a model folder holds, and check it",
           "memlayers inspect runs/demo\n  memlayers inspect runs/demo --digest --verify --json",
           [](CLI::App& app) -> std::function<int()> {
-            auto a = std::make_shared<Arguments>();
+            auto a = std::make_shared<InspectArguments>();
             app.add_option("model", a->model, "model folder, or a run's folder")->required();
             app.add_flag("--digest", a->wants_digest, "digest of the pool's logical content");
             app.add_flag("--verify", a->wants_verify,

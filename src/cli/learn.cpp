@@ -16,13 +16,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments : LearnArguments {
+struct LearnNewArguments : LearnArguments {
   std::string out;
   bool is_dry_run = false;
 };
 
 int show_slots(Generator& generator, const std::vector<NewFact>& facts, const SlotHistory& history,
-               const Arguments& arguments) {
+               const LearnNewArguments& arguments) {
   const std::vector<ChosenSlot> chosen =
       choose_slots(generator, facts, options_of(arguments), history);
   constexpr std::size_t kMost = 20;
@@ -49,7 +49,7 @@ int show_slots(Generator& generator, const std::vector<NewFact>& facts, const Sl
 }
 
 LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& facts,
-                           const SlotHistory& history, const Arguments& arguments) {
+                           const SlotHistory& history, const LearnNewArguments& arguments) {
   ProgressBar bar("learn", arguments.options.steps + arguments.options.settle);
   LearnResult result =
       learn(generator, facts, options_of(arguments), history,
@@ -59,7 +59,7 @@ LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& fac
 }
 
 void report(const std::vector<Measure>& measures, const LearnResult& result,
-            const Arguments& arguments) {
+            const LearnNewArguments& arguments) {
   const auto bytes = io::posix().map(arguments.out)->bytes().size();
   if (arguments.is_json) {
     Json json = {{"patch", result.patch.id}, {"file", arguments.out}};
@@ -89,7 +89,7 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
   }
 }
 
-int learn_facts(const Arguments& arguments) {
+int learn_facts(const LearnNewArguments& arguments) {
   if (arguments.out.empty() && !arguments.is_dry_run) {
     throw UsageError("learn: expected -o FILE for the patch, or --dry-run");
   }
@@ -124,7 +124,7 @@ Command learn_command() {
           "memlayers learn runs/demo facts.jsonl -o fact.safetensors --keep known.jsonl\n"
           "  memlayers patch apply runs/demo fact.safetensors",
           [](CLI::App& app) -> std::function<int()> {
-            auto a = std::make_shared<Arguments>();
+            auto a = std::make_shared<LearnNewArguments>();
             add_options(app, *a);
             app.add_option("-o,--out", a->out, "the new patch file");
             app.add_flag("--dry-run", a->is_dry_run, "show the chosen slots, write nothing");

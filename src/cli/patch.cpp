@@ -21,7 +21,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Arguments {
+struct PatchArguments {
   std::string model, out;
   std::vector<std::string> patches;  // files, or ids in the model
   double part = 0.25;
@@ -29,7 +29,7 @@ struct Arguments {
   bool is_json = false;
 };
 
-std::string pool_of(const Arguments& arguments) {
+std::string pool_of(const PatchArguments& arguments) {
   const std::string folder = resolve_model_folder(arguments.model);
   const std::string pool = io::join(folder, "pool");
   if (!io::posix().is_folder(pool)) {
@@ -39,7 +39,7 @@ std::string pool_of(const Arguments& arguments) {
 }
 
 // The store knows the model's sub-keys, to refuse patches of others.
-Store open_store(const Arguments& arguments) {
+Store open_store(const PatchArguments& arguments) {
   const std::string pool = pool_of(arguments);
   StoreOptions options;
   options.sub_keys =
@@ -118,7 +118,7 @@ void warn(const Conflicts& conflicts, const std::string& what, const TextOf& pla
   if (conflicts.size() > kMost) std::cerr << "  ...\n";
 }
 
-void tell(const Arguments& arguments, const char* done, const std::string& id,
+void tell(const PatchArguments& arguments, const char* done, const std::string& id,
           const Committed& committed) {
   if (arguments.is_json) {
     Json conflicts = Json::array();
@@ -147,7 +147,7 @@ void tell(const Arguments& arguments, const char* done, const std::string& id,
        [](const SubKeyConflict& c) { return text_of(c.place); });
 }
 
-int apply(const Arguments& arguments) {
+int apply(const PatchArguments& arguments) {
   std::vector<Patch> patches;  // all are read before any is applied
   for (const std::string& file : arguments.patches) patches.push_back(read_patch(file));
   Store store = open_store(arguments);
@@ -156,9 +156,9 @@ int apply(const Arguments& arguments) {
 }
 
 // One of Store's edits by id.
-std::function<int(const Arguments&)> edit(const char* done,
-                                          Committed (Store::*act)(const std::string&)) {
-  return [=](const Arguments& arguments) {
+std::function<int(const PatchArguments&)> edit(const char* done,
+                                               Committed (Store::*act)(const std::string&)) {
+  return [=](const PatchArguments& arguments) {
     Store store = open_store(arguments);
     for (const std::string& name : arguments.patches) {
       const std::string id = full_id(store.snapshot(), name);
@@ -168,7 +168,7 @@ std::function<int(const Arguments&)> edit(const char* done,
   };
 }
 
-int compact(const Arguments& arguments) {
+int compact(const PatchArguments& arguments) {
   Store store = open_store(arguments);
   const Committed committed = store.compact(arguments.part);
   if (arguments.is_json) {
@@ -190,7 +190,7 @@ std::string patched_sub_keys(const Snapshot& pool) {
   return ", " + count_text(static_cast<std::int64_t>(keys->places.size()), "sub-key");
 }
 
-int list(const Arguments& arguments) {
+int list(const PatchArguments& arguments) {
   const Snapshot pool = StoreReader::open(pool_of(arguments)).snapshot();
   std::vector<std::vector<std::string>> rows{
       {"patch", "state", "rows", "erased", "sub-keys", "what"}};
@@ -228,7 +228,7 @@ at::Tensor as_numbers(std::span<const std::byte> rows, RowType type, std::int64_
   return at::from_blob(data, {bytes / size, width}, element).to(at::kFloat);
 }
 
-int show(const Arguments& arguments) {
+int show(const PatchArguments& arguments) {
   const Snapshot pool = StoreReader::open(pool_of(arguments)).snapshot();
   const Patch patch = find_patch(pool, arguments.patches.front());
   if (patch.pool != pool.pool_id() || patch.width != pool.width() ||
@@ -309,7 +309,7 @@ int show(const Arguments& arguments) {
   return 0;
 }
 
-int show_diff(const Arguments& arguments) {
+int show_diff(const PatchArguments& arguments) {
   const Snapshot pool = StoreReader::open(pool_of(arguments)).snapshot();
   const Patch first = find_patch(pool, arguments.patches[0]),
               second = find_patch(pool, arguments.patches[1]);
@@ -353,7 +353,7 @@ int show_diff(const Arguments& arguments) {
 }
 
 // Writes `patch` to the file asked for, which must not be there.
-int write_out(const Arguments& arguments, const Patch& patch) {
+int write_out(const PatchArguments& arguments, const Patch& patch) {
   check_is_new(arguments.out, "file");
   write_patch(arguments.out, patch);
   if (arguments.is_json) {
@@ -373,14 +373,14 @@ int write_out(const Arguments& arguments, const Patch& patch) {
   return 0;
 }
 
-int merge_patches(const Arguments& arguments) {
+int merge_patches(const PatchArguments& arguments) {
   const Snapshot pool = StoreReader::open(pool_of(arguments)).snapshot();
   std::vector<Patch> patches;
   for (const std::string& name : arguments.patches) patches.push_back(find_patch(pool, name));
   return write_out(arguments, merge(patches));
 }
 
-int export_patch(const Arguments& arguments) {
+int export_patch(const PatchArguments& arguments) {
   const Snapshot pool = StoreReader::open(pool_of(arguments)).snapshot();
   return write_out(arguments, find_patch(pool, arguments.patches.front()));
 }
@@ -390,7 +390,7 @@ struct Action {
       *patches;     // patches: what the arguments behind the model are; or null
   int least, most;  // how many of them; most 0: any number
   bool has_out;
-  std::function<int(const Arguments&)> run;
+  std::function<int(const PatchArguments&)> run;
 };
 
 std::vector<Action> actions() {
@@ -421,8 +421,8 @@ Command patch_command() {
           "  memlayers patch list runs/demo\n"
           "  memlayers patch rollback runs/demo 3f2a",
           [](CLI::App& app) -> std::function<int()> {
-            auto a = std::make_shared<Arguments>();
-            auto chosen = std::make_shared<std::function<int(const Arguments&)>>();
+            auto a = std::make_shared<PatchArguments>();
+            auto chosen = std::make_shared<std::function<int(const PatchArguments&)>>();
             app.require_subcommand(1);
             for (const Action& action : actions()) {
               CLI::App* verb = app.add_subcommand(action.name, action.summary);

@@ -20,7 +20,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Options {
+struct PlanArguments {
   std::string config;
   std::vector<std::string> overrides;
   std::vector<std::int64_t> nodes{1};
@@ -28,7 +28,7 @@ struct Options {
   bool is_json = false;
 };
 
-void check(const Options& options) {
+void check(const PlanArguments& options) {
   const bool is_several = *std::max_element(options.nodes.begin(), options.nodes.end()) > 1;
   if (is_several && (options.cluster.bandwidth_gbs <= 0 || options.cluster.latency_us <= 0)) {
     throw UsageError("plan: --nodes: several nodes need --bandwidth-gbs and --latency-us");
@@ -115,7 +115,7 @@ void print(const std::vector<Json>& plans) {
   std::cout << table(rows);
 }
 
-int run(Options options) {
+int run(PlanArguments options) {
   const TrainConfig config = read_train_config("plan", options.config, options.overrides);
   check(options);
   bench::Cluster& cluster = options.cluster;
@@ -149,7 +149,7 @@ Command plan_command() {
           "--latency-us 5 --memory-gb 256 --threads 64\n"
           "Rates are measured on this machine, in some seconds (docs/parallel.md).",
           [](CLI::App& app) -> std::function<int()> {
-            const auto options = std::make_shared<Options>();
+            const auto options = std::make_shared<PlanArguments>();
             bench::Cluster& c = options->cluster;
             c.threads = 0;
             app.add_option("CONFIG", options->config, "TOML file of the run, as for train");

@@ -14,13 +14,13 @@
 namespace memlayers::cli {
 namespace {
 
-struct Arguments {
+struct QuantizeArguments {
   std::string model, out, rows = "int8";
   int threads = 0;
   bool is_json = false;
 };
 
-int quantize(const Arguments& arguments) {
+int quantize(const QuantizeArguments& arguments) {
   set_threads(arguments.threads);
   check_is_new(arguments.out, "folder");
   const std::string source = resolve_model_folder(arguments.model);
@@ -60,7 +60,7 @@ Command quantize_command() {
       "quantize", "Store a model's pool in 8 or 4 bits, for reading",
       "memlayers quantize runs/demo --rows int8 -o runs/demo-int8",
       [](CLI::App& app) -> std::function<int()> {
-        auto a = std::make_shared<Arguments>();
+        auto a = std::make_shared<QuantizeArguments>();
         app.add_option("model", a->model, "model folder, or a run's folder")->required();
         app.add_option("-o,--out", a->out, "the new model folder")->required();
         app.add_option("--rows", a->rows, "int8: a scale a row; int4: a scale for 32 columns")

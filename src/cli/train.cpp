@@ -15,7 +15,7 @@
 namespace memlayers::cli {
 namespace {
 
-struct Options {
+struct TrainArguments {
   std::string config;
   std::vector<std::string> overrides;
   std::string resume;
@@ -43,9 +43,9 @@ void stop_on_signals() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
-std::string decimals(double value, const char* format) {
+std::string loss_text(double loss) {
   char text[64];
-  std::snprintf(text, sizeof text, format, value);
+  std::snprintf(text, sizeof text, "%.4f", loss);
   return text;
 }
 
@@ -104,7 +104,7 @@ class Display {
     };
     calls.step = [this](const StepMetrics& m, std::int64_t) {
       std::string note =
-          "loss " + decimals(m.loss, "%.4f") + "  " + short_count(m.tokens_per_s) + " tok/s";
+          "loss " + loss_text(m.loss) + "  " + short_count(m.tokens_per_s) + " tok/s";
       if (m.bad_steps > 0) note += "  " + std::to_string(m.bad_steps) + " skipped";
       bar_->update(m.step, note);
     };
@@ -114,8 +114,7 @@ class Display {
         std::fflush(stdout);
       }
       if (m.eval_loss) {
-        print("step " + std::to_string(m.step) + ": validation loss " +
-              decimals(*m.eval_loss, "%.4f"));
+        print("step " + std::to_string(m.step) + ": validation loss " + loss_text(*m.eval_loss));
       }
     };
     calls.sample = [this](const TrainSample& s) {
@@ -140,13 +139,13 @@ class Display {
   std::unique_ptr<ProgressBar> bar_;
 };
 
-TrainConfig read_config(const Options& options) {
+TrainConfig read_config(const TrainArguments& options) {
   TrainConfig config = read_train_config("train", options.config, options.overrides);
   if (!options.resume.empty()) config.train.resume = options.resume;
   return config;
 }
 
-int run(const Options& options) {
+int run(const TrainArguments& options) {
   if (options.help_config) {
     std::fputs(describe_train_config().c_str(), stdout);
     return 0;
@@ -169,10 +168,9 @@ int run(const Options& options) {
     std::fprintf(stderr, "stopped after step %lld; the same command goes on from there\n",
                  static_cast<long long>(result.step));
   } else if (!result.already_done && result.loss) {
-    std::fprintf(stderr, "done: loss %.4f%s\n", *result.loss,
-                 result.eval_loss
-                     ? (", validation loss " + decimals(*result.eval_loss, "%.4f")).c_str()
-                     : "");
+    std::fprintf(
+        stderr, "done: loss %.4f%s\n", *result.loss,
+        result.eval_loss ? (", validation loss " + loss_text(*result.eval_loss)).c_str() : "");
   }
   std::fprintf(stderr, "model: %s   report: %s/report.html\n", result.checkpoint.c_str(),
                config.out.c_str());
@@ -206,7 +204,7 @@ Command train_command() {
               "  memlayers train --help-config      every key of CONFIG\n"
               "Ctrl-C saves and leaves; the same command goes on from the newest checkpoint.",
           .add = [](CLI::App& app) -> std::function<int()> {
-            const auto options = std::make_shared<Options>();
+            const auto options = std::make_shared<TrainArguments>();
             app.add_option("CONFIG", options->config, "TOML file that describes the run");
             app.add_option("--set", options->overrides, "key=value ..., over what CONFIG says");
             app.add_option("--resume", options->resume,
