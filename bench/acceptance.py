@@ -16,11 +16,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3  # of what is compared across processes: in turn, the fastest counts
-DTYPES = ["float32", "bfloat16", "int8", "int4"]
 
 
 class Runner:
-    """Runs `memlayers bench` and keeps what it said."""
+    """Runs `memlayers bench` and bench/peers/run.py, and keeps what they said."""
 
     def __init__(self, command: Path, out: Path, threads: int) -> None:
         self.command, self.out, self.threads = command, out, threads
@@ -32,29 +31,34 @@ class Runner:
         line = f"bench {kind} {options} --threads {self.threads} --json"
         print(f"memlayers {line}", file=sys.stderr, flush=True)
         done = subprocess.run([self.command, *line.split()], capture_output=True, text=True)
-        if done.returncode == 1 and "of free memory" in done.stderr:
-            print(f"  does not fit: {done.stderr.strip()}", file=sys.stderr)
+        said = (done.stderr.strip().splitlines() or [""])[-1]  # the lines before are progress
+        if done.returncode == 1 and "of free memory" in said:
+            print(f"  does not fit: {said}", file=sys.stderr)
             return []
         if done.returncode != 0:
-            sys.exit(f"acceptance.py: {line}: {done.stderr.strip()}")
+            sys.exit(f"acceptance.py: {line}: exit {done.returncode}: {said}")
         cases = [json.loads(text) for text in done.stdout.splitlines()]
         self.keep(cases)
         return cases
+
+    def peers(self, dtype: str, model_dtype: str) -> list[dict]:
+        """Each arm's fastest training step, or why it has none."""
+        out = self.out / "peers"
+        script = ROOT / "bench" / "peers" / "run.py"
+        line = [sys.executable, str(script), "--n-keys", "1024", "--arms", "memlayers,torch-dense,torch-sparse"]
+        line += ["--dtype", dtype, "--model-dtype", model_dtype, "--rounds", str(ROUNDS)]
+        line += ["--command", str(self.command), "--threads", str(self.threads), "--out", str(out)]
+        print("bench/peers/run.py", *line[2:], file=sys.stderr, flush=True)
+        if subprocess.run(line, stdout=subprocess.DEVNULL).returncode != 0:
+            sys.exit("acceptance.py: bench/peers/run.py failed")
+        results = [json.loads(text) for text in (out / "results.jsonl").read_text().splitlines()]
+        self.keep(results)
+        return results
 
     def keep(self, cases: list[dict]) -> None:
         for case in cases:
             self.file.write(json.dumps(case) + "\n")
         self.file.flush()
-
-    def dtypes(self) -> list[str]:
-        """Those that this build has."""
-        tiny = "--dim 16 --n-keys 8 --knn 2 --k-dim 4 --tokens 2 --repeat 1"
-        found = []
-        for dtype in DTYPES:
-            line = [self.command, "bench", "gather", *tiny.split(), "--dtype", dtype]
-            if subprocess.run(line, capture_output=True).returncode == 0:
-                found.append(dtype)
-        return found
 
 
 class Table:
@@ -89,9 +93,8 @@ class Table:
 
 
 def gather(run: Runner, table: Table) -> None:
-    dtypes = ",".join(run.dtypes())
     for n_keys, dim in ((1024, 1024), (2048, 256)):
-        options = f"--n-keys {n_keys} --dim {dim} --dtype {dtypes} --dist uniform,zipf"
+        options = f"--n-keys {n_keys} --dim {dim} --dtype float32,bfloat16,int8,int4 --dist uniform,zipf"
         for c in run.bench("gather", options):
             table.add(
                 f"gather, {n_keys}² x {dim} {c['dtype']}, {c['dist']}",
@@ -144,8 +147,7 @@ def peers(run: Runner, table: Table) -> None:
         ("bfloat16", "bfloat16", 12),
     ):
         what = f"one layer's training step, 1024² slots, {dtype} rows, all else {model_dtype}"
-        results = peer_results(run, dtype, model_dtype)
-        steps = {r["arm"]: r for r in results if "step_ms" in r}
+        steps = {r["arm"]: r for r in run.peers(dtype, model_dtype) if "step_ms" in r}
         ours = steps.pop("memlayers", None)
         if ours is None or not steps:
             table.skip(what, "too little free memory")
@@ -154,20 +156,6 @@ def peers(run: Runner, table: Table) -> None:
         got, theirs = ours["step_ms"], fastest["step_ms"]
         beside = f"{theirs:.0f} ms {fastest['arm']}"
         table.add(what, f"{got:.0f} ms", beside, theirs / got, ">=", wanted, theirs / ours["limit_ms"])
-
-
-def peer_results(run: Runner, dtype: str, model_dtype: str) -> list[dict]:
-    out = run.out / "peers"
-    script = ROOT / "bench" / "peers" / "run.py"
-    line = [sys.executable, str(script), "--n-keys", "1024", "--arms", "memlayers,torch-dense,torch-sparse"]
-    line += ["--dtype", dtype, "--model-dtype", model_dtype, "--rounds", str(ROUNDS)]
-    line += ["--command", str(run.command), "--threads", str(run.threads), "--out", str(out)]
-    print("bench/peers/run.py", *line[2:], file=sys.stderr, flush=True)
-    if subprocess.run(line, stdout=subprocess.DEVNULL).returncode != 0:
-        sys.exit("acceptance.py: bench/peers/run.py failed")
-    results = [json.loads(text) for text in (out / "results.jsonl").read_text().splitlines()]
-    run.keep(results)
-    return results
 
 
 def size(run: Runner, table: Table) -> None:
@@ -200,15 +188,22 @@ def size(run: Runner, table: Table) -> None:
 
 
 def decode(run: Runner, table: Table) -> None:
-    for c in run.bench("layer", "--tokens 1 --repeat 40"):
-        table.add(
-            "decoding one token through the layer, 1024²",
-            f"{c['inference_ms']:.2f} ms",
-            f"{c['inference_limit_ms']:.2f} ms: {c['inference_bytes'] / 1e6:.1f} MB at the stream's rate",
-            c["inference_ratio"],
-            "<=",
-            1.3,
-        )
+    for what, options in (
+        ("decoding one token through the layer, 1024²", ""),
+        ("decoding one token, 4096² slots, dim 256", "--n-keys 4096 --dim 256 --k-dim 128 "),
+    ):
+        cases = run.bench("layer", f"--tokens 1 {options}--repeat 40")
+        if not cases:
+            table.skip(what, "too little free memory")
+        for c in cases:
+            table.add(
+                what,
+                f"{c['inference_ms']:.2f} ms",
+                f"{c['inference_limit_ms']:.2f} ms: {c['inference_bytes'] / 1e6:.1f} MB at the stream's rate",
+                c["inference_ratio"],
+                "<=",
+                1.3,
+            )
 
 
 def decoder(run: Runner, table: Table) -> None:

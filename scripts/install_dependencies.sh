@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs what is missing and nothing else: Debian packages, and a Python virtual environment in .venv that holds
-# libtorch (PyPI's torch). Safe to run again.
+# libtorch (PyPI's torch) and SentencePiece (built from PyPI's source). Safe to run again.
 #   scripts/install_dependencies.sh          what the library and the command need
 #   scripts/install_dependencies.sh --dev    and what the tests and checks need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(cmake g++ ninja-build pkg-config libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
-          libsentencepiece-dev libxxhash-dev libpcre2-dev
+          libxxhash-dev libpcre2-dev
           libopenmpi-dev openmpi-bin)
 wheels=("torch==2.13.0" "numpy")  # exactly: a range would bring gigabytes of CUDA
 stamp=.venv/installed
@@ -51,4 +51,27 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "${wheels[*]}" ]; then
   echo "installing ${wheels[*]} into .venv"
   .venv/bin/python -m pip install -q --disable-pip-version-check "${wheels[@]}"
   echo "${wheels[*]}" > "$stamp"
+fi
+
+# As a static library, because Debian's shared one exports FLAGS_minloglevel, an object of 32 bytes. So does torch's
+# libc10, of 4: in one process the first found serves both, and SentencePiece's overwrote what lies behind torch's.
+sentencepiece=0.2.1
+folder=.venv/sentencepiece
+if [ "$(cat "$folder/version" 2>/dev/null)" != "$sentencepiece" ]; then
+  echo "building SentencePiece $sentencepiece into $folder"
+  rm -rf "$folder"
+  mkdir -p "$folder/build" "$folder/include" "$folder/lib"
+  .venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --no-binary sentencepiece \
+    -d "$folder/build" "sentencepiece==$sentencepiece"
+  tar -xf "$folder/build/sentencepiece-$sentencepiece.tar.gz" -C "$folder/build"
+  source=$folder/build/sentencepiece-$sentencepiece/sentencepiece
+  cmake -G Ninja -S "$source" -B "$folder/build/made" -DCMAKE_BUILD_TYPE=Release -DSPM_ENABLE_SHARED=OFF \
+    -DSPM_ENABLE_TCMALLOC=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON > "$folder/build/log"
+  cmake --build "$folder/build/made" --target sentencepiece-static sentencepiece_train-static >> "$folder/build/log" ||
+    { cat "$folder/build/log" >&2; exit 1; }
+  cp "$source"/src/sentencepiece_{processor,trainer}.h "$folder/include"
+  cp "$folder"/build/made/src/libsentencepiece{,_train}.a "$folder/lib"
+  cp "$source/LICENSE" "$folder"
+  rm -rf "$folder/build"
+  echo "$sentencepiece" > "$folder/version"
 fi

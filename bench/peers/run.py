@@ -6,11 +6,12 @@
 
 One process after the other, on the same number of threads; --rounds times over, of which an arm's fastest
 counts: a slow minute of the machine else falls on one of them. Writes <out>/results.jsonl as it goes,
-then <out>/peers.md (ratios) and the plot. A size that does not fit into the free memory is left out,
+then <out>/peers.md (ratios), and with --plot a plot (needs matplotlib). A size that does not fit into the free memory is left out,
 and the table says so.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -79,13 +80,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--command", type=Path, default=ROOT / "build/release/memlayers")
     parser.add_argument("--out", type=Path, default=ROOT / "build/peers")
-    parser.add_argument("--plot", type=Path, help="default: <out>/peers.svg")
+    parser.add_argument("--plot", type=Path, help="file of the plot, such as peers.svg (absent: none)")
     chosen = parser.parse_args()
     for arm in chosen.arms:
         if arm not in OURS and arm not in ARMS:
             parser.error(f"--arms: expected {', '.join([*OURS, *ARMS])}, got {arm}")
     if chosen.rounds < 1:
         parser.error(f"--rounds: expected 1 or more, got {chosen.rounds}")
+    # Said before hours of measuring, not after.
+    if chosen.plot and importlib.util.find_spec("matplotlib") is None:
+        sys.exit("run.py: --plot: expected matplotlib, found none (make peers-install installs it)")
     return chosen
 
 
@@ -120,7 +124,8 @@ def main() -> None:
     text = table(results)
     (a.out / "peers.md").write_text(text)
     print(text)
-    plot(results, a.plot or a.out / "peers.svg")
+    if a.plot:
+        plot(results, a.plot)
 
 
 if __name__ == "__main__":

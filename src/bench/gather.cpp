@@ -18,7 +18,8 @@ Figures bench_gather(const Case& c, Stream& stream) {
   pool->values.requires_grad_(false);  // the rows' gradient is bench_update's
   IndexDraw slots_of(pool->slots(), c.distribution, kSeed);
   const at::Tensor weights = draw_weights(c);
-  const at::Tensor grad = torch::randn({T, pool->width()});
+  const at::Tensor x = torch::randn({T, c.config.model.dim});  // PEER's
+  const at::Tensor grad = torch::randn({T, c.config.model.value_dim()});
 
   std::vector<at::Tensor> slot_sets;
   for (int i = 0; i < c.repeat; ++i) slot_sets.push_back(slots_of.draw({T, J}));
@@ -27,14 +28,14 @@ Figures bench_gather(const Case& c, Stream& stream) {
     const auto seconds_cold = [&](const auto& f) {
       stream.flush_cache();
       // What the operators before this one have just made.
-      for (const at::Tensor& made : {slots, weights, grad}) warm(made);
+      for (const at::Tensor& made : {x, slots, weights, grad}) warm(made);
       return seconds_of(f);
     };
     const at::Tensor w = weights.detach().requires_grad_();
-    const at::Tensor y = pool->gather(slots, w);
+    const at::Tensor y = gather_rows(c, pool, x, slots, w);
     const double dots_s = seconds_cold([&] { torch::autograd::grad({y}, {w}, {grad}); });
     const torch::NoGradGuard no_grad;
-    const double gather_s = seconds_cold([&] { pool->gather(slots, weights); });
+    const double gather_s = seconds_cold([&] { gather_rows(c, pool, x, slots, weights); });
     if (!counts) return;
     dots.add(dots_s);
     gather.add(gather_s);
@@ -54,6 +55,7 @@ Figures bench_gather(const Case& c, Stream& stream) {
   figures.add("weights_backward_gbs", gigabytes / dots.best());
   figures.add("weights_backward_ratio", gigabytes / dots.best() / limit);
   figures.add("stream_gbs", stream.read_gbs());
+  figures.add("gemm_gflops", gemm_gflops(memory.k_dim / 2));
   return figures;
 }
 

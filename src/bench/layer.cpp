@@ -5,10 +5,13 @@
 #include <torch/utils.h>
 
 #include <algorithm>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "bench/parts.h"
 #include "bench/products.h"
+#include "memlayers/ops.h"
 #include "nn/project.h"
 
 namespace memlayers::bench {
@@ -74,47 +77,77 @@ void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures&
   figures.add("inference_ratio", inference.best() / limit);
 }
 
+// The parts of a layer's forward, each timed alone, on tokens of their own: with those of the layer
+// their rows would be in the cache.
+class ForwardParts {
+ public:
+  ForwardParts(const Case& c, MemoryPool pool, MemoryLayer layer)
+      : c_(c), pool_(std::move(pool)), layer_(std::move(layer)) {}
+
+  // x float32 [tokens, dim].
+  void measure(const at::Tensor& x, bool is_kept) {
+    const MemoryConfig& memory = *c_.config.model.memory;
+    const at::Tensor input = x.to(model_type(c_)).requires_grad_();
+    const at::Tensor query =
+        torch::randn({c_.tokens, memory.heads, memory.k_dim}).to(model_type(c_)).requires_grad_();
+    at::Tensor slots, weights;
+    const double select_s = seconds_of([&] { std::tie(slots, weights) = layer_->select(input); });
+    const double lookup_s = seconds_of([&] { lookup(query, layer_->keys, memory.knn); });
+    slots_ = slots.view({c_.tokens, -1});
+    const double gather_s =
+        seconds_of([&] { gather_rows(c_, pool_, x, slots_, weights.view({c_.tokens, -1})); });
+    if (!is_kept) return;
+    select_.add(select_s);
+    lookup_.add(lookup_s);
+    gather_.add(gather_s);
+  }
+  // random_row_gbs: of the rows that gather read last.
+  void add_to(Figures& figures, Stream& stream) const {
+    const auto bytes = static_cast<double>(slots_.numel() * row_bytes(pool_));
+    figures.add("select", select_);
+    figures.add("lookup", lookup_);
+    figures.add("gather", gather_);
+    figures.add("gather_gbs", bytes / gather_.best() / 1e9);
+    figures.add("random_row_gbs", random_row_gbs(stream, pool_->values, slots_));
+  }
+
+ private:
+  const Case& c_;
+  MemoryPool pool_;
+  MemoryLayer layer_;
+  at::Tensor slots_;
+  Times select_, lookup_, gather_;
+};
+
 }  // namespace
 
 Figures bench_layer(const Case& c, Stream& stream) {
   const MemoryConfig& memory = *c.config.model.memory;
-  const std::int64_t T = c.tokens, J = memory.heads * memory.knn;
+  const std::int64_t T = c.tokens;
   stream.measure();
   MemoryPool pool = make_pool(c);
   MemoryLayer layer = make_layer(c, pool);
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
   const at::Tensor grad = torch::randn({T, c.config.model.dim}).to(model_type(c));
 
-  Times forward, backward, select, gather;
+  ForwardParts parts(c, pool, layer);
+  Times forward, backward;
   for (int i = -1; i < c.repeat; ++i) {
     const at::Tensor x = inputs.draw(T).to(model_type(c)).requires_grad_();
     at::Tensor y;
     const double forward_s = seconds_of([&] { y = layer->forward(x); });
     const double backward_s = seconds_of([&] { y.backward(grad); });
     clear_gradients(layer);
-    // Other tokens for the parts: else their rows would be in the cache.
-    const at::Tensor other = inputs.draw(T).to(model_type(c)).requires_grad_();
-    at::Tensor slots, weights;
-    const double select_s = seconds_of([&] { std::tie(slots, weights) = layer->select(other); });
-    slots = slots.view({T, J});
-    weights = weights.view({T, J});
-    const bool is_peer = memory.variant == MemoryVariant::kPeer;
-    const double gather_s = seconds_of([&] {
-      y = is_peer ? pool->peer_gather(other.to(torch::kFloat), slots, weights)
-                  : pool->gather(slots, weights);
-    });
+    parts.measure(inputs.draw(T), i >= 0);
     if (i < 0) continue;
     forward.add(forward_s);
     backward.add(backward_s);
-    select.add(select_s);
-    gather.add(gather_s);
   }
 
   Figures figures;
   figures.add("forward", forward);
-  figures.add("select", select);
-  figures.add("gather", gather);
   figures.add("backward", backward);
+  parts.add_to(figures, stream);
   measure_inference(c, stream, pool, figures);
   figures.add("stream_gbs", stream.read_gbs());
   figures.add("gemm_gflops", gemm_gflops(memory.k_dim / 2));
@@ -129,6 +162,8 @@ Figures bench_step(const Case& c, Stream& stream) {
   DenseAdamW dense = make_dense_optimizer(c, dense_parameters(layer));
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
   const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim}).to(model_type(c));
+  check_batch_memory(c, true);
+  ForwardParts parts(c, pool, layer);
   ScoreProducts scores(c.tokens, *c.config.model.memory);
   LinearProducts linear(layer, c.tokens);
 
@@ -148,6 +183,7 @@ Figures bench_step(const Case& c, Stream& stream) {
     const at::Tensor query = torch::randn({c.tokens, layer->keys.size(0), 2 * layer->keys.size(3)});
     scores.measure(query, layer->keys.detach().to(torch::kFloat), i >= 0);
     linear.measure(i >= 0);
+    parts.measure(inputs.draw(c.tokens), i >= 0);
     if (i < 0) continue;
     touched = static_cast<double>(result.touched_rows);
     forward.add(forward_s);
@@ -166,6 +202,7 @@ Figures bench_step(const Case& c, Stream& stream) {
   figures.add("dense_update", dense_update);
   figures.add("touched_rows", touched);
   figures.add("tokens_per_s", static_cast<double>(c.tokens) / step.best());
+  parts.add_to(figures, stream);
   // What no step does without: the products; and of the touched rows, that gather and its backward
   // read them and the update changes them and their state.
   const double products = scores.fastest().best() + linear.times().best();

@@ -179,6 +179,10 @@ double random_row_gbs(Stream& stream, const at::Tensor& values,
   return best_of_plans(row_plans(), slot_sets, judged, pass);
 }
 
+double random_row_gbs(Stream& stream, const at::Tensor& values, const at::Tensor& slots) {
+  return random_row_gbs(stream, values, {slots}, [](std::size_t) {});
+}
+
 double random_update_gbs(Stream& stream, const std::vector<at::Tensor>& tables,
                          const std::vector<at::Tensor>& slot_sets, const Judged& judged) {
   std::vector<RowTable> rows;

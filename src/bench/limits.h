@@ -59,6 +59,8 @@ using Judged = std::function<void(std::size_t set)>;
 // of these ways.
 double random_row_gbs(Stream& stream, const at::Tensor& values,
                       const std::vector<at::Tensor>& slot_sets, const Judged& judged);
+// The same for one set and nothing that is judged by it.
+double random_row_gbs(Stream& stream, const at::Tensor& values, const at::Tensor& slots);
 
 // 1e9 bytes a second, each counted twice, of changing in place the rows of all `tables` [slots,
 // ..], which keep their bits, in the order of each of `slot_sets` (int64, each slot once,

@@ -4,6 +4,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -46,8 +47,21 @@ void check_pool_memory(const Case& c) {
   check_memory("the pool's rows", model.memory->slots() * bytes);
 }
 
+void check_batch_memory(const Case& c, bool with_scores) {
+  const MemoryConfig& memory = *c.config.model.memory;
+  std::int64_t numbers =
+      2 * c.config.model.dim + memory.heads * (memory.k_dim + 3 * memory.knn);  // slots are two
+  if (with_scores) numbers += 2 * memory.heads * memory.n_keys;
+  std::int64_t bytes = 0;
+  if (__builtin_mul_overflow(numbers * 4, c.tokens, &bytes)) {
+    bytes = std::numeric_limits<std::int64_t>::max();
+  }
+  check_memory("a batch of " + std::to_string(c.tokens) + " tokens", bytes);
+}
+
 MemoryPool make_pool(const Case& c) {
   check_pool_memory(c);
+  check_batch_memory(c, false);
   const ModelConfig& model = c.config.model;
   return MemoryPool(PoolOptions{.n_keys = model.memory->n_keys,
                                 .width = model.row_width(),
@@ -142,6 +156,13 @@ at::Tensor draw_weights(const Case& c) {
   const MemoryConfig& memory = *c.config.model.memory;
   const at::Tensor scores = torch::randn({c.tokens, memory.heads, memory.knn});
   return torch::softmax(scores, -1).view({c.tokens, memory.heads * memory.knn});
+}
+
+at::Tensor gather_rows(const Case& c, MemoryPool& pool, const at::Tensor& x,
+                       const at::Tensor& slots, const at::Tensor& weights) {
+  return c.config.model.memory->variant == MemoryVariant::kPeer
+             ? pool->peer_gather(x, slots, weights)
+             : pool->gather(slots, weights);
 }
 
 }  // namespace memlayers::bench

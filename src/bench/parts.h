@@ -18,7 +18,10 @@ inline constexpr std::uint64_t kSeed = 1;
 
 // Throws Error where the pool's rows do not fit into the free memory.
 void check_pool_memory(const Case& c);
-MemoryPool make_pool(const Case& c);                     // checks that first
+// Throws Error where a batch does not: its inputs and outputs, queries, slots and weights, and
+// where `with_scores` the scores of all sub-keys.
+void check_batch_memory(const Case& c, bool with_scores);
+MemoryPool make_pool(const Case& c);                     // checks rows and batch first
 at::ScalarType model_type(const Case& c);                // of activations and dense weights
 MemoryLayer make_layer(const Case& c, MemoryPool pool);  // other weights each time
 std::int64_t row_bytes(const MemoryPool& pool);
@@ -46,5 +49,9 @@ void record_gradient(MemoryPool& pool, const at::Tensor& slots, const at::Tensor
 
 // Softmax weights as a lookup gives them, [tokens, heads * knn].
 at::Tensor draw_weights(const Case& c);
+
+// What a token reads from the pool: the weighted sum of rows, of PEER with x [tokens, dim].
+at::Tensor gather_rows(const Case& c, MemoryPool& pool, const at::Tensor& x,
+                       const at::Tensor& slots, const at::Tensor& weights);
 
 }  // namespace memlayers::bench

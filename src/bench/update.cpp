@@ -56,6 +56,7 @@ Figures bench_update(const Case& c, Stream& stream) {
   time(slots_of.draw({T, J}), false);
   const double limit = random_update_gbs(stream, row_tables(pool, *optimizer), touched_sets,
                                          [&](std::size_t set) { time(slot_sets[set], true); });
+  const double random_rows = random_row_gbs(stream, pool->values, slot_sets.back());
   stream.measure();
 
   Figures figures;
@@ -69,6 +70,8 @@ Figures bench_update(const Case& c, Stream& stream) {
   figures.add("stream_update_gbs", stream.update_gbs());
   figures.add("random_update_gbs", limit);
   figures.add("limit_ratio", most_bytes_a_second / 1e9 / limit);
+  figures.add("random_row_gbs", random_rows);
+  figures.add("gemm_gflops", gemm_gflops(memory.k_dim / 2));
   return figures;
 }
 

@@ -74,6 +74,26 @@ void add_value(Json& json, const std::string& name, const io::ConfigKey& key,
   if (const auto* text = std::get_if<std::string>(&value)) json[name] = *text;
 }
 
+// Options that a kind would not heed.
+void check_types(const BenchKind& kind, const BenchArguments& a) {
+  const bool is_lookup = kind.measure == bench::bench_lookup;
+  const bool is_part =
+      is_lookup || kind.measure == bench::bench_gather || kind.measure == bench::bench_update;
+  for (const std::string& type : a.model_dtype) {
+    if (!is_part || type == "float32") continue;
+    throw UsageError("bench " + std::string(kind.name) + ": --model-dtype: expected float32 (" +
+                     "--dtype is that of " + (is_lookup ? "queries and sub-keys" : "rows") +
+                     "), got " + type);
+  }
+  for (const std::string& type : a.dtype) {
+    if (is_lookup && (type == "int8" || type == "int4")) {
+      throw UsageError(
+          "bench lookup: --dtype: expected float32 or bfloat16 (of queries and sub-keys), got " +
+          type);
+    }
+  }
+}
+
 }  // namespace
 
 bool is_decoder(const BenchKind& kind) {
@@ -82,6 +102,7 @@ bool is_decoder(const BenchKind& kind) {
 
 std::vector<NamedCase> make_cases(const BenchKind& kind, const BenchArguments& a) {
   const bool is_whole = is_decoder(kind);
+  check_types(kind, a);
   NamedCase base;
   base.c.repeat = a.repeat;
   base.c.config.train.master_rows = a.master_rows;
@@ -193,7 +214,9 @@ void add_options(CLI::App& app, const BenchKind& kind, BenchArguments& a) {
   numbers("--k-dim", a.k_dim, "width of a query (absent: 512; decoder: 256)");
   numbers("--v-dim", a.v_dim, "width of a value row (absent: dim)");
   numbers("--n-keys", a.n_keys, "sub-keys per set: n_keys^2 slots")->capture_default_str();
-  words("--dtype", a.dtype, "of the pool's rows, as [memory] row_dtype");
+  words("--dtype", a.dtype,
+        kind.measure == bench::bench_lookup ? "of queries and sub-keys: float32, bfloat16"
+                                            : "of the pool's rows, as [memory] row_dtype");
   words("--model-dtype", a.model_dtype,
         "of activations and all other weights, as [model] dtype (not for lookup, gather, update)");
   words("--variant", a.variant, "as [memory] variant");

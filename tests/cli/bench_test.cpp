@@ -66,20 +66,23 @@ void expect_case(const std::string& kind, const std::vector<std::string>& figure
 TEST(BenchCommand, LookupStandsBesideItsProducts) {
   expect_case("lookup", {"lookup_ms", "lookup_median_ms", "products_ms", "lookup_ratio",
                          "lookup_backward_ms", "backward_ratio", "gemm_gflops", "stream_gbs"});
+  expect_case("lookup", {"lookup_ms", "products_ms"}, {"--dtype", "bfloat16"});
 }
 
 TEST(BenchCommand, GatherStandsBesideABareReadOfTheSameRows) {
-  const std::vector<std::string> figures{"gather_ms",           "gather_gbs", "random_row_gbs",
-                                         "gather_ratio",        "stream_gbs", "weights_backward_ms",
-                                         "weights_backward_gbs"};
+  const std::vector<std::string> figures{
+      "gather_ms",  "gather_gbs",          "random_row_gbs",       "gather_ratio",
+      "stream_gbs", "weights_backward_ms", "weights_backward_gbs", "gemm_gflops"};
   expect_case("gather", figures);
+  expect_case("gather", figures, {"--variant", "peer"});
   expect_case("gather", figures, {"--dtype", "bfloat16", "--dist", "zipf", "--v-dim", "37"});
 }
 
 TEST(BenchCommand, UpdateStandsBesideTheStream) {
-  const std::vector<std::string> figures{
-      "update_ms",    "group_ms",     "update_bytes",      "stream_gbs",        "update_gbs",
-      "update_ratio", "touched_rows", "stream_update_gbs", "random_update_gbs", "limit_ratio"};
+  const std::vector<std::string> figures{"update_ms",    "group_ms",          "update_bytes",
+                                         "stream_gbs",   "update_gbs",        "update_ratio",
+                                         "touched_rows", "stream_update_gbs", "random_update_gbs",
+                                         "limit_ratio",  "random_row_gbs",    "gemm_gflops"};
   expect_case("update", figures);
   expect_case("update", figures, {"--optimizer", "sgd", "--dist", "zipf"});
   expect_case("update", figures, {"--dtype", "bfloat16", "--master-rows"});
@@ -93,9 +96,10 @@ TEST(BenchCommand, UpdateCountsTheBytesThatMustMove) {
 }
 
 TEST(BenchCommand, LayerHasItsPartsAndTheLimitOfReading) {
-  const std::vector<std::string> figures{"forward_ms",         "backward_ms",     "select_ms",
-                                         "gather_ms",          "inference_ms",    "inference_bytes",
-                                         "inference_limit_ms", "inference_ratio", "stream_gbs"};
+  const std::vector<std::string> figures{
+      "forward_ms",      "backward_ms",        "select_ms",       "gather_ms",  "inference_ms",
+      "inference_bytes", "inference_limit_ms", "inference_ratio", "stream_gbs", "lookup_ms",
+      "gather_gbs",      "random_row_gbs",     "gemm_gflops"};
   expect_case("layer", figures);
   expect_case("layer", figures, {"--variant", "peer", "--dist", "zipf"});
   expect_case("layer", figures, {"--model-dtype", "bfloat16"});
@@ -116,7 +120,9 @@ TEST(BenchCommand, LayerHasItsPartsAndTheLimitOfReading) {
 TEST(BenchCommand, StepIsTheSumOfItsParts) {
   expect_case("step", {"step_ms", "forward_ms", "backward_ms", "update_ms", "dense_update_ms",
                        "touched_rows", "tokens_per_s", "products_ms", "rows_ms", "limit_ms",
-                       "limit_ratio", "stream_update_gbs"});
+                       "limit_ratio", "stream_update_gbs", "lookup_ms", "gather_ms", "gather_gbs",
+                       "stream_gbs", "random_row_gbs", "gemm_gflops"});
+  expect_case("step", {"step_ms", "gather_ms"}, {"--variant", "peer"});
   expect_case("step", {"step_ms", "products_ms", "limit_ms"}, {"--model-dtype", "bfloat16"});
   const Json json = lines_of(bench("step", {"--repeat", "1", "--json"})).at(0);
   const double parts = json["forward_ms"].get<double>() + json["backward_ms"].get<double>() +
@@ -165,6 +171,10 @@ TEST(BenchCommand, SaysWhatIsWrongInOneLine) {
   expect_error(bench("gather", {"--dtype", "float7"}), 2, "got float7");
   expect_error(bench("step", {"--model-dtype", "int8"}), 2,
                "--model-dtype: expected \"float32\" or \"bfloat16\", got int8");
+  expect_error(bench("gather", {"--model-dtype", "bfloat16"}), 2,
+               "gather: --model-dtype: expected float32");
+  expect_error(bench("lookup", {"--dtype", "int8"}), 2,
+               "lookup: --dtype: expected float32 or bfloat16 (of queries and sub-keys), got int8");
   expect_error(bench("gather", {"--dist", "normal"}), 2, "--dist: expected uniform or zipf");
   expect_error(bench("update", {"--optimizer", "lion"}), 2, "got lion");
   expect_error(bench("lookup", {"--knn", "13"}), 2, "knn: expected at most n_keys (12), got 13");
@@ -177,6 +187,11 @@ TEST(BenchCommand, SaysWhatIsWrongInOneLine) {
 
 TEST(BenchCommand, RefusesWhatDoesNotFitIntoTheMemory) {
   expect_error(bench("gather", {"--n-keys", "1000000"}), 1, "of free memory for the pool's rows");
+  for (const char* kind : {"lookup", "gather", "update", "layer", "step"}) {
+    expect_error(bench(kind, {"--tokens", "100000000000"}), 1,
+                 "of free memory for a batch of 100000000000 tokens");
+    expect_error(bench(kind, {"--tokens", "9000000000000000000"}), 1, "of free memory");
+  }
 }
 
 TEST(BenchCommand, HelpShowsAnExample) {
