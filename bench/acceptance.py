@@ -45,7 +45,8 @@ class Runner:
         """Each arm's fastest training step, or why it has none."""
         out = self.out / "peers"
         script = ROOT / "bench" / "peers" / "run.py"
-        line = [sys.executable, str(script), "--n-keys", "1024", "--arms", "memlayers,torch-dense,torch-sparse"]
+        line = [sys.executable, str(script), "--n-keys", "1024"]
+        line += ["--arms", "memlayers,torch-dense,torch-sparse"]
         line += ["--dtype", dtype, "--model-dtype", model_dtype, "--rounds", str(ROUNDS)]
         line += ["--command", str(self.command), "--threads", str(self.threads), "--out", str(out)]
         print("bench/peers/run.py", *line[2:], file=sys.stderr, flush=True)
@@ -190,7 +191,10 @@ def size(run: Runner, table: Table) -> None:
 def decode(run: Runner, table: Table) -> None:
     for what, options in (
         ("decoding one token through the layer, 1024²", ""),
-        ("decoding one token, 4096² slots, dim 256", "--n-keys 4096 --dim 256 --k-dim 128 "),
+        (
+            "decoding one token, 4096² slots, dim 256, bfloat16 rows",
+            "--n-keys 4096 --dim 256 --k-dim 128 --dtype bfloat16 ",
+        ),
     ):
         cases = run.bench("layer", f"--tokens 1 {options}--repeat 40")
         if not cases:

@@ -6,8 +6,8 @@
 
 One process after the other, on the same number of threads; --rounds times over, of which an arm's fastest
 counts: a slow minute of the machine else falls on one of them. Writes <out>/results.jsonl as it goes,
-then <out>/peers.md (ratios), and with --plot a plot (needs matplotlib). A size that does not fit into the free memory is left out,
-and the table says so.
+then <out>/peers.md (ratios), and with --plot a plot, for which matplotlib is needed. A size that does not
+fit into the free memory is left out, and the table says so.
 """
 
 import argparse

@@ -27,7 +27,7 @@ namespace memlayers {
 //
 //   RowAdamW optimizer(model->pool(), {.lr = 1e-3});
 //   loss.backward();
-//   double norm = optimizer.step();
+//   double norm = optimizer.step(1e-3).gradient_norm;
 class RowAdamW {
  public:
   struct Options {

@@ -13,6 +13,7 @@
 #include <iostream>
 #include <limits>
 #include <new>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -115,6 +116,18 @@ std::string own_name() {
   return rank == 0 ? "" : "rank " + std::to_string(rank) + " on " + all->host(rank) + ": ";
 }
 
+// Torch's message; where memory was missing, in our words and with the bytes that it wanted.
+std::string words_of(const c10::Error& error, bool& is_memory) {
+  const std::string text = error.what_without_backtrace();
+  constexpr std::string_view kBefore = "you tried to allocate ";
+  const auto at = text.find(kBefore);
+  is_memory = at != std::string::npos;
+  if (!is_memory) return text;
+  const auto first = at + kBefore.size();
+  return "out of memory: no room for " + text.substr(first, text.find(' ', first) - first) +
+         " bytes more";
+}
+
 int guarded_run(int argc, char** argv) {
   std::string message, whose;
   int code = kFailed;
@@ -138,7 +151,9 @@ int guarded_run(int argc, char** argv) {
     message = error.what();
     is_first = error.is_first();
   } catch (const c10::Error& error) {
-    message = error.what_without_backtrace();
+    bool is_memory = false;
+    message = words_of(error, is_memory);
+    is_first = is_first || is_memory;  // of this process alone
   } catch (const std::bad_alloc&) {
     message = "out of memory";
     is_first = true;  // of this process alone

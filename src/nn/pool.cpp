@@ -132,14 +132,17 @@ template <class AfterPart>
 void fill_quantized(at::Tensor& rows, const PoolOptions& options, double std,
                     const AfterPart& after_part) {
   constexpr std::int64_t kAtOnce = 1024;
-  for (std::int64_t first = 0; first < rows.size(0); first += kAtOnce) {
-    const std::int64_t last = std::min(rows.size(0), first + kAtOnce);
-    at::Tensor part = at::empty({last - first, options.width}, at::kFloat);
-    pool::fill_normal(static_cast<std::byte*>(part.mutable_data_ptr()), RowType::kFloat32,
-                      options.width, first, last, std, options.seed);
-    rows.slice(0, first, last).copy_(quantize_rows(part, options.row_dtype));
-    after_part();
-  }
+  ops::parallel_ranges(rows.size(0), options.width * 8, [&](std::int64_t first, std::int64_t last) {
+    const at::NoGradGuard no_grad;  // of this thread
+    for (std::int64_t begin = first; begin < last; begin += kAtOnce) {
+      const std::int64_t end = std::min(last, begin + kAtOnce);
+      at::Tensor part = at::empty({end - begin, options.width}, at::kFloat);
+      pool::fill_normal(static_cast<std::byte*>(part.mutable_data_ptr()), RowType::kFloat32,
+                        options.width, begin, end, std, options.seed);
+      rows.slice(0, begin, end).copy_(quantize_rows(part, options.row_dtype));
+      after_part();
+    }
+  });
 }
 
 void check_options(const PoolOptions& options) {

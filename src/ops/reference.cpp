@@ -88,14 +88,16 @@ at::Tensor dequantize_rows(const at::Tensor& rows, RowType type, std::int64_t wi
     return bytes_as(0, width, at::kChar).to(at::kFloat) * bytes_as(scales, 4, at::kFloat);
   }
   const std::int64_t scales = kernels::scales_offset<kernels::Int4>(width);
-  const at::Tensor words = bytes_as(0, scales, at::kInt).view({S, -1, 8});
+  // The sizes in full: of no rows a view cannot find one out.
+  const std::int64_t blocks = scales / 32, groups = 2 * blocks;
+  const at::Tensor words = bytes_as(0, scales, at::kInt).view({S, blocks, 8});
   std::vector<at::Tensor> columns;  // [S, blocks, 8] each
   for (std::int64_t k = 0; k < 8; ++k) {
     columns.push_back(at::bitwise_and(at::bitwise_right_shift(words, 4 * k), 15) - 8);
   }
-  const at::Tensor q = at::stack(columns, 2).view({S, -1, kernels::kInt4Group});
-  const at::Tensor scale = bytes_as(scales, q.size(1) * 2, at::kBFloat16).to(at::kFloat);
-  return (q * scale.unsqueeze(2)).view({S, -1}).narrow(1, 0, width);
+  const at::Tensor q = at::stack(columns, 2).view({S, groups, kernels::kInt4Group});
+  const at::Tensor scale = bytes_as(scales, groups * 2, at::kBFloat16).to(at::kFloat);
+  return (q * scale.unsqueeze(2)).view({S, groups * kernels::kInt4Group}).narrow(1, 0, width);
 }
 
 at::Tensor gather(const at::Tensor& values, const at::Tensor& slots, const at::Tensor& weights) {

@@ -85,7 +85,7 @@ inline kernels::AdamWStep adamw_step(const RowAdamWParameters& p, std::int64_t t
 // f(c, n) for the columns of a row in pieces [c, c + n): between them the same piece of a row that
 // comes later is asked for, so that the memory is never left without work, nor the processor with
 // nothing else (docs/performance.md, "Update").
-constexpr std::int64_t kPiece = 128;  // the fastest of 64 to 1024
+constexpr std::int64_t kPiece = 128;  // 64 to 256 are as fast, whole rows 1.4 times as slow
 template <class F>
 void for_pieces(std::int64_t width, const F& f) {
   for (std::int64_t c = 0; c < width; c += kPiece) f(c, width - c < kPiece ? width - c : kPiece);

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -158,6 +159,14 @@ TEST_F(TrainCommand, SaysWhatIsWrongInOneLine) {
   expect_error({}, 2, "CONFIG.toml");
   expect_error({config_, "--set", "nothing"}, 2, "nothing");
   expect_error({config_, "--resume", dir_ / "gone"}, 1, "train.resume");
+}
+
+TEST_F(TrainCommand, SaysThatTheMemoryIsNotEnough) {
+  const Finished done = train({config_, "--set", "model.ff_dim=2000000000"});
+  EXPECT_EQ(done.code, 1);
+  EXPECT_EQ(done.err.rfind("memlayers: error: out of memory: no room for ", 0), 0U) << done.err;
+  EXPECT_EQ(std::count(done.err.begin(), done.err.end(), '\n'), 1) << done.err;
+  EXPECT_FALSE(std::filesystem::exists(run_));
 }
 
 TEST_F(TrainCommand, OnAFullDiskLeavesNoCheckpointBehind) {

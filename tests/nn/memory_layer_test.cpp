@@ -286,9 +286,20 @@ TEST(MemoryPool, QuantizedRowsAreReadAndGiveWeightsTheirGradientButAreNotTrained
     EXPECT_TRUE(pool->gradient().empty());
     EXPECT_THROW(RowAdamW(pool, {}), c10::ValueError);
     EXPECT_THROW(pool->quantize(type), c10::ValueError);
-    const MemoryPool made(
-        PoolOptions{.n_keys = 5, .width = 70, .row_dtype = type, .init_std = {}, .seed = 3});
-    EXPECT_TRUE(torch::equal(made->values, rows));
+  }
+}
+
+TEST(MemoryPool, NewQuantizedRowsAreTheNewFloatsQuantizedWithAnyThreads) {
+  constexpr std::int64_t kKeys = 90, kWidth = 70;  // work for several threads
+  const MemoryPool floats(PoolOptions{.n_keys = kKeys, .width = kWidth, .seed = 3});
+  for (RowType type : {RowType::kInt8, RowType::kInt4}) {
+    const at::Tensor wanted = quantize_rows(floats->values, type);
+    testing::expect_same_bits_for_any_threads([&] {
+      const MemoryPool made(PoolOptions{
+          .n_keys = kKeys, .width = kWidth, .row_dtype = type, .init_std = {}, .seed = 3});
+      EXPECT_TRUE(torch::equal(made->values, wanted));
+      return made->values;
+    });
   }
 }
 

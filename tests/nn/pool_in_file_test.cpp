@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // A pool whose rows live in a scratch file: all that it computes has the bits of one in RAM.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <torch/types.h>
 #include <torch/utils.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <memory>
+#include <set>
+#include <thread>
+#include <utility>
 
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
 #include "memlayers/optimizer.h"
+#include "nn/lookup_hook.h"
 #include "nn/table.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
@@ -61,6 +72,7 @@ std::vector<at::Tensor> train(const Case& c, const std::optional<std::string>& f
     results.insert(results.end(), {y, x.grad(), layer->keys.grad(), pool->dense_gradient()});
     EXPECT_GT(optimizer.step(1e-2, 1, 0.5).touched_rows, 4000);
   }
+  pool->catch_up();
   results.insert(results.end(), {pool->values.detach().clone(), pool->usage()});
   const RowState& state = optimizer.state();
   for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
@@ -76,6 +88,11 @@ TEST(PoolInFile, TrainsToTheBitsOfOneInRam) {
       {.rows = RowType::kBFloat16, .optimizer = {.kind = PoolOptimizer::kSgd}},
       {.rows = RowType::kBFloat16, .optimizer = {.master_rows = true}},
       {.variant = MemoryVariant::kPeer},
+      {.optimizer = {.kind = PoolOptimizer::kRowwiseAdagrad}},
+      {.rows = RowType::kBFloat16, .optimizer = {.kind = PoolOptimizer::kRowwiseAdamW}},
+      {.optimizer = {.beta1 = 0, .kind = PoolOptimizer::kRowwiseAdamW}},
+      // Rows without a gradient lag, for they decay: later reads find them behind.
+      {.optimizer = {.weight_decay = 0.1, .kind = PoolOptimizer::kDenseAdamW}},
   };
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const std::vector<at::Tensor> in_ram = train(cases[i], {}),
@@ -91,8 +108,11 @@ TEST(PoolInFile, TrainsToTheBitsOfOneInRam) {
 TEST(PoolInFile, IsWorkedThroughInSeveralWindows) {
   const at::Tensor values = torch::zeros({kKeys * kKeys, kDim});
   const at::Tensor steps = torch::zeros({kKeys * kKeys}, torch::kInt);
+  const at::Tensor squares = torch::zeros({kKeys * kKeys});  // of a row-wise optimizer
   EXPECT_LT(nn::rows_a_window(std::vector{values}), kTokens * 8 / 2);
   EXPECT_LT(nn::rows_a_window(std::vector{values, values, values, steps}), 4000 / 1.5);
+  EXPECT_LT(nn::rows_a_window(std::vector{values, squares}), 4000);
+  EXPECT_LT(nn::rows_a_window(std::vector{values, squares, steps}), 4000 / 1.5);
 }
 
 TEST(PoolInFile, TablesBesideItAreZeroWritableAndOutliveIt) {
@@ -150,9 +170,118 @@ TEST(PoolInFile, TakesNoTokens) {
   EXPECT_EQ(pool->gather(none, torch::zeros({0, 4})).sizes(), (at::IntArrayRef{0, kDim}));
 }
 
+const std::int64_t kPage = ::sysconf(_SC_PAGESIZE);
+
+// The pages of the pool's table that memory holds.
+std::set<std::int64_t> pages_in_memory(const MemoryPool& pool) {
+  const std::span<const std::byte> rows = nn::bytes_of(pool->values);
+  const auto page = static_cast<std::size_t>(kPage);
+  std::vector<unsigned char> state((rows.size() + page - 1) / page);
+  EXPECT_EQ(::mincore(const_cast<std::byte*>(rows.data()), rows.size(), state.data()), 0);
+  std::set<std::int64_t> pages;
+  for (std::size_t i = 0; i < state.size(); ++i) {
+    if ((state[i] & 1) != 0) pages.insert(static_cast<std::int64_t>(i));
+  }
+  return pages;
+}
+
+// Those in which the rows of `slots` lie.
+std::set<std::int64_t> pages_of(const at::Tensor& slots_in) {
+  constexpr std::int64_t kRowBytes = kDim * std::int64_t{sizeof(float)};
+  const at::Tensor slots = slots_in.contiguous();
+  std::set<std::int64_t> pages;
+  for (const std::int64_t slot : nn::as_span(slots)) {
+    pages.insert({slot * kRowBytes / kPage, ((slot + 1) * kRowBytes - 1) / kPage});
+  }
+  return pages;
+}
+
+// Makes memory hold none of them, where the system can be talked into that. The file has no name,
+// but this process has it open.
+void drop_from_memory(const MemoryPool& pool, const std::string& folder) {
+  const std::span<const std::byte> rows = nn::bytes_of(pool->values);
+  // Of a file this forgets the mapping's pages and not what they hold.
+  ::madvise(const_cast<std::byte*>(rows.data()), rows.size(), MADV_DONTNEED);
+  const std::string path = std::filesystem::canonical(folder).string() + "/";
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    std::error_code error;
+    if (!std::filesystem::read_symlink(entry.path(), error).string().starts_with(path)) continue;
+    const int descriptor = std::stoi(entry.path().filename().string());
+    ::fdatasync(descriptor);
+    ::posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED);
+  }
+}
+
+TEST(PoolInFile, ALayerAsksForItsRowsBeforeItReadsThem) {
+  const TempDir dir;
+  torch::manual_seed(5);
+  MemoryPool pool = pool_for({}, dir.path());
+  MemoryLayer layer(kDim, MemoryConfig{.n_keys = kKeys, .heads = 2, .knn = 4, .k_dim = 6}, pool);
+  const at::Tensor x = torch::randn({2, kDim});
+  bool is_held = false;
+  // Called when the layer knows its slots and has read no row. Waits for the disk, which need not
+  // hurry.
+  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& slots, at::Tensor&) {
+    const std::set<std::int64_t> wanted = pages_of(slots);
+    is_held = false;
+    for (int i = 0; i < 100 && !is_held; ++i) {
+      if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      is_held = std::ranges::includes(pages_in_memory(pool), wanted);
+    }
+  });
+  for (const bool has_gradient : {true, false}) {  // without: decoding
+    const torch::AutoGradMode mode(has_gradient);
+    bool came = false;
+    // Again where not: it is a wish, of which a system short of memory leaves some out.
+    for (int i = 0; i < 10 && !came; ++i) {
+      drop_from_memory(pool, dir.path());
+      const bool is_cold = pages_in_memory(pool).empty();
+      if (i == 0 && !is_cold) GTEST_SKIP() << "the disk of the temporary folder is memory";
+      layer->forward(x);
+      came = is_cold && is_held;
+    }
+    EXPECT_TRUE(came) << (has_gradient ? "training" : "decoding");
+  }
+}
+
 TEST(PoolInRam, PrefetchDoesNothing) {
   const MemoryPool pool = pool_for({}, {});
   EXPECT_NO_THROW(pool->prefetch(torch::tensor({std::int64_t{-1}})));
+}
+
+// What this process has in RAM now.
+std::int64_t resident_bytes() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
+  }
+  ADD_FAILURE() << "expected a line VmRSS in /proc/self/status";
+  return 0;
+}
+
+TEST(PoolInRam, TakesTheMemoryOfItsRowsAndOfARowwiseState) {
+  constexpr std::int64_t kManyKeys = 512, kSlots = kManyKeys * kManyKeys, kWidth = 256;
+  constexpr std::int64_t kWanted = kSlots * (kWidth * 4 + 8);  // of which rows are 256 MiB
+  constexpr std::int64_t kMore = 16 << 20;  // huge pages written in part, and what torch takes
+  const auto make = [](std::int64_t n_keys) {
+    MemoryPool pool(PoolOptions{.n_keys = n_keys, .width = kWidth, .seed = 1});
+    auto optimizer = std::make_unique<RowAdamW>(
+        pool, RowAdamW::Options{.beta1 = 0, .kind = PoolOptimizer::kRowwiseAdamW});
+    const RowState& state = optimizer->state();
+    for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
+      if (table.defined()) table.fill_(1);  // as if every row had been updated
+    }
+    return std::pair(pool, std::move(optimizer));
+  };
+  make(64);  // what torch and its threads take the first time
+  const std::int64_t before = resident_bytes();
+  const auto [pool, optimizer] = make(kManyKeys);
+  const std::int64_t taken = resident_bytes() - before;
+  EXPECT_GE(taken, kWanted - kMore);
+  EXPECT_LE(taken, kWanted + kMore);
+  // A state twice as large as the rows, of which nothing is written yet.
+  const RowAdamW unused(pool, {.kind = PoolOptimizer::kAdamW});
+  EXPECT_LE(resident_bytes() - before, kWanted + kMore);
 }
 
 TEST(PoolInFile, MovedToAnotherTypeItIsInRam) {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <limits>
+
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/op_testing.h"
@@ -30,6 +32,26 @@ std::vector<Case> cases() {
 // What a gradient may differ by when it was rounded to the rows' type.
 double gradient_tolerance(const Case& c, std::int64_t terms) {
   return testing::sum_tolerance(terms, 20) + (c.type == torch::kBFloat16 ? 0.25 : 0);
+}
+
+// The same matrix, one column behind the other.
+at::Tensor column_by_column(const at::Tensor& matrix) { return matrix.t().contiguous().t(); }
+
+// That a weight of NaN makes its token's output NaN, and leaves the bits of all others.
+template <class F>
+void expect_nan_in_its_token_alone(const at::Tensor& weights, const F& read) {
+  constexpr std::int64_t kToken = 4;
+  const auto others = [&](const at::Tensor& out) {
+    return torch::cat({out.slice(0, 0, kToken), out.slice(0, kToken + 1)});
+  };
+  const at::Tensor whole = read(weights);
+  for (std::int64_t j = 0; j < weights.size(1); ++j) {
+    at::Tensor bad = weights.clone();
+    bad[kToken][j] = std::numeric_limits<float>::quiet_NaN();
+    const at::Tensor out = read(bad);
+    EXPECT_TRUE(out[kToken].isnan().all().item<bool>()) << "weight " << j;
+    EXPECT_TRUE(torch::equal(others(out), others(whole))) << "weight " << j;
+  }
 }
 
 TEST(Gather, AgreesWithItsAtenTwinForwardAndBackward) {
@@ -79,6 +101,8 @@ TEST(Gather, GivesTheSameBitsForAnyNumberOfThreads) {
   const at::Tensor slots = random_slots({300, 20}, 500, 3), grad = normal({300, 48}, 4);
   testing::expect_same_bits_for_any_threads([&] { return gather(values, slots, weights); });
   testing::expect_same_bits_for_any_threads(
+      [&] { return ops::dispatch::gather_backward_weights(grad, values, slots); });
+  testing::expect_same_bits_for_any_threads(
       [&] { return ops::dispatch::gather_backward_values(grad, values, slots, weights, false); });
 }
 
@@ -89,6 +113,37 @@ TEST(Gather, OfFewTokensGivesTheSameBitsWhereThreadsShareColumns) {
       const at::Tensor slots = random_slots({2, 20}, 90, 3);
       testing::expect_same_bits_for_any_threads([&] { return gather(values, slots, weights); });
     }
+  }
+}
+
+TEST(Gather, TakesTensorsThatAreNotContiguous) {
+  const at::Tensor slots = random_slots({9, 12}, 50, 3), weights = normal({9, 12}, 2);
+  const at::Tensor grad = normal({9, 17}, 4);
+  const at::Tensor slots2 = column_by_column(slots), weights2 = column_by_column(weights),
+                   grad2 = column_by_column(grad);
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    const at::Tensor values = normal({50, 17}, 1).to(type), values2 = column_by_column(values);
+    ASSERT_FALSE(values2.is_contiguous() || slots2.is_contiguous() || weights2.is_contiguous());
+    EXPECT_TRUE(torch::equal(gather(values2, slots2, weights2), gather(values, slots, weights)));
+    EXPECT_TRUE(torch::equal(ops::cpu::gather_backward_weights(grad2, values2, slots2),
+                             ops::cpu::gather_backward_weights(grad, values, slots)));
+    EXPECT_TRUE(torch::equal(
+        ops::cpu::gather_backward_values(grad2, values2, slots2, weights2, /*sparse_grad=*/false),
+        ops::cpu::gather_backward_values(grad, values, slots, weights, /*sparse_grad=*/false)));
+    // One number in memory for all weights, and one row of slots for all tokens.
+    const at::Tensor half = torch::full({1, 1}, 0.5F, torch::kFloat).expand({9, 12});
+    const at::Tensor first = slots.slice(0, 0, 1).expand({9, 12});
+    EXPECT_TRUE(torch::equal(gather(values, first, half),
+                             gather(values, first.contiguous(), half.contiguous())));
+  }
+}
+
+TEST(Gather, ShowsANanWeightInItsTokenAlone) {
+  const at::Tensor slots = random_slots({9, 13}, 50, 3), weights = normal({9, 13}, 2);
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    const at::Tensor values = normal({50, 37}, 1).to(type);
+    expect_nan_in_its_token_alone(weights,
+                                  [&](const at::Tensor& w) { return gather(values, slots, w); });
   }
 }
 
@@ -138,6 +193,56 @@ TEST(PeerGather, BackwardOnOtherDevicesIsTheSameFormula) {
   const at::Tensor u = std::get<2>(b), v = std::get<3>(b);
   expect_near(ops::composite::peer_gather_backward_values(grad, values, x, slots, u, v, false),
               ops::cpu::peer_gather_backward_values(grad, values, x, slots, u, v, false), 1e-4);
+}
+
+TEST(PeerGather, GivesTheSameBitsForAnyNumberOfThreads) {
+  const at::Tensor values = normal({500, 48}, 1), weights = normal({300, 20}, 2);
+  const at::Tensor slots = random_slots({300, 20}, 500, 3), grad = normal({300, 28}, 4);
+  const at::Tensor x = normal({300, 20}, 5) / 4;
+  testing::expect_same_bits_for_any_threads([&] { return peer_gather(values, x, slots, weights); });
+  testing::expect_same_bits_for_any_threads([&] {
+    const auto [grad_x, grad_weights, u, v] =
+        ops::dispatch::peer_gather_backward(grad, values, x, slots, weights);
+    return torch::cat({grad_x.flatten(), grad_weights.flatten(), u.flatten(), v.flatten()});
+  });
+  const at::Tensor u = normal({300, 20}, 6), v = normal({300, 20}, 7);
+  testing::expect_same_bits_for_any_threads([&] {
+    return ops::dispatch::peer_gather_backward_values(grad, values, x, slots, u, v, false);
+  });
+}
+
+TEST(PeerGather, TakesTensorsThatAreNotContiguous) {
+  const at::Tensor values = normal({50, 28}, 1), x = normal({9, 11}, 5) / 3;
+  const at::Tensor slots = random_slots({9, 12}, 50, 3), weights = normal({9, 12}, 2);
+  const at::Tensor grad = normal({9, 17}, 4);
+  const at::Tensor values2 = column_by_column(values), x2 = column_by_column(x);
+  const at::Tensor slots2 = column_by_column(slots), weights2 = column_by_column(weights);
+  const at::Tensor grad2 = column_by_column(grad);
+  ASSERT_FALSE(values2.is_contiguous() || x2.is_contiguous() || slots2.is_contiguous() ||
+               weights2.is_contiguous() || grad2.is_contiguous());
+  EXPECT_TRUE(torch::equal(peer_gather(values2, x2, slots2, weights2),
+                           peer_gather(values, x, slots, weights)));
+  const auto a = ops::cpu::peer_gather_backward(grad2, values2, x2, slots2, weights2);
+  const auto b = ops::cpu::peer_gather_backward(grad, values, x, slots, weights);
+  EXPECT_TRUE(torch::equal(std::get<0>(a), std::get<0>(b)));
+  EXPECT_TRUE(torch::equal(std::get<1>(a), std::get<1>(b)));
+  EXPECT_TRUE(torch::equal(std::get<2>(a), std::get<2>(b)));
+  EXPECT_TRUE(torch::equal(std::get<3>(a), std::get<3>(b)));
+  const at::Tensor u = std::get<2>(b), v = std::get<3>(b);
+  EXPECT_TRUE(torch::equal(
+      ops::cpu::peer_gather_backward_values(grad2, values2, x2, slots2, column_by_column(u),
+                                            column_by_column(v), /*sparse_grad=*/false),
+      ops::cpu::peer_gather_backward_values(grad, values, x, slots, u, v, /*sparse_grad=*/false)));
+}
+
+TEST(PeerGather, ShowsANanWeightInItsTokenAlone) {
+  const at::Tensor slots = random_slots({9, 13}, 50, 3), weights = normal({9, 13}, 2);
+  const at::Tensor x = normal({9, 11}, 5) / 3;
+  for (const auto type : {torch::kFloat, torch::kBFloat16}) {
+    const at::Tensor values = normal({50, 37}, 1).to(type);
+    expect_nan_in_its_token_alone(
+        weights, [&](const at::Tensor& w) { return peer_gather(values, x, slots, w); });
+  }
 }
 
 TEST(PeerGather, RefusesWhatDoesNotFit) {

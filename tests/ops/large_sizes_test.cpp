@@ -96,6 +96,49 @@ TEST(LargeSizes, UpdatesReachTheLastRowsOfSuchTables) {
   EXPECT_TRUE(torch::equal(t.back(), t.small));
 }
 
+TEST(LargeSizes, RowwiseUpdatesReachTheLastRowsOfSuchTables) {
+  const Reads r;
+  for (const auto& update : {update_rowwise_adamw, update_rowwise_adagrad}) {
+    TwoTables t(normal({kRows, kWidth}, 4));
+    const auto step = [&](at::Tensor& values, const at::Tensor& slots) {
+      RowState state;
+      state.exp_avg = mapped_zeros(values.sizes(), torch::kFloat);
+      state.exp_avg_sq = mapped_zeros({values.size(0)}, torch::kFloat);
+      state.steps = mapped_zeros({values.size(0)}, torch::kInt);
+      update(values, state, group({{slots, r.weights, r.grad}}, values.size(0), kWidth),
+             {.lr = 0.1});
+      return state.exp_avg_sq;
+    };
+    const at::Tensor before = t.small.clone();
+    const at::Tensor squares = step(t.large, t.in_large(r.slots)),
+                     squares2 = step(t.small, r.slots);
+    EXPECT_TRUE(torch::equal(squares.index_select(0, t.places), squares2));
+    EXPECT_FALSE(torch::equal(t.small[kRows - 1], before[kRows - 1]));
+    EXPECT_TRUE(torch::equal(t.back(), t.small));
+  }
+}
+
+TEST(LargeSizes, PeerBackwardReadsSuchTablesAndNamesTheirLastRows) {
+  const Reads r;
+  const TwoTables t(normal({kRows, kWidth}, 4));
+  const at::Tensor far = t.in_large(r.slots), x = normal({6, kWidth / 2}, 5) / 16;
+  const at::Tensor grad = normal({6, kWidth / 2}, 6);
+  EXPECT_GT(far.max().item<std::int64_t>() * kWidth, kMost32);
+  const auto a = ops::cpu::peer_gather_backward(grad, t.large, x, far, r.weights);
+  const auto b = ops::cpu::peer_gather_backward(grad, t.small, x, r.slots, r.weights);
+  EXPECT_TRUE(torch::equal(std::get<0>(a), std::get<0>(b)));
+  EXPECT_TRUE(torch::equal(std::get<1>(a), std::get<1>(b)));
+  EXPECT_TRUE(torch::equal(std::get<2>(a), std::get<2>(b)));
+  EXPECT_TRUE(torch::equal(std::get<3>(a), std::get<3>(b)));
+  const at::Tensor u = std::get<2>(b), v = std::get<3>(b);
+  const at::Tensor rows = ops::cpu::peer_gather_backward_values(grad, t.large, x, far, u, v,
+                                                                /*sparse_grad=*/true);
+  const at::Tensor rows2 = ops::cpu::peer_gather_backward_values(grad, t.small, x, r.slots, u, v,
+                                                                 /*sparse_grad=*/true);
+  EXPECT_TRUE(torch::equal(rows.indices(), t.in_large(rows2.indices())));
+  EXPECT_TRUE(torch::equal(rows.values(), rows2.values()));
+}
+
 TEST(LargeSizes, LookupFindsSlotsBeyondTwoToThe31) {
   constexpr std::int64_t n = 1 << 16, k = 4;
   at::Tensor keys = normal({2, 2, n, 2}, 1);

@@ -92,6 +92,81 @@ TEST(QuantizedRows, AreReadByPeerAsTheRowsTheyRead) {
   }
 }
 
+TEST(QuantizedRows, TakeNoTokens) {
+  constexpr std::int64_t D = 64, W = 100;
+  for (RowType type : kTypes) {
+    const at::Tensor rows = quantize_rows(normal({10, W}, 1), type);
+    for (std::int64_t J : {0, 5}) {
+      const at::Tensor slots = torch::zeros({0, J}, torch::kLong);
+      at::Tensor weights = torch::zeros({0, J}, torch::requires_grad());
+      at::Tensor x = torch::zeros({0, D}, torch::requires_grad());
+      const at::Tensor sums = gather_quantized(rows, type, W, slots, weights);
+      const at::Tensor peer_sums = peer_gather_quantized(rows, type, W, x, slots, weights);
+      EXPECT_EQ(sums.sizes(), at::IntArrayRef({0, W}));
+      EXPECT_EQ(peer_sums.sizes(), at::IntArrayRef({0, W - D}));
+      const std::int64_t bits = type == RowType::kInt8 ? 8 : 4;
+      EXPECT_EQ(ops::composite::gather_quantized(rows, slots, weights.detach(), bits, W).sizes(),
+                at::IntArrayRef({0, W}));
+      (sums.sum() + peer_sums.sum()).backward();
+      EXPECT_EQ(weights.grad().sizes(), at::IntArrayRef({0, J}));
+      EXPECT_EQ(x.grad().sizes(), at::IntArrayRef({0, D}));
+    }
+  }
+}
+
+TEST(QuantizedRows, AreReadByTensorsThatAreNotContiguous) {
+  constexpr std::int64_t D = 64, W = 100;
+  const auto column_by_column = [](const at::Tensor& matrix) {
+    return matrix.t().contiguous().t();
+  };
+  const at::Tensor slots = random_slots({9, 21}, 50, 3), weights = normal({9, 21}, 2);
+  const at::Tensor x = normal({9, D}, 5) / 8;
+  const at::Tensor wide = normal({9, W}, 6), grad = normal({9, W - D}, 4);
+  const at::Tensor slots2 = column_by_column(slots), weights2 = column_by_column(weights);
+  const at::Tensor x2 = column_by_column(x);
+  const at::Tensor wide2 = column_by_column(wide), grad2 = column_by_column(grad);
+  for (RowType type : kTypes) {
+    const std::int64_t bits = type == RowType::kInt8 ? 8 : 4;
+    const at::Tensor rows = quantize_rows(normal({50, W}, 1), type), rows2 = column_by_column(rows);
+    ASSERT_FALSE(rows2.is_contiguous() || slots2.is_contiguous() || weights2.is_contiguous());
+    EXPECT_TRUE(torch::equal(gather_quantized(rows2, type, W, slots2, weights2),
+                             gather_quantized(rows, type, W, slots, weights)));
+    EXPECT_TRUE(torch::equal(peer_gather_quantized(rows2, type, W, x2, slots2, weights2),
+                             peer_gather_quantized(rows, type, W, x, slots, weights)));
+    EXPECT_TRUE(
+        torch::equal(ops::cpu::gather_quantized_backward_weights(wide2, rows2, slots2, bits, W),
+                     ops::cpu::gather_quantized_backward_weights(wide, rows, slots, bits, W)));
+    const auto [gx, gw] =
+        ops::cpu::peer_gather_quantized_backward(grad2, rows2, x2, slots2, weights2, bits, W);
+    const auto [gx2, gw2] =
+        ops::cpu::peer_gather_quantized_backward(grad, rows, x, slots, weights, bits, W);
+    EXPECT_TRUE(torch::equal(gx, gx2));
+    EXPECT_TRUE(torch::equal(gw, gw2));
+  }
+}
+
+// Weights are whole numbers beside the greatest of a pass: a NaN must not become one of them.
+TEST(QuantizedRows, ShowANanWeightInItsTokenAlone) {
+  constexpr std::int64_t kToken = 4;
+  const auto others = [&](const at::Tensor& out) {
+    return torch::cat({out.slice(0, 0, kToken), out.slice(0, kToken + 1)});
+  };
+  for (RowType type : kTypes) {
+    for (std::int64_t W : {7, 100, 300}) {
+      const at::Tensor rows = quantize_rows(normal({50, W}, 1), type);
+      const at::Tensor slots = random_slots({9, 21}, 50, 3), weights = normal({9, 21}, 2);
+      const at::Tensor whole = gather_quantized(rows, type, W, slots, weights);
+      for (std::int64_t j = 0; j < 21; ++j) {
+        at::Tensor bad = weights.clone();
+        bad[kToken][j] = std::numeric_limits<float>::quiet_NaN();
+        const at::Tensor out = gather_quantized(rows, type, W, slots, bad);
+        EXPECT_TRUE(out[kToken].isnan().all().item<bool>()) << "width " << W << ", weight " << j;
+        EXPECT_TRUE(torch::equal(others(out), others(whole))) << "width " << W << ", weight " << j;
+      }
+    }
+  }
+}
+
 TEST(QuantizedRows, OnOtherDevicesAreTheSameFormula) {
   const at::Tensor slots = random_slots({6, 9}, 20, 3), weights = normal({6, 9}, 2);
   const at::Tensor x = normal({6, 64}, 5) / 8, grad = normal({6, 36}, 4),

@@ -78,6 +78,41 @@ TEST(Group, ABlockOfColumnsHasTheSameNormWithoutTheOthers) {
   EXPECT_NEAR(squared_norm(whole, width), sum, 1e-8 * sum);
 }
 
+TEST(Group, TakesTensorsThatAreNotContiguous) {
+  const std::vector<FactoredGradient> parts = make_gradient(1);
+  std::vector<FactoredGradient> parts2 = parts;
+  for (FactoredGradient& part : parts2) {
+    for (at::Tensor* tensor : {&part.slots, &part.weights, &part.rows}) {
+      *tensor = tensor->t().contiguous().t();
+      ASSERT_FALSE(tensor->is_contiguous());
+    }
+  }
+  const GroupedGradient wanted = group(parts, kSlots, kWidth), got = group(parts2, kSlots, kWidth);
+  EXPECT_TRUE(torch::equal(got.slots, wanted.slots));
+  EXPECT_TRUE(torch::equal(got.begin, wanted.begin));
+  EXPECT_TRUE(torch::equal(got.entries, wanted.entries));
+  EXPECT_TRUE(torch::equal(row_squares(got, kWidth), row_squares(wanted, kWidth)));
+  EXPECT_TRUE(torch::equal(to_dense(parts2, kSlots, kWidth), to_dense(parts, kSlots, kWidth)));
+}
+
+// Rows enough for three threads, of one entry and of many, and halves of rows like PEER's.
+TEST(Group, GivesTheSameNormsForAnyNumberOfThreads) {
+  const std::int64_t width = 96, half = 32, slots = 4000;
+  std::vector<FactoredGradient> parts;
+  for (std::uint64_t i = 0; i < 2; ++i) {
+    const at::Tensor read = random_slots({600, 4}, slots, i), weights = normal({600, 4}, i + 10);
+    parts.push_back({read, weights, normal({600, half}, i + 20), 0});
+    parts.push_back({read, weights * 2, normal({600, width - half}, i + 30), half});
+  }
+  const GroupedGradient gradient = group(parts, slots, width);
+  ASSERT_GT(gradient.slots.numel(), 2000);
+  testing::expect_same_bits_for_any_threads([&] { return row_squares(gradient, width); });
+  testing::expect_same_bits_for_any_threads([&] {
+    const std::vector<std::int64_t> begins{0, 32, 64, 96};
+    return torch::tensor(ops::block_squares(gradient, begins), torch::kDouble);
+  });
+}
+
 TEST(Group, OrdersEntriesBySlotAndKeepsTheirOrder) {
   // More slots than one digit of the radix sort holds.
   const std::int64_t slots_in_pool = 5'000'000;

@@ -4,8 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,6 +27,32 @@ using memlayers::testing::Failure;
 using memlayers::testing::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+// The line of flags that the system shows of the mapping in which an address lies.
+std::string flags_of_mapping(const void* address) {
+  const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+  std::ifstream file("/proc/self/smaps");
+  bool is_inside = false;
+  for (std::string line; std::getline(file, line);) {
+    std::uintptr_t begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &begin, &end) == 2) {
+      is_inside = begin <= wanted && wanted < end;
+    } else if (is_inside && line.starts_with("VmFlags:")) {
+      return line;
+    }
+  }
+  return {};
+}
+
+// What this process has in RAM now.
+std::int64_t resident_bytes() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
+  }
+  ADD_FAILURE() << "expected a line VmRSS in /proc/self/status";
+  return 0;
+}
 
 TEST(MappedRegion, IsZeroFilledAndWritable) {
   const MappedRegion region = MappedRegion::anonymous(10'000'001);
@@ -43,6 +74,30 @@ TEST(MappedRegion, BeginsElsewhereInAHugePageThanTheOneBefore) {
     EXPECT_NE((data - regions[i].bytes().data()) % kHugePage, 0) << i;
     EXPECT_EQ(std::ranges::count(regions.back().bytes(), std::byte{0}), 4 * kHugePage);
   }
+}
+
+TEST(MappedRegion, AsksForHugePages) {
+  if (!std::filesystem::exists("/sys/kernel/mm/transparent_hugepage")) {
+    GTEST_SKIP() << "a system without huge pages";
+  }
+  const MappedRegion region = MappedRegion::anonymous(8 << 20);
+  EXPECT_THAT(flags_of_mapping(&region.bytes().front()), HasSubstr(" hg"));
+  EXPECT_THAT(flags_of_mapping(&region.bytes().back()), HasSubstr(" hg"));
+}
+
+TEST(MappedRegion, TakesMemoryForWhatIsWrittenAlone) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "the sanitizer takes memory beside all that is written";
+#endif
+  // Huge pages written in part, and what the system counts late.
+  constexpr std::int64_t kWritten = 64 << 20, kMore = 8 << 20;
+  const std::int64_t before = resident_bytes();
+  const MappedRegion region = MappedRegion::anonymous(4 * kWritten);
+  EXPECT_LE(resident_bytes() - before, kMore) << "nothing is written yet";
+  for (std::size_t at = 0; at < kWritten; at += 4096) region.bytes()[at] = std::byte{1};
+  const std::int64_t taken = resident_bytes() - before;
+  EXPECT_GE(taken, kWritten - kMore);
+  EXPECT_LE(taken, kWritten + kMore);
 }
 
 TEST(MappedRegion, OfNoBytesIsEmpty) { EXPECT_TRUE(MappedRegion::anonymous(0).bytes().empty()); }

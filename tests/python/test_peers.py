@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""bench/peers: the layer in plain PyTorch is ours, and one tiny run gives a table and a plot."""
+"""bench/peers: the layer in plain PyTorch is ours, every arm trains, a run gives a table."""
 
 import json
 import os
@@ -17,8 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "bench" / "peers"
 sys.path.insert(0, str(PEERS))
 
+import run  # noqa: E402
 from arms import ARMS, Sizes, measure  # noqa: E402
 from layers import TorchMemoryLayer  # noqa: E402
+from report import plot  # noqa: E402
 
 SIZES = {"n_keys": 10, "heads": 3, "knn": 6, "k_dim": 8}
 
@@ -51,18 +53,15 @@ def test_torch_layer_gives_our_outputs_and_gradients(sparse):
             assert relative_error(parameter.grad, wanted[name]) < 1e-5, name
 
 
-@pytest.fixture
-def packages():
-    for module in ("product_key_memory", "PEER_pytorch", "matplotlib"):
-        pytest.importorskip(module)
-
-
 DTYPES = [("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")]
+PACKAGES = {"lucidrains-pkm": "product_key_memory", "lucidrains-peer": "PEER_pytorch"}
 
 
 @pytest.mark.parametrize(("dtype", "model_dtype"), DTYPES)
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_trains(packages, arm, dtype, model_dtype):
+def test_every_arm_trains(arm, dtype, model_dtype):
+    if arm in PACKAGES:
+        pytest.importorskip(PACKAGES[arm])
     threads = torch.get_num_threads()
     sizes = Sizes(16, 8, 2, 4, 8, 10, dtype, threads, repeat=1, model_dtype=model_dtype)
     result = measure(arm, sizes)
@@ -70,27 +69,62 @@ def test_every_arm_trains(packages, arm, dtype, model_dtype):
         assert result[f"{part}_ms"] > 0, result
 
 
-@pytest.mark.parametrize(("dtype", "model_dtype"), DTYPES)
-def test_run_gives_a_table_and_a_plot(packages, tmp_path, dtype, model_dtype):
+def test_a_run_gives_the_times_of_each_arm_and_their_ratios(tmp_path):
     library = os.environ.get("MEMLAYERS_LIBRARY", ROOT / "build/release/libmemlayers.so")
     command = Path(library).with_name("memlayers")
     if not command.is_file():
         pytest.skip(f"no {command}")
-    line = "--n-keys 10 --dim 16 --tokens 8 --heads 2 --knn 4 --k-dim 8 --repeat 1"
-    line += f" --dtype {dtype} --model-dtype {model_dtype}"
-    arms = ["memlayers", "torch-dense"]
+    line = "--n-keys 16 --dim 64 --tokens 8 --heads 2 --knn 4 --k-dim 16 --repeat 1"
+    line += " --dtype bfloat16 --model-dtype bfloat16"
+    arms = ["memlayers", "torch-dense", "torch-sparse"]
     done = subprocess.run(
         [sys.executable, str(PEERS / "run.py"), *line.split(), "--command", str(command)]
         + ["--out", str(tmp_path), "--arms", ",".join(arms)],
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     results = [json.loads(text) for text in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert [r["arm"] for r in results] == arms
-    assert all(r["step_ms"] > 0 and r["n_keys"] == 10 for r in results)
-    assert all(r["dtype"] == dtype and r["model_dtype"] == model_dtype for r in results)
+    ours = results[0]
+    assert (ours["bench"], ours["slots"], ours["v_dim"]) == ("step", 256, 64)  # the command's word
+    assert ours["limit_ms"] > 0
+    for r in results:
+        assert (r["n_keys"], r["dtype"], r["model_dtype"]) == (16, "bfloat16", "bfloat16")
+        for part in ("step", "forward", "backward", "update"):
+            assert r[f"{part}_ms"] > 0, r
     table = (tmp_path / "peers.md").read_text()
     assert done.stdout.strip() == table.strip()
-    assert table.count("x |") == 1  # how much faster ours is than the other
-    assert "<svg" in (tmp_path / "peers.svg").read_text()
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [["bfloat16", "16²", arm] for arm in arms]
+    assert [row[3] for row in rows] == [f"{r['step_ms']:.1f}" for r in results]
+    ratios = [f"{r['step_ms'] / ours['step_ms']:.1f}x" for r in results[1:]]
+    assert [row[-1] for row in rows] == ["", *ratios]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["peers.md", "results.jsonl"]
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    out = tmp_path / "out"
+    monkeypatch.setattr(sys, "argv", ["run.py", "--plot", "peers.svg", "--out", str(out)])
+    with pytest.raises(SystemExit) as stopped:
+        run.main()
+    said = "run.py: --plot: expected matplotlib, found none (make peers-install installs it)"
+    assert stopped.value.code == said
+    assert not out.exists()
+
+
+def test_a_plot_has_a_line_for_each_arm(tmp_path):
+    pytest.importorskip("matplotlib")
+    case = {"dtype": "float32", "limit_ms": 1.0}
+    results = [
+        {**case, "arm": arm, "n_keys": n_keys, "step_ms": n_keys / 8}
+        for n_keys in (16, 32)
+        for arm in ("memlayers", "torch-dense")
+    ]
+    plot(results, tmp_path / "peers.svg")
+    text = (tmp_path / "peers.svg").read_text()
+    assert all(
+        f"<!-- {label} -->" in text for label in ("memlayers", "torch-dense", "float32 rows")
+    )
