@@ -71,7 +71,7 @@ if [ "$(cat "$folder/version" 2>/dev/null)" != "$sentencepiece" ]; then
     { cat "$folder/build/log" >&2; exit 1; }
   cp "$source"/src/sentencepiece_{processor,trainer}.h "$folder/include"
   cp "$folder"/build/made/src/libsentencepiece{,_train}.a "$folder/lib"
-  cp "$source/LICENSE" "$folder"
+  cat "$source"/{,third_party/*/}LICENSE > "$folder/LICENSE"
   rm -rf "$folder/build"
   echo "$sentencepiece" > "$folder/version"
 fi

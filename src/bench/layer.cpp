@@ -180,10 +180,10 @@ Figures bench_step(const Case& c, Stream& stream) {
     RowAdamW::StepResult result;
     const double update_s = seconds_of([&] { result = rows->step(c.config.train.value_lr); });
     const double dense_s = seconds_of([&] { dense.step(c.config.train.lr); });
+    parts.measure(inputs.draw(c.tokens), i >= 0);
     const at::Tensor query = torch::randn({c.tokens, layer->keys.size(0), 2 * layer->keys.size(3)});
     scores.measure(query, layer->keys.detach().to(torch::kFloat), i >= 0);
     linear.measure(i >= 0);
-    parts.measure(inputs.draw(c.tokens), i >= 0);
     if (i < 0) continue;
     touched = static_cast<double>(result.touched_rows);
     forward.add(forward_s);

@@ -215,7 +215,6 @@ std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x,
 
 at::Tensor MemoryLayerImpl::sum_rows(const at::Tensor& x, const at::Tensor& slots,
                                      const at::Tensor& weights, const Snapshot* rows) {
-  pool_->prefetch(slots);
   if (hook != nullptr) {
     const std::vector<std::int64_t> by_head{x.size(0), config_.heads, config_.knn};
     at::Tensor changeable = weights.view(by_head);
@@ -228,8 +227,11 @@ at::Tensor MemoryLayerImpl::sum_rows(const at::Tensor& x, const at::Tensor& slot
 
 at::Tensor MemoryLayerImpl::forward_of_many(const at::Tensor& x, const Snapshot* rows) {
   const auto [slots, weights] = select(x, rows);
+  pool_->prefetch(slots);
+  at::Tensor swilu;  // while the disk reads the rows
+  if (swilu_proj) swilu = torch::silu(nn::project(swilu_proj, x));
   at::Tensor y = sum_rows(x, slots.flatten(1), weights.flatten(1), rows).to(x.scalar_type());
-  if (swilu_proj) y = y * torch::silu(nn::project(swilu_proj, x));
+  if (swilu_proj) y = y * swilu;
   if (value_proj) y = nn::project(value_proj, y);
   if (gate) y = y * torch::sigmoid(nn::project(gate, x));
   return y;
@@ -258,6 +260,7 @@ at::Tensor MemoryLayerImpl::forward_of_few(const at::Tensor& x, const Snapshot* 
                               .keys = keys_of_version.get(),
                               .knn = config_.knn};
   const ops::Selected selected = ops::select_of_few_tokens(x, parts);
+  pool_->prefetch(selected.slots);
   const at::Tensor sums = sum_rows(x, selected.slots, selected.weights, rows);
   return ops::values_of_few_tokens(sums, selected, parts, x.scalar_type());
 }
