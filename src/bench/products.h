@@ -41,7 +41,9 @@ class ScoreProducts {
 };
 
 // A training step's products with the weights of a layer's linear parts: forward, and the gradients
-// of input and weight, in the type of the weights.
+// of input and weight, in the type of the weights or in float32, whichever the first measure()
+// finds faster (torch multiplies bfloat16 numbers one by one where the processor has no
+// instruction).
 class LinearProducts {
  public:
   LinearProducts(const MemoryLayer& layer, std::int64_t tokens);
@@ -52,8 +54,10 @@ class LinearProducts {
   struct Part {
     at::Tensor weight, y, grad_x, grad_weight;
   };
+  double seconds_of_all(std::vector<Part>& parts) const;
+
   std::int64_t tokens_;
-  std::vector<Part> parts_;
+  std::vector<std::vector<Part>> ways_;  // one after the first measure()
   Times times_;
 };
 
