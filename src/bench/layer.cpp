@@ -155,6 +155,7 @@ Figures bench_layer(const Case& c, Stream& stream) {
 }
 
 Figures bench_step(const Case& c, Stream& stream) {
+  check_batch_memory(c, true);
   stream.measure();
   MemoryPool pool = make_pool(c);
   const auto rows = make_row_optimizer(c, pool);
@@ -162,7 +163,6 @@ Figures bench_step(const Case& c, Stream& stream) {
   DenseAdamW dense = make_dense_optimizer(c, dense_parameters(layer));
   VectorDraw inputs(c.config.model.dim, c.distribution, kSeed);
   const at::Tensor grad = torch::randn({c.tokens, c.config.model.dim}).to(model_type(c));
-  check_batch_memory(c, true);
   ForwardParts parts(c, pool, layer);
   ScoreProducts scores(c.tokens, *c.config.model.memory);
   LinearProducts linear(layer, c.tokens);

@@ -81,9 +81,9 @@ void check_types(const BenchKind& kind, const BenchArguments& a) {
       is_lookup || kind.measure == bench::bench_gather || kind.measure == bench::bench_update;
   for (const std::string& type : a.model_dtype) {
     if (!is_part || type == "float32") continue;
-    throw UsageError("bench " + std::string(kind.name) + ": --model-dtype: expected float32 (" +
-                     "--dtype is that of " + (is_lookup ? "queries and sub-keys" : "rows") +
-                     "), got " + type);
+    throw UsageError("bench " + std::string(kind.name) +
+                     ": --model-dtype: expected float32 (--dtype is that of " +
+                     (is_lookup ? "queries and sub-keys" : "rows") + "), got " + type);
   }
   for (const std::string& type : a.dtype) {
     if (is_lookup && (type == "int8" || type == "int4")) {

@@ -13,6 +13,8 @@
 #include <iostream>
 #include <limits>
 #include <new>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -116,15 +118,13 @@ std::string own_name() {
   return rank == 0 ? "" : "rank " + std::to_string(rank) + " on " + all->host(rank) + ": ";
 }
 
-// Torch's message; where memory was missing, in our words and with the bytes that it wanted.
-std::string words_of(const c10::Error& error, bool& is_memory) {
-  const std::string text = error.what_without_backtrace();
+// Our words for torch's message that it got no memory; nothing for another one.
+std::optional<std::string> out_of_memory(const std::string& message) {
   constexpr std::string_view kBefore = "you tried to allocate ";
-  const auto at = text.find(kBefore);
-  is_memory = at != std::string::npos;
-  if (!is_memory) return text;
+  const auto at = message.find(kBefore);
+  if (at == std::string::npos) return {};
   const auto first = at + kBefore.size();
-  return "out of memory: no room for " + text.substr(first, text.find(' ', first) - first) +
+  return "out of memory: no room for " + message.substr(first, message.find(' ', first) - first) +
          " bytes more";
 }
 
@@ -151,9 +151,10 @@ int guarded_run(int argc, char** argv) {
     message = error.what();
     is_first = error.is_first();
   } catch (const c10::Error& error) {
-    bool is_memory = false;
-    message = words_of(error, is_memory);
-    is_first = is_first || is_memory;  // of this process alone
+    const std::string theirs = error.what_without_backtrace();
+    const std::optional<std::string> ours = out_of_memory(theirs);
+    message = ours.value_or(theirs);
+    is_first = is_first || ours;  // of this process alone
   } catch (const std::bad_alloc&) {
     message = "out of memory";
     is_first = true;  // of this process alone

@@ -5,10 +5,7 @@
 #include "ops/few_tokens.h"
 
 namespace memlayers::nn {
-namespace {
 
-// Whether torch has a fast product of bfloat16 numbers: oneDNN's wants these of an x86 processor,
-// and torch's own, where it says no, takes them one by one.
 bool has_bfloat16_products() {
 #if defined(__x86_64__)
   static const bool has = __builtin_cpu_supports("avx512bw") != 0 &&
@@ -19,12 +16,6 @@ bool has_bfloat16_products() {
   return true;
 #endif
 }
-
-std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
-}
-
-}  // namespace
 
 at::Tensor Float32Product::forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                                    const at::Tensor& weight,
@@ -61,8 +52,8 @@ at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tens
       weight.scalar_type() != type) {
     const bool is_slow = x.is_cpu() && type == torch::kBFloat16 && weight.scalar_type() == type &&
                          !has_bfloat16_products();
-    return is_slow ? Float32Product::apply(x, weight, if_defined(bias))
-                   : torch::linear(x, weight, bias);
+    if (!is_slow) return torch::linear(x, weight, bias);
+    return Float32Product::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
   }
   std::vector<std::int64_t> sizes = x.sizes().vec();
   sizes.back() = weight.size(0);

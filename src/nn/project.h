@@ -21,9 +21,12 @@ inline bool is_decoding(const at::Tensor& x) {  // [.., width]; without gradient
   return x.numel() <= kFewTokens * x.size(-1) && !torch::GradMode::is_enabled() && x.is_cpu();
 }
 
-// x W^T + b of bfloat16 tensors by products in float32, rounded once, as torch's own are where the
-// processor has instructions for them; without, torch's take some twenty times as long. Keeps for
-// backward what torch::linear keeps.
+// Whether torch has a fast product of bfloat16 numbers on this processor: oneDNN's wants AVX-512 of
+// an x86, and torch's own, where it says no, takes them one by one.
+bool has_bfloat16_products();
+
+// x W^T + b of bfloat16 tensors by products in float32, rounded once, as oneDNN's are
+// (docs/performance.md, "bfloat16 products"). Keeps for backward what torch::linear keeps.
 struct Float32Product : torch::autograd::Function<Float32Product> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
                             const at::Tensor& weight, const std::optional<at::Tensor>& bias);
@@ -31,8 +34,8 @@ struct Float32Product : torch::autograd::Function<Float32Product> {
                                                  torch::autograd::variable_list grads);
 };
 
-// x W^T + b, bias [out] or undefined; of few tokens as fast as W is read, of bfloat16 numbers as
-// Float32Product where that is faster.
+// x W^T + b, bias [out] or undefined; of few tokens as fast as W is read, of bfloat16 numbers on
+// the CPU as Float32Product where torch has no fast product.
 at::Tensor project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias = {});
 inline at::Tensor project(torch::nn::Linear& linear, const at::Tensor& x) {
   return project(x, linear->weight, linear->bias);

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <set>
 #include <thread>
@@ -249,16 +248,6 @@ TEST(PoolInRam, PrefetchDoesNothing) {
   EXPECT_NO_THROW(pool->prefetch(torch::tensor({std::int64_t{-1}})));
 }
 
-// What this process has in RAM now.
-std::int64_t resident_bytes() {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
-  }
-  ADD_FAILURE() << "expected a line VmRSS in /proc/self/status";
-  return 0;
-}
-
 TEST(PoolInRam, TakesTheMemoryOfItsRowsAndOfARowwiseState) {
   constexpr std::int64_t kManyKeys = 512, kSlots = kManyKeys * kManyKeys, kWidth = 256;
   constexpr std::int64_t kWanted = kSlots * (kWidth * 4 + 8);  // of which rows are 256 MiB
@@ -274,14 +263,14 @@ TEST(PoolInRam, TakesTheMemoryOfItsRowsAndOfARowwiseState) {
     return std::pair(pool, std::move(optimizer));
   };
   make(64);  // what torch and its threads take the first time
-  const std::int64_t before = resident_bytes();
+  const std::int64_t before = testing::resident_bytes();
   const auto [pool, optimizer] = make(kManyKeys);
-  const std::int64_t taken = resident_bytes() - before;
+  const std::int64_t taken = testing::resident_bytes() - before;
   EXPECT_GE(taken, kWanted - kMore);
   EXPECT_LE(taken, kWanted + kMore);
   // A state twice as large as the rows, of which nothing is written yet.
   const RowAdamW unused(pool, {.kind = PoolOptimizer::kAdamW});
-  EXPECT_LE(resident_bytes() - before, kWanted + kMore);
+  EXPECT_LE(testing::resident_bytes() - before, kWanted + kMore);
 }
 
 TEST(PoolInFile, MovedToAnotherTypeItIsInRam) {

@@ -52,6 +52,15 @@ TEST(Project, OfBfloat16HasTheGradientsOfTheProduct) {
   }
 }
 
+TEST(Project, OfBfloat16IsOursWhereTorchHasNoFastOne) {
+  const at::Tensor x = bfloat16_normal({9, 8}).requires_grad_();
+  const at::Tensor y = nn::project(x, bfloat16_normal({5, 8}));
+  const bool is_ours = y.grad_fn()->name().find("Float32Product") != std::string::npos;
+  EXPECT_EQ(is_ours, !nn::has_bfloat16_products()) << y.grad_fn()->name();
+  const at::Tensor floats = nn::project(x.to(torch::kFloat), torch::randn({5, 8}));
+  EXPECT_EQ(floats.grad_fn()->name().find("Float32Product"), std::string::npos);
+}
+
 TEST(Project, LeavesOutGradientsThatNobodyWants) {
   const at::Tensor x = bfloat16_normal({9, 8}).requires_grad_(), weight = bfloat16_normal({5, 8});
   const at::Tensor y = nn::Float32Product::apply(x, weight, std::optional<at::Tensor>());

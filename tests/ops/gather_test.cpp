@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <limits>
 
 #include "memlayers/ops.h"
 #include "ops/backend.h"
@@ -32,26 +31,6 @@ std::vector<Case> cases() {
 // What a gradient may differ by when it was rounded to the rows' type.
 double gradient_tolerance(const Case& c, std::int64_t terms) {
   return testing::sum_tolerance(terms, 20) + (c.type == torch::kBFloat16 ? 0.25 : 0);
-}
-
-// The same matrix, one column behind the other.
-at::Tensor column_by_column(const at::Tensor& matrix) { return matrix.t().contiguous().t(); }
-
-// That a weight of NaN makes its token's output NaN, and leaves the bits of all others.
-template <class F>
-void expect_nan_in_its_token_alone(const at::Tensor& weights, const F& read) {
-  constexpr std::int64_t kToken = 4;
-  const auto others = [&](const at::Tensor& out) {
-    return torch::cat({out.slice(0, 0, kToken), out.slice(0, kToken + 1)});
-  };
-  const at::Tensor whole = read(weights);
-  for (std::int64_t j = 0; j < weights.size(1); ++j) {
-    at::Tensor bad = weights.clone();
-    bad[kToken][j] = std::numeric_limits<float>::quiet_NaN();
-    const at::Tensor out = read(bad);
-    EXPECT_TRUE(out[kToken].isnan().all().item<bool>()) << "weight " << j;
-    EXPECT_TRUE(torch::equal(others(out), others(whole))) << "weight " << j;
-  }
 }
 
 TEST(Gather, AgreesWithItsAtenTwinForwardAndBackward) {
@@ -119,10 +98,12 @@ TEST(Gather, OfFewTokensGivesTheSameBitsWhereThreadsShareColumns) {
 TEST(Gather, TakesTensorsThatAreNotContiguous) {
   const at::Tensor slots = random_slots({9, 12}, 50, 3), weights = normal({9, 12}, 2);
   const at::Tensor grad = normal({9, 17}, 4);
-  const at::Tensor slots2 = column_by_column(slots), weights2 = column_by_column(weights),
-                   grad2 = column_by_column(grad);
+  const at::Tensor slots2 = testing::column_by_column(slots),
+                   weights2 = testing::column_by_column(weights),
+                   grad2 = testing::column_by_column(grad);
   for (const auto type : {torch::kFloat, torch::kBFloat16}) {
-    const at::Tensor values = normal({50, 17}, 1).to(type), values2 = column_by_column(values);
+    const at::Tensor values = normal({50, 17}, 1).to(type),
+                     values2 = testing::column_by_column(values);
     ASSERT_FALSE(values2.is_contiguous() || slots2.is_contiguous() || weights2.is_contiguous());
     EXPECT_TRUE(torch::equal(gather(values2, slots2, weights2), gather(values, slots, weights)));
     EXPECT_TRUE(torch::equal(ops::cpu::gather_backward_weights(grad2, values2, slots2),
@@ -142,8 +123,8 @@ TEST(Gather, ShowsANanWeightInItsTokenAlone) {
   const at::Tensor slots = random_slots({9, 13}, 50, 3), weights = normal({9, 13}, 2);
   for (const auto type : {torch::kFloat, torch::kBFloat16}) {
     const at::Tensor values = normal({50, 37}, 1).to(type);
-    expect_nan_in_its_token_alone(weights,
-                                  [&](const at::Tensor& w) { return gather(values, slots, w); });
+    testing::expect_nan_in_its_token_alone(
+        weights, [&](const at::Tensor& w) { return gather(values, slots, w); });
   }
 }
 
@@ -215,9 +196,10 @@ TEST(PeerGather, TakesTensorsThatAreNotContiguous) {
   const at::Tensor values = normal({50, 28}, 1), x = normal({9, 11}, 5) / 3;
   const at::Tensor slots = random_slots({9, 12}, 50, 3), weights = normal({9, 12}, 2);
   const at::Tensor grad = normal({9, 17}, 4);
-  const at::Tensor values2 = column_by_column(values), x2 = column_by_column(x);
-  const at::Tensor slots2 = column_by_column(slots), weights2 = column_by_column(weights);
-  const at::Tensor grad2 = column_by_column(grad);
+  const at::Tensor values2 = testing::column_by_column(values), x2 = testing::column_by_column(x);
+  const at::Tensor slots2 = testing::column_by_column(slots),
+                   weights2 = testing::column_by_column(weights);
+  const at::Tensor grad2 = testing::column_by_column(grad);
   ASSERT_FALSE(values2.is_contiguous() || x2.is_contiguous() || slots2.is_contiguous() ||
                weights2.is_contiguous() || grad2.is_contiguous());
   EXPECT_TRUE(torch::equal(peer_gather(values2, x2, slots2, weights2),
@@ -230,8 +212,9 @@ TEST(PeerGather, TakesTensorsThatAreNotContiguous) {
   EXPECT_TRUE(torch::equal(std::get<3>(a), std::get<3>(b)));
   const at::Tensor u = std::get<2>(b), v = std::get<3>(b);
   EXPECT_TRUE(torch::equal(
-      ops::cpu::peer_gather_backward_values(grad2, values2, x2, slots2, column_by_column(u),
-                                            column_by_column(v), /*sparse_grad=*/false),
+      ops::cpu::peer_gather_backward_values(grad2, values2, x2, slots2,
+                                            testing::column_by_column(u),
+                                            testing::column_by_column(v), /*sparse_grad=*/false),
       ops::cpu::peer_gather_backward_values(grad, values, x, slots, u, v, /*sparse_grad=*/false)));
 }
 
@@ -240,7 +223,7 @@ TEST(PeerGather, ShowsANanWeightInItsTokenAlone) {
   const at::Tensor x = normal({9, 11}, 5) / 3;
   for (const auto type : {torch::kFloat, torch::kBFloat16}) {
     const at::Tensor values = normal({50, 37}, 1).to(type);
-    expect_nan_in_its_token_alone(
+    testing::expect_nan_in_its_token_alone(
         weights, [&](const at::Tensor& w) { return peer_gather(values, x, slots, w); });
   }
 }

@@ -6,6 +6,7 @@
 #include <torch/types.h>
 
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 namespace memlayers::testing {
@@ -30,6 +31,26 @@ inline void expect_near(const at::Tensor& got, const at::Tensor& wanted, double 
   ASSERT_EQ(got.scalar_type(), wanted.scalar_type());
   if (got.numel() == 0) return;
   EXPECT_LE((got - wanted).abs().max().item<double>(), tolerance);
+}
+
+// The same matrix, one column behind the other.
+inline at::Tensor column_by_column(const at::Tensor& matrix) { return matrix.t().contiguous().t(); }
+
+// That a weight of NaN makes its token's output NaN, and leaves the bits of all others.
+template <class F>
+void expect_nan_in_its_token_alone(const at::Tensor& weights, const F& read) {
+  constexpr std::int64_t kToken = 4;
+  const auto others = [&](const at::Tensor& out) {
+    return torch::cat({out.slice(0, 0, kToken), out.slice(0, kToken + 1)});
+  };
+  const at::Tensor whole = read(weights);
+  for (std::int64_t j = 0; j < weights.size(1); ++j) {
+    at::Tensor bad = weights.clone();
+    bad[kToken][j] = std::numeric_limits<float>::quiet_NaN();
+    const at::Tensor out = read(bad);
+    EXPECT_TRUE(out[kToken].isnan().all().item<bool>()) << "weight " << j;
+    EXPECT_TRUE(torch::equal(others(out), others(whole))) << "weight " << j;
+  }
 }
 
 // The same bits from f() on one thread and on three.

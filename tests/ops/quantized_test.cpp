@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <limits>
+#include <string>
 
 #include "memlayers/ops.h"
 #include "ops/backend.h"
@@ -116,18 +117,17 @@ TEST(QuantizedRows, TakeNoTokens) {
 
 TEST(QuantizedRows, AreReadByTensorsThatAreNotContiguous) {
   constexpr std::int64_t D = 64, W = 100;
-  const auto column_by_column = [](const at::Tensor& matrix) {
-    return matrix.t().contiguous().t();
-  };
   const at::Tensor slots = random_slots({9, 21}, 50, 3), weights = normal({9, 21}, 2);
   const at::Tensor x = normal({9, D}, 5) / 8;
   const at::Tensor wide = normal({9, W}, 6), grad = normal({9, W - D}, 4);
-  const at::Tensor slots2 = column_by_column(slots), weights2 = column_by_column(weights);
-  const at::Tensor x2 = column_by_column(x);
-  const at::Tensor wide2 = column_by_column(wide), grad2 = column_by_column(grad);
+  const at::Tensor slots2 = testing::column_by_column(slots),
+                   weights2 = testing::column_by_column(weights);
+  const at::Tensor x2 = testing::column_by_column(x);
+  const at::Tensor wide2 = testing::column_by_column(wide), grad2 = testing::column_by_column(grad);
   for (RowType type : kTypes) {
     const std::int64_t bits = type == RowType::kInt8 ? 8 : 4;
-    const at::Tensor rows = quantize_rows(normal({50, W}, 1), type), rows2 = column_by_column(rows);
+    const at::Tensor rows = quantize_rows(normal({50, W}, 1), type),
+                     rows2 = testing::column_by_column(rows);
     ASSERT_FALSE(rows2.is_contiguous() || slots2.is_contiguous() || weights2.is_contiguous());
     EXPECT_TRUE(torch::equal(gather_quantized(rows2, type, W, slots2, weights2),
                              gather_quantized(rows, type, W, slots, weights)));
@@ -147,22 +147,14 @@ TEST(QuantizedRows, AreReadByTensorsThatAreNotContiguous) {
 
 // Weights are whole numbers beside the greatest of a pass: a NaN must not become one of them.
 TEST(QuantizedRows, ShowANanWeightInItsTokenAlone) {
-  constexpr std::int64_t kToken = 4;
-  const auto others = [&](const at::Tensor& out) {
-    return torch::cat({out.slice(0, 0, kToken), out.slice(0, kToken + 1)});
-  };
   for (RowType type : kTypes) {
     for (std::int64_t W : {7, 100, 300}) {
+      SCOPED_TRACE("width " + std::to_string(W));
       const at::Tensor rows = quantize_rows(normal({50, W}, 1), type);
-      const at::Tensor slots = random_slots({9, 21}, 50, 3), weights = normal({9, 21}, 2);
-      const at::Tensor whole = gather_quantized(rows, type, W, slots, weights);
-      for (std::int64_t j = 0; j < 21; ++j) {
-        at::Tensor bad = weights.clone();
-        bad[kToken][j] = std::numeric_limits<float>::quiet_NaN();
-        const at::Tensor out = gather_quantized(rows, type, W, slots, bad);
-        EXPECT_TRUE(out[kToken].isnan().all().item<bool>()) << "width " << W << ", weight " << j;
-        EXPECT_TRUE(torch::equal(others(out), others(whole))) << "width " << W << ", weight " << j;
-      }
+      const at::Tensor slots = random_slots({9, 21}, 50, 3);
+      testing::expect_nan_in_its_token_alone(normal({9, 21}, 2), [&](const at::Tensor& weights) {
+        return gather_quantized(rows, type, W, slots, weights);
+      });
     }
   }
 }

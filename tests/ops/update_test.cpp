@@ -48,15 +48,24 @@ TEST(Group, GradientOfEachRowIsTheSumOfItsContributions) {
   EXPECT_NEAR(norm(grouped(1), kWidth), wanted.norm().item<double>(), 1e-4);
 }
 
-// Rows of one entry and of many, and halves of rows like PEER's.
-TEST(Group, ABlockOfColumnsHasTheSameNormWithoutTheOthers) {
-  const std::int64_t width = 96, half = 32, slots = 600;
+constexpr std::int64_t kWhole = 96, kHalf = 32;
+
+// Rows of one entry and of many, in parts like PEER's: columns below kHalf, and the others with
+// other weights.
+std::vector<FactoredGradient> gradient_in_halves(at::IntArrayRef read, std::int64_t slots,
+                                                 std::uint64_t batches) {
   std::vector<FactoredGradient> parts;
-  for (std::uint64_t i = 0; i < 4; ++i) {
-    const at::Tensor read = random_slots({100, 3}, slots, i), weights = normal({100, 3}, i + 10);
-    parts.push_back({read, weights, normal({100, half}, i + 20), 0});
-    parts.push_back({read, weights * 2, normal({100, width - half}, i + 30), half});
+  for (std::uint64_t i = 0; i < batches; ++i) {
+    const at::Tensor chosen = random_slots(read, slots, i), weights = normal(read, i + 10);
+    parts.push_back({chosen, weights, normal({read[0], kHalf}, i + 20), 0});
+    parts.push_back({chosen, weights * 2, normal({read[0], kWhole - kHalf}, i + 30), kHalf});
   }
+  return parts;
+}
+
+TEST(Group, ABlockOfColumnsHasTheSameNormWithoutTheOthers) {
+  const std::int64_t width = kWhole, slots = 600;
+  const std::vector<FactoredGradient> parts = gradient_in_halves({100, 3}, slots, 4);
   const std::vector<std::int64_t> all{0, 32, 64, 96};
   const GroupedGradient whole = group(parts, slots, width);
   const std::vector<double> blocks = ops::block_squares(whole, all);
@@ -83,7 +92,7 @@ TEST(Group, TakesTensorsThatAreNotContiguous) {
   std::vector<FactoredGradient> parts2 = parts;
   for (FactoredGradient& part : parts2) {
     for (at::Tensor* tensor : {&part.slots, &part.weights, &part.rows}) {
-      *tensor = tensor->t().contiguous().t();
+      *tensor = testing::column_by_column(*tensor);
       ASSERT_FALSE(tensor->is_contiguous());
     }
   }
@@ -95,15 +104,9 @@ TEST(Group, TakesTensorsThatAreNotContiguous) {
   EXPECT_TRUE(torch::equal(to_dense(parts2, kSlots, kWidth), to_dense(parts, kSlots, kWidth)));
 }
 
-// Rows enough for three threads, of one entry and of many, and halves of rows like PEER's.
 TEST(Group, GivesTheSameNormsForAnyNumberOfThreads) {
-  const std::int64_t width = 96, half = 32, slots = 4000;
-  std::vector<FactoredGradient> parts;
-  for (std::uint64_t i = 0; i < 2; ++i) {
-    const at::Tensor read = random_slots({600, 4}, slots, i), weights = normal({600, 4}, i + 10);
-    parts.push_back({read, weights, normal({600, half}, i + 20), 0});
-    parts.push_back({read, weights * 2, normal({600, width - half}, i + 30), half});
-  }
+  const std::int64_t width = kWhole, slots = 4000;  // rows enough for three threads
+  const std::vector<FactoredGradient> parts = gradient_in_halves({600, 4}, slots, 2);
   const GroupedGradient gradient = group(parts, slots, width);
   ASSERT_GT(gradient.slots.numel(), 2000);
   testing::expect_same_bits_for_any_threads([&] { return row_squares(gradient, width); });

@@ -17,6 +17,7 @@
 #include "support/expect_error.h"
 #include "support/failing_file_system.h"
 #include "support/temp_dir.h"
+#include "support/testing.h"
 
 namespace memlayers::pool {
 namespace {
@@ -42,16 +43,6 @@ std::string flags_of_mapping(const void* address) {
     }
   }
   return {};
-}
-
-// What this process has in RAM now.
-std::int64_t resident_bytes() {
-  std::ifstream file("/proc/self/status");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
-  }
-  ADD_FAILURE() << "expected a line VmRSS in /proc/self/status";
-  return 0;
 }
 
 TEST(MappedRegion, IsZeroFilledAndWritable) {
@@ -91,11 +82,11 @@ TEST(MappedRegion, TakesMemoryForWhatIsWrittenAlone) {
 #endif
   // Huge pages written in part, and what the system counts late.
   constexpr std::int64_t kWritten = 64 << 20, kMore = 8 << 20;
-  const std::int64_t before = resident_bytes();
+  const std::int64_t before = testing::resident_bytes();
   const MappedRegion region = MappedRegion::anonymous(4 * kWritten);
-  EXPECT_LE(resident_bytes() - before, kMore) << "nothing is written yet";
+  EXPECT_LE(testing::resident_bytes() - before, kMore) << "nothing is written yet";
   for (std::size_t at = 0; at < kWritten; at += 4096) region.bytes()[at] = std::byte{1};
-  const std::int64_t taken = resident_bytes() - before;
+  const std::int64_t taken = testing::resident_bytes() - before;
   EXPECT_GE(taken, kWritten - kMore);
   EXPECT_LE(taken, kWritten + kMore);
 }

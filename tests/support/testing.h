@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -32,6 +33,16 @@ inline ::testing::AssertionResult says(const std::string& text,
     }
   }
   return ::testing::AssertionSuccess();
+}
+
+// What this process has in RAM now.
+inline std::int64_t resident_bytes() {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("VmRSS:")) return std::stoll(line.substr(6)) * 1024;
+  }
+  ADD_FAILURE() << "expected a line VmRSS in /proc/self/status";
+  return 0;
 }
 
 inline void write_file(const std::string& path, const std::string& content) {
