@@ -5,9 +5,9 @@
     .venv/bin/python bench/peers/run.py --dim 256 --n-keys 256,4096 --arms memlayers-adagrad
 
 One process after the other, on the same number of threads; --rounds times over, of which an arm's fastest
-counts: a slow minute of the machine else falls on one of them. Writes <out>/results.jsonl as it goes,
-then <out>/peers.md (ratios), and with --plot a plot, for which matplotlib is needed. A size that does not
-fit into the free memory is left out, and the table says so.
+counts: a slow minute of the machine else falls on one of them. Steps of more than ten seconds are of one
+round. Writes <out>/results.jsonl as it goes, then <out>/peers.md (ratios), and with --plot a plot, for
+which matplotlib is needed. A size that does not fit into the free memory is left out, and the table says so.
 """
 
 import argparse
@@ -31,6 +31,8 @@ OURS = {
     "memlayers-sgd": ["--optimizer", "sgd"],
     "memlayers-peer": ["--variant", "peer"],
 }
+
+ONCE_MS = 10_000  # a step this long is of one round: what a slow minute adds to it matters little
 
 
 def measure_ours(command: Path, name: str, s: Sizes) -> dict:
@@ -98,7 +100,8 @@ def measure(a: argparse.Namespace, sizes: Sizes) -> list[dict]:
     fastest: dict[str, dict] = {}
     for _ in range(a.rounds):
         for arm in a.arms:
-            if "skipped" in fastest.get(arm, {}):
+            before = fastest.get(arm, {})
+            if "skipped" in before or before.get("step_ms", 0) > ONCE_MS:
                 continue
             result = measure_ours(a.command, arm, sizes) if arm in OURS else measure_peer(arm, sizes)
             step = result.get("skipped") or f"{result['step_ms']:.1f} ms a step"

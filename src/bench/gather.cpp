@@ -3,11 +3,17 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "bench/parts.h"
 
 namespace memlayers::bench {
+namespace {
+
+constexpr std::int64_t kCachedRows = 16;
+
+}  // namespace
 
 Figures bench_gather(const Case& c, Stream& stream) {
   const MemoryConfig& memory = *c.config.model.memory;
@@ -44,6 +50,15 @@ Figures bench_gather(const Case& c, Stream& stream) {
   const double limit = random_row_gbs(stream, pool->values, slot_sets,
                                       [&](std::size_t set) { time(slot_sets[set], true); });
   stream.measure();
+  // Rows that the first two levels of caches hold: what is left is the arithmetic.
+  const at::Tensor cached_slots =
+      torch::randint(std::min(kCachedRows, pool->slots()), {T, J}, torch::kLong);
+  Times cached;
+  for (int i = 0; i <= c.repeat; ++i) {
+    const torch::NoGradGuard no_grad;
+    const double seconds = seconds_of([&] { gather_rows(c, pool, x, cached_slots, weights); });
+    if (i > 0) cached.add(seconds);
+  }
   const double gigabytes = static_cast<double>(T * J * row_bytes(pool)) / 1e9;
 
   Figures figures;
@@ -51,6 +66,7 @@ Figures bench_gather(const Case& c, Stream& stream) {
   figures.add("gather_gbs", gigabytes / gather.best());
   figures.add("random_row_gbs", limit);
   figures.add("gather_ratio", gigabytes / gather.best() / limit);
+  figures.add("cached_gather_gbs", gigabytes / cached.best());
   figures.add("weights_backward", dots);
   figures.add("weights_backward_gbs", gigabytes / dots.best());
   figures.add("weights_backward_ratio", gigabytes / dots.best() / limit);

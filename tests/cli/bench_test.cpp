@@ -71,8 +71,9 @@ TEST(BenchCommand, LookupStandsBesideItsProducts) {
 
 TEST(BenchCommand, GatherStandsBesideABareReadOfTheSameRows) {
   const std::vector<std::string> figures{
-      "gather_ms",  "gather_gbs",          "random_row_gbs",       "gather_ratio",
-      "stream_gbs", "weights_backward_ms", "weights_backward_gbs", "gemm_gflops"};
+      "gather_ms",           "gather_gbs",           "random_row_gbs",
+      "gather_ratio",        "cached_gather_gbs",    "stream_gbs",
+      "weights_backward_ms", "weights_backward_gbs", "gemm_gflops"};
   expect_case("gather", figures);
   expect_case("gather", figures, {"--variant", "peer"});
   expect_case("gather", figures, {"--dtype", "bfloat16", "--dist", "zipf", "--v-dim", "37"});

@@ -20,7 +20,7 @@ RECORDED = {
     "gather": {
         "n_keys": 16, "dim": 64, "dtype": "float32", "dist": "uniform",
         "gather_gbs": 0.16258968531989007, "random_row_gbs": 1.4307920705615231,
-        "gather_ratio": 0.11363613809802618,
+        "gather_ratio": 0.11363613809802618, "cached_gather_gbs": 0.7153960352610761,
     },
     "lookup": {
         "n_keys": 16, "lookup_ms": 0.04274, "products_ms": 0.023224,
@@ -102,7 +102,7 @@ def test_the_table_is_markdown():
 def test_gather_is_measured_with_every_type_of_rows():
     replay = Replay()
     what = "gather, {} float32, uniform"
-    rest = ["0.2 GB/s", "1.4 GB/s random rows", "0.11", ">= 0.85", "no", ""]
+    rest = ["0.2 GB/s", "1.4 GB/s random rows; 0.7 from the cache", "0.11", ">= 0.85", "no", "0.50"]
     wanted = [[what.format(size), *rest] for size in ("1024² x 1024", "2048² x 256")]
     assert lines("gather", replay) == wanted
     options = "--dtype float32,bfloat16,int8,int4 --dist uniform,zipf"
@@ -110,6 +110,18 @@ def test_gather_is_measured_with_every_type_of_rows():
         f"gather --n-keys 1024 --dim 1024 {options}",
         f"gather --n-keys 2048 --dim 256 {options}",
     ]
+
+
+def test_arithmetic_that_is_faster_than_memory_is_no_limit():
+    fast = {**RECORDED["gather"], "cached_gather_gbs": 9.0}
+    assert [row[-1] for row in lines("gather", Replay(lambda kind, options: [fast]))] == ["1.00"] * 2
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "peers"])
+def test_what_does_not_fit_has_a_line_that_says_so(part):
+    rows = lines(part, Replay(lambda kind, options: []))
+    assert len(rows) == (2 if part in ("gather", "decode") else 1)
+    assert [row[1:] for row in rows] == [["too little free memory", "", "", "", "not run", ""]] * len(rows)
 
 
 def test_a_lookup_gives_a_line_and_one_of_its_backward():
@@ -264,6 +276,16 @@ def test_lines_before_a_failure_stay(command, tmp_path, monkeypatch, capsys):
     acceptance.main()
     table = (tmp_path / "out" / "acceptance.md").read_text()
     assert capsys.readouterr().out.strip() == table.strip()
+
+
+def test_a_command_that_is_missing_is_told_before_anything_runs(tmp_path, monkeypatch, capsys):
+    argv = ["acceptance.py", "--command", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as stopped:
+        acceptance.main()
+    assert stopped.value.code == 2
+    assert f"--command: expected a program, found none at {tmp_path / 'none'}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_line_is_refused(tmp_path, monkeypatch, capsys):
