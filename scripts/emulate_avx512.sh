@@ -81,6 +81,7 @@ fi
 tests=()
 for source in tests/kernels/*_test.cpp; do tests+=("kernels_$(basename "$source" .cpp)"); done
 quietly cmake --preset release -B "$build" -DMEMLAYERS_TORCH=OFF -DMEMLAYERS_TESTS=ON \
+  -DMEMLAYERS_TEST_OPTIMIZATION=-O2 \
   -DCMAKE_CXX_STANDARD_LIBRARIES=-static
 quietly cmake --build "$build" -j "${JOBS:-2}" --target "${tests[@]}"
 

@@ -95,14 +95,32 @@ __m256i hash(__m256i x) {
   x = _mm256_mullo_epi32(x, set1(0xc2b2ae35U));
   return _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
 }
-void store_stochastic(BFloat16* p, Vec v, std::int64_t n, std::uint32_t key) {
+// The upper halves of bits + noise; infinities and NaN, which arithmetic leaves quiet, keep their
+// bits.
+__m256i upper_with_noise(Vec v, __m128i noise) {
   const __m256i bits = _mm256_castps_si256(v);
-  const __m256i noise = _mm256_and_si256(
-      hash(_mm256_add_epi32(set1(key), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))), set1(0xffffU));
-  // Infinities and NaN, which arithmetic leaves quiet, keep their bits.
   const __m256i is_special =
       _mm256_cmpeq_epi32(_mm256_and_si256(bits, set1(kExponent)), set1(kExponent));
-  store_upper(p, _mm256_add_epi32(bits, _mm256_andnot_si256(is_special, noise)), n);
+  const __m256i added = _mm256_andnot_si256(is_special, _mm256_cvtepu16_epi32(noise));
+  return _mm256_srli_epi32(_mm256_add_epi32(bits, added), 16);
+}
+// Up to 2 kWidth columns: the halves of eight hashes, in order.
+void store_stochastic(BFloat16* p, const float* x, std::int64_t n, std::uint32_t key) {
+  const std::int64_t rest = n - kWidth;
+  const __m256i noise =
+      hash(_mm256_add_epi32(set1(key), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+  const __m256i first =
+      upper_with_noise(load(x, rest < 0 ? n : kWidth), _mm256_castsi256_si128(noise));
+  const __m256i second = upper_with_noise(rest <= 0 ? zero() : load(x + kWidth, rest),
+                                          _mm256_extracti128_si256(noise, 1));
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), 0xd8);
+  if (rest == kWidth) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), packed);
+    return;
+  }
+  BFloat16 buffer[2 * kWidth];
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(buffer), packed);
+  for (std::int64_t i = 0; i < n; ++i) p[i] = buffer[i];
 }
 Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
 Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }

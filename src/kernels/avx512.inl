@@ -70,13 +70,21 @@ __m512i hash(__m512i x) {
   x = _mm512_mullo_epi32(x, set1(0xc2b2ae35U));
   return _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
 }
-void store_stochastic(BFloat16* p, Vec v, std::int64_t n, std::uint32_t key) {
+// Infinities and NaN, which arithmetic leaves quiet, keep their bits.
+void store_with_noise(BFloat16* p, Vec v, std::int64_t n, __m256i noise) {
   const __m512i bits = _mm512_castps_si512(v);
-  const __m512i columns = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  const __m512i noise = _mm512_and_si512(hash(_mm512_add_epi32(set1(key), columns)), set1(0xffffU));
-  // Infinities and NaN, which arithmetic leaves quiet, keep their bits.
   const __mmask16 is_finite = _knot_mask16(_mm512_fpclass_ps_mask(v, 0x99));
-  store_upper(p, _mm512_mask_add_epi32(bits, is_finite, bits, noise), n);
+  store_upper(p, _mm512_mask_add_epi32(bits, is_finite, bits, _mm512_cvtepu16_epi32(noise)), n);
+}
+// Up to 2 kWidth columns: the halves of sixteen hashes, in order.
+void store_stochastic(BFloat16* p, const float* x, std::int64_t n, std::uint32_t key) {
+  const __m512i pairs = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i noise = hash(_mm512_add_epi32(set1(key), pairs));
+  const std::int64_t first = n < kWidth ? n : kWidth;
+  store_with_noise(p, load(x, first), first, _mm512_castsi512_si256(noise));
+  if (n <= kWidth) return;
+  store_with_noise(p + kWidth, load(x + kWidth, n - kWidth), n - kWidth,
+                   _mm512_extracti64x4_epi64(noise, 1));
 }
 Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
 Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }

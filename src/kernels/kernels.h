@@ -69,8 +69,9 @@ struct CatchUpStep {
 };
 
 // bfloat16 rows without a master copy are rounded stochastically: with h = hash32(rounding_key +
-// column), the upper half of (bits of x) + (h & 0xffff) is kept (NaN and infinity stay what they
-// are), so that the expectation of the rounded value is x. hash32 is the finalizer of MurmurHash3.
+// column / 2) and r its lower half for even columns and its upper half for odd ones, the upper half
+// of (bits of x) + r is kept (NaN and infinity stay what they are), so that the expectation of the
+// rounded value is x. hash32 is the finalizer of MurmurHash3.
 inline std::uint32_t hash32(std::uint32_t x) {
   x ^= x >> 16;
   x *= 0x85ebca6bU;

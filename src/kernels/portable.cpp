@@ -26,9 +26,9 @@ std::uint16_t nearest_bfloat16(std::uint32_t bits) {  // ties to even
   return static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16);
 }
 
-std::uint16_t stochastic_bfloat16(std::uint32_t bits, std::uint32_t hash) {
+std::uint16_t stochastic_bfloat16(std::uint32_t bits, std::uint32_t noise) {
   if ((bits & kExponent) == kExponent) return nearest_bfloat16(bits);
-  return static_cast<std::uint16_t>((bits + (hash & 0xffffU)) >> 16);
+  return static_cast<std::uint16_t>((bits + noise) >> 16);
 }
 
 Vec zero() { return Vec{}; }
@@ -72,9 +72,11 @@ void store(float* p, Vec v, std::int64_t n) {
 void store_nearest(BFloat16* p, Vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i].bits = nearest_bfloat16(as_bits(v[i]));
 }
-void store_stochastic(BFloat16* p, Vec v, std::int64_t n, std::uint32_t key) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    p[i].bits = stochastic_bfloat16(as_bits(v[i]), hash32(key + static_cast<std::uint32_t>(i)));
+void store_stochastic(BFloat16* p, const float* x, std::int64_t n, std::uint32_t key) {
+  for (std::int64_t i = 0; i < n; i += 2) {
+    const std::uint32_t noise = hash32(key + static_cast<std::uint32_t>(i / 2));
+    p[i].bits = stochastic_bfloat16(as_bits(x[i]), noise & 0xffffU);
+    if (i + 1 < n) p[i + 1].bits = stochastic_bfloat16(as_bits(x[i + 1]), noise >> 16);
   }
 }
 Vec add(Vec a, Vec b) { return a + b; }

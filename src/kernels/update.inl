@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // One optimizer step on one row; included once per instruction set, after Vec.
 
-// Calls step(column, n) for the whole vectors of a row, where n is a constant once this is inlined,
-// and for what is left.
-template <class Step>
+// Calls step(column, n) for the whole vectors (or kColumns at a time) of a row, where n is a
+// constant once this is inlined, and for what is left.
+template <std::int64_t kColumns = kWidth, class Step>
 [[gnu::always_inline]] inline void for_columns(std::int64_t width, const Step& step) {
   std::int64_t c = 0;
-  for (; c + kWidth <= width; c += kWidth) step(c, kWidth);
+  for (; c + kColumns <= width; c += kColumns) step(c, kColumns);
   if (c < width) step(c, width - c);
 }
 
@@ -40,10 +40,10 @@ template <class Step>
     for_columns(columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
       store(exact + c, step(first + c, n, load(to + c, n)), n);
     });
-    const std::uint32_t key_here = key + static_cast<std::uint32_t>(first);
-    for_columns(columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store_stochastic(to + c, load(exact + c, n), n, key_here + static_cast<std::uint32_t>(c));
-    });
+    for_columns<2 * kWidth>(
+        columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store_stochastic(to + c, exact + c, n, key + static_cast<std::uint32_t>((first + c) / 2));
+        });
   }
 }
 

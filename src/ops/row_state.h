@@ -24,10 +24,10 @@ inline std::uint32_t rounding_key(std::uint64_t seed, std::int64_t slot) {
 }
 
 // The same for a row of a part of the pool: its slot is not its number, and its columns may begin
-// later.
+// later, at an even one.
 inline std::uint32_t rounding_key(std::uint64_t seed, const PoolPart& part, std::int64_t row) {
   const std::int64_t first = part.columns.empty() ? 0 : part.columns[0].first;
-  return rounding_key(seed, part.slot(row)) + static_cast<std::uint32_t>(first);
+  return rounding_key(seed, part.slot(row)) + static_cast<std::uint32_t>(first / 2);
 }
 
 // A table of the state, [S, W] like values, or [S].
@@ -157,10 +157,11 @@ struct RowTables {
   int num_wide_ = 0;
 };
 
-// The step of a piece that begins at column c: the random bits are those of the columns.
+// The step of a piece that begins at column c, an even one: the random bits are those of the
+// columns.
 template <class Step>
 Step at_column(Step step, std::int64_t c) {
-  step.rounding_key += static_cast<std::uint32_t>(c);
+  step.rounding_key += static_cast<std::uint32_t>(c / 2);
   return step;
 }
 
