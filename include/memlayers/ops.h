@@ -163,6 +163,7 @@ void update_sgd(at::Tensor& values, RowState& state, const GroupedGradient& grad
 std::int64_t slot_of(std::int64_t row, std::int64_t column);
 std::pair<std::int64_t, std::int64_t> cell_of(std::int64_t slot);
 // [n*n] int64: the slot of each row-major cell i * n + j; values_shell[perm] = values_row_major.
+// Throws ValueError for n_keys that is negative or above 2^30.
 at::Tensor row_major_slots(std::int64_t n_keys);
 
 namespace reference {  // the same in plain ATen operations, for any device

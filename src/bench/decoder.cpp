@@ -12,6 +12,7 @@ Figures bench_decoder(const Case& c, Stream& stream) {
   ModelConfig twin = model;
   twin.memory.reset();
   check_pool_memory(c);
+  check_decoder_memory(c, 2);
   Trainee memory(c, model), dense(c, twin);
   IndexDraw words(model.vocab_size, c.distribution, kSeed);
 

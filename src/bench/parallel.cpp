@@ -67,6 +67,7 @@ struct Pipe {
 Figures bench_together(const Case& c) {
   const ModelConfig& model = c.config.model;
   check_pool_memory(c);
+  check_decoder_memory(c, 1);
   const train::Processes processes(world(), c.config.parallel);
   const train::LongWait long_wait(processes);  // tables are filled
   Communicator& all = processes.world();

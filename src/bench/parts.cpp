@@ -4,7 +4,6 @@
 #include <torch/types.h>
 
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -21,6 +20,10 @@ std::vector<at::Tensor> tables_of(const RowState& state) {
     if (table.defined()) tables.push_back(table);
   }
   return tables;
+}
+
+std::int64_t whole_bytes(double bytes) {  // 2^62 where they are more
+  return static_cast<std::int64_t>(std::min(bytes, 0x1p62));
 }
 
 // One step with a gradient of zeros for every row.
@@ -49,14 +52,26 @@ void check_pool_memory(const Case& c) {
 
 void check_batch_memory(const Case& c, bool with_scores) {
   const MemoryConfig& memory = *c.config.model.memory;
-  std::int64_t numbers =
-      2 * c.config.model.dim + memory.heads * (memory.k_dim + 3 * memory.knn);  // slots are two
-  if (with_scores) numbers += 2 * memory.heads * memory.n_keys;
-  std::int64_t bytes = 0;
-  if (__builtin_mul_overflow(numbers * 4, c.tokens, &bytes)) {
-    bytes = std::numeric_limits<std::int64_t>::max();
+  const double heads = memory.heads, n_keys = memory.n_keys, tokens = c.tokens;
+  double numbers =
+      2.0 * c.config.model.dim + heads * (memory.k_dim + 3 * memory.knn);  // slots are two
+  if (with_scores) numbers += 2 * heads * n_keys;
+  check_memory("a batch of " + std::to_string(c.tokens) + " tokens",
+               whole_bytes(4 * numbers * tokens));
+  if (with_scores) {
+    check_memory("sub-keys and their gradient", whole_bytes(2 * 4 * heads * n_keys * memory.k_dim));
   }
-  check_memory("a batch of " + std::to_string(c.tokens) + " tokens", bytes);
+}
+
+void check_decoder_memory(const Case& c, int models) {
+  const ModelConfig& model = c.config.model;
+  const double dim = model.dim, vocab = model.vocab_size, tokens = c.tokens, layers = model.layers;
+  const double weights = 2 * vocab * dim + layers * dim * (4 * dim + 3.0 * model.ff_dim);
+  check_memory("the decoder's weights, gradients and moments",
+               whole_bytes(models * 4 * 4 * weights));
+  // Each, its logarithm and its gradient.
+  check_memory("the logits of " + std::to_string(c.tokens) + " tokens",
+               whole_bytes(3 * 4 * tokens * vocab));
 }
 
 MemoryPool make_pool(const Case& c) {

@@ -19,8 +19,11 @@ inline constexpr std::uint64_t kSeed = 1;
 // Throws Error where the pool's rows do not fit into the free memory.
 void check_pool_memory(const Case& c);
 // Throws Error where a batch does not: its inputs and outputs, queries, slots and weights, and
-// where `with_scores` the scores of all sub-keys.
+// where `with_scores` the scores of all sub-keys; and the sub-keys with their gradient.
 void check_batch_memory(const Case& c, bool with_scores);
+// Throws Error where `models` decoders, their gradients and AdamW's moments, and a batch's logits
+// do not.
+void check_decoder_memory(const Case& c, int models);
 MemoryPool make_pool(const Case& c);                     // checks rows and batch first
 at::ScalarType model_type(const Case& c);                // of activations and dense weights
 MemoryLayer make_layer(const Case& c, MemoryPool pool);  // other weights each time

@@ -2,6 +2,7 @@
 #include "cli/bench_cases.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -74,23 +75,42 @@ void add_value(Json& json, const std::string& name, const io::ConfigKey& key,
   if (const auto* text = std::get_if<std::string>(&value)) json[name] = *text;
 }
 
-// Options that a kind would not heed.
-void check_types(const BenchKind& kind, const BenchArguments& a) {
+// Options that a kind would not heed, and numbers that CLI11 lets pass.
+void check_options(const BenchKind& kind, const BenchArguments& a) {
+  const auto refuse = [&](const std::string& what) {
+    throw UsageError("bench " + std::string(kind.name) + ": " + what);
+  };
+  const BenchArguments absent;
   const bool is_lookup = kind.measure == bench::bench_lookup;
   const bool is_part =
       is_lookup || kind.measure == bench::bench_gather || kind.measure == bench::bench_update;
   for (const std::string& type : a.model_dtype) {
     if (!is_part || type == "float32") continue;
-    throw UsageError("bench " + std::string(kind.name) +
-                     ": --model-dtype: expected float32 (--dtype is that of " +
-                     (is_lookup ? "queries and sub-keys" : "rows") + "), got " + type);
+    refuse(std::string("--model-dtype: expected float32 (--dtype is that of ") +
+           (is_lookup ? "queries and sub-keys" : "rows") + "), got " + type);
   }
   for (const std::string& type : a.dtype) {
     if (is_lookup && (type == "int8" || type == "int4")) {
-      throw UsageError(
-          "bench lookup: --dtype: expected float32 or bfloat16 (of queries and sub-keys), got " +
-          type);
+      refuse("--dtype: expected float32 or bfloat16 (of queries and sub-keys), got " + type);
     }
+    if (a.master_rows && type != "bfloat16") {
+      refuse("--master-rows: expected rows of bfloat16 (--dtype), got " + type);
+    }
+  }
+  if (is_lookup && (a.variant != absent.variant || a.v_dim != absent.v_dim)) {
+    refuse("expected no --variant and no --v-dim: no rows are read");
+  }
+  const bool updates =
+      is_decoder(kind) || kind.measure == bench::bench_update || kind.measure == bench::bench_step;
+  if (!updates && (a.optimizer != absent.optimizer || a.master_rows)) {
+    refuse("expected no --optimizer and no --master-rows: no rows are updated");
+  }
+  if (!std::isfinite(a.zipf_exponent)) {
+    refuse("--zipf-exponent: expected a finite number, got " + std::to_string(a.zipf_exponent));
+  }
+  if (kind.measure == bench::bench_decoder && a.context < 2) {
+    refuse("--context: expected 2 or more, to decode one token after another, got " +
+           std::to_string(a.context));
   }
 }
 
@@ -102,7 +122,7 @@ bool is_decoder(const BenchKind& kind) {
 
 std::vector<NamedCase> make_cases(const BenchKind& kind, const BenchArguments& a) {
   const bool is_whole = is_decoder(kind);
-  check_types(kind, a);
+  check_options(kind, a);
   NamedCase base;
   base.c.repeat = a.repeat;
   base.c.config.train.master_rows = a.master_rows;

@@ -31,7 +31,8 @@ at::Tensor sum_rows(const RowsView& values, const at::Tensor& ids, const at::Ten
     auto* sum = out.mutable_data_ptr<float>();
     // With fewer tokens than threads, threads share a token's columns: their sums know nothing of
     // each other.
-    const std::int64_t parts = T < at::get_num_threads() ? (W + kPart - 1) / kPart : 1;
+    const bool are_few = T < at::get_num_threads();
+    const std::int64_t parts = are_few ? std::max<std::int64_t>(1, (W + kPart - 1) / kPart) : 1;
     parallel_reads(T * parts, J * W / parts, [=, &kernel](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end;) {
         const std::int64_t t = i / parts, first = i % parts * kPart;

@@ -120,8 +120,7 @@ void LaggingRows::update(at::Tensor& values, RowState& state, const GroupedGradi
                          const RowAdamWParameters& p) {
   check_values(kName, values, state, gradient.slots);
   check_adamw_state(kName, values, state);
-  TORCH_CHECK_VALUE(p.lr * p.weight_decay < 1, kName, ": expected lr * weight_decay below 1, got ",
-                    p.lr, " * ", p.weight_decay);
+  MissedSteps::check(p.lr, p.weight_decay);
   const std::int64_t W = values.size(1), t = missed_.last() + 1;
   const std::int64_t* slots = gradient.slots.const_data_ptr<std::int64_t>();
   const std::int64_t last = gradient.slots.numel() - 1;

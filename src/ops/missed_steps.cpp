@@ -93,6 +93,11 @@ void MissedSteps::add_term(Start& start, std::int64_t step) {
   }
 }
 
+void MissedSteps::check(double lr, double weight_decay) {
+  TORCH_CHECK_VALUE(lr * weight_decay < 1, "dense AdamW: expected lr * weight_decay below 1, got ",
+                    lr, " * ", weight_decay);
+}
+
 void MissedSteps::add(double lr, double weight_decay) {
   history_.emplace_back(lr, weight_decay);
   log_decay_.push_back(log_decay_.back() + std::log1p(-lr * weight_decay));

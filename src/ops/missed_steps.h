@@ -45,7 +45,9 @@ class MissedSteps {
 
   // All rows are current to `step`: forgets the steps before.
   void reset(std::int64_t step);
-  // The next step was made, with these. Requires lr * weight_decay < 1.
+  // Throws ValueError unless lr * weight_decay < 1.
+  static void check(double lr, double weight_decay);
+  // The next step was made, with these, which hold.
   void add(double lr, double weight_decay);
 
   std::int64_t first() const { return first_; }  // no row is older

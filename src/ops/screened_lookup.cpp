@@ -20,9 +20,9 @@ constexpr std::int64_t kBoundsAtOnce = 1 << 16;  // 256 KiB: they stay in the ca
 
 }  // namespace
 
-ScreenedKeys::ScreenedKeys(const at::Tensor& keys, std::int64_t T)
-    : n_(keys.size(2)), half_(keys.size(3)), groups_((n_ + kGroup - 1) / kGroup) {
-  const kernels::BlockScreen* screen = kernels::active().block_screen;
+ScreenedKeys::ScreenedKeys(const at::Tensor& keys, std::int64_t T,
+                           const kernels::BlockScreen* screen)
+    : screen_(screen), n_(keys.size(2)), half_(keys.size(3)), groups_((n_ + kGroup - 1) / kGroup) {
   if (screen == nullptr || n_ < kLeastKeys || T < kLeastTokens || half_ < kLeastHalf ||
       half_ >= kMostHalf) {
     return;
@@ -57,9 +57,10 @@ kernels::ScreenKeys ScreenedKeys::set(std::int64_t set) const {
           starts_.mutable_data_ptr<std::int32_t>() + set * row};
 }
 
-ScreenedLookup::ScreenedLookup(std::int64_t block, std::int64_t n, std::int64_t half,
-                               std::int64_t knn, float* high)
-    : n_(n),
+ScreenedLookup::ScreenedLookup(const kernels::BlockScreen& screen, std::int64_t block,
+                               std::int64_t n, std::int64_t half, std::int64_t knn, float* high)
+    : screen_(screen),
+      n_(n),
       half_(half),
       knn_(knn),
       part_(std::min(block, std::max<std::int64_t>(8, kBoundsAtOnce / n))),
@@ -76,11 +77,10 @@ ScreenedLookup::ScreenedLookup(std::int64_t block, std::int64_t n, std::int64_t 
 
 void ScreenedLookup::bound(const float* query, std::int64_t stride, std::int64_t count,
                            const kernels::ScreenKeys& screened) {
-  const kernels::BlockScreen& screen = *kernels::active().block_screen;
   for (std::int64_t t = 0; t < count; ++t) {
-    screen.pack_query(query + t * stride, half_, queries_, t);
+    screen_.pack_query(query + t * stride, half_, queries_, t);
   }
-  screen.bound(screened, queries_, count, high_);
+  screen_.bound(screened, queries_, count, high_);
 }
 
 std::int64_t ScreenedLookup::find(std::int64_t t, const kernels::ScreenKeys& screened) {
@@ -89,12 +89,12 @@ std::int64_t ScreenedLookup::find(std::int64_t t, const kernels::ScreenKeys& scr
     std::iota(index_.begin(), index_.begin() + n_, 0);
     return n_;
   }
-  return kernels::active().block_screen->candidates(
-      screened, norm, queries_.error[t], high_ + t * n_, knn_, index_.data(), scratch_.data());
+  return screen_.candidates(screened, norm, queries_.error[t], high_ + t * n_, knn_, index_.data(),
+                            scratch_.data());
 }
 
 void ScreenedLookup::score(const float* query, const float* keys, std::int64_t m) {
-  kernels::active().block_screen->score(keys, half_, index_.data(), m, query, scores_.data());
+  screen_.score(keys, half_, index_.data(), m, query, scores_.data());
 }
 
 }  // namespace memlayers::ops

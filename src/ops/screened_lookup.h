@@ -18,10 +18,13 @@ namespace memlayers::ops {
 // few tokens, or a processor that does not multiply 8-bit numbers faster.
 class ScreenedKeys {
  public:
-  // keys [H, 2, n, half], float32 and contiguous; T tokens will ask.
-  ScreenedKeys(const at::Tensor& keys, std::int64_t T);
+  // keys [H, 2, n, half], float32 and contiguous; T tokens will ask. screen: the processor's, null
+  // where it has none.
+  ScreenedKeys(const at::Tensor& keys, std::int64_t T,
+               const kernels::BlockScreen* screen = kernels::active().block_screen);
 
   bool empty() const { return is_packed_.empty(); }
+  const kernels::BlockScreen& screen() const { return *screen_; }
   // Not where a key of this set, of [H * 2], is no finite number or huge.
   bool has(std::int64_t set) const {
     return !empty() && is_packed_[static_cast<std::size_t>(set)] != 0;
@@ -29,6 +32,7 @@ class ScreenedKeys {
   kernels::ScreenKeys set(std::int64_t set) const;
 
  private:
+  const kernels::BlockScreen* screen_;
   std::int64_t n_, half_, groups_;
   at::Tensor numbers_;          // uint8 [H * 2, groups, ceil(half / 4) * kScreenGroup * 4]
   at::Tensor bounds_, starts_;  // float32 [H * 2, 3, groups * kScreenGroup]; int32, one of them
@@ -38,9 +42,9 @@ class ScreenedKeys {
 // One set's best keys of a block of queries. One instance a thread.
 class ScreenedLookup {
  public:
-  // high: room for (block, n), to work in. Requires keys that are not empty().
-  ScreenedLookup(std::int64_t block, std::int64_t n, std::int64_t half, std::int64_t knn,
-                 float* high);
+  // screen: that of the keys. high: room for (block, n), to work in.
+  ScreenedLookup(const kernels::BlockScreen& screen, std::int64_t block, std::int64_t n,
+                 std::int64_t half, std::int64_t knn, float* high);
 
   // query: the first of `count` queries of width `half`, `stride` apart; keys [n, half], of which
   // `screened` is made. select(t, scores, index, m) is called with the scores of m >= k keys, the
@@ -68,6 +72,7 @@ class ScreenedLookup {
   std::int64_t find(std::int64_t t, const kernels::ScreenKeys& screened);
   void score(const float* query, const float* keys, std::int64_t m);
 
+  const kernels::BlockScreen& screen_;
   std::int64_t n_, half_, knn_, part_;
   std::vector<std::uint8_t> numbers_;
   float* high_;

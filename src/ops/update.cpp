@@ -47,13 +47,22 @@ void step_by_rate(at::Tensor& values, const RowState& state, const GroupedGradie
 class MeanSquares {
  public:
   MeanSquares(const RowAdamWParameters& p, const GroupedGradient& gradient, std::int64_t width)
-      : squares_(p.squares.defined() ? p.squares : row_squares(gradient, width)),
+      : squares_(p.squares.defined() ? checked(p.squares, gradient) : row_squares(gradient, width)),
         square_(squares_.const_data_ptr<double>()),
         factor_(p.gradient_scale * p.gradient_scale /
                 static_cast<double>(p.squares.defined() ? p.part.row_width : width)) {}
   double operator[](std::int64_t u) const { return factor_ * square_[u]; }
 
  private:
+  static at::Tensor checked(const at::Tensor& squares, const GroupedGradient& gradient) {
+    TORCH_CHECK_VALUE(squares.sizes() == gradient.slots.sizes() &&
+                          squares.scalar_type() == at::kDouble && squares.is_contiguous(),
+                      "row-wise update: expected squares ", gradient.slots.sizes(),
+                      " of type Double, contiguous, got ", squares.sizes(), " of type ",
+                      squares.scalar_type());
+    return squares;
+  }
+
   at::Tensor squares_;
   const double* square_;
   double factor_;

@@ -223,6 +223,8 @@ RowAdamW::~RowAdamW() {
 
 RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optional<double> clip) {
   at::NoGradGuard no_grad;
+  // Before the gradient is taken, which is then still there.
+  if (lag_ != nullptr) ops::MissedSteps::check(lr, options_.weight_decay);
   const GroupedGradient gradient = gradient_of(pool_);
   pool_->clear_gradient();
   const WholeGradient all = whole(pool_, gradient);

@@ -184,6 +184,22 @@ TEST(BenchCommand, SaysWhatIsWrongInOneLine) {
   expect_error(bench("lookup", {"--repeat", "0"}), 2, "--repeat");
   expect_error(bench("lookup", {"--tokens", "many"}), 2, "--tokens");
   expect_error(bench("step", {"--layers", "3"}), 2, "--layers");  // of a decoder
+  for (const char* number : {"nan", "inf"}) {
+    expect_error(bench("gather", {"--dist", "zipf", "--zipf-exponent", number}), 2,
+                 "--zipf-exponent");
+  }
+  expect_error(bench("decoder", {"--context", "1"}), 2, "--context: expected 2 or more");
+}
+
+TEST(BenchCommand, RefusesOptionsThatWouldHaveNoEffect) {
+  expect_error(bench("update", {"--master-rows"}), 2,
+               "--master-rows: expected rows of bfloat16 (--dtype), got float32");
+  expect_error(bench("lookup", {"--variant", "peer"}), 2, "no rows are read");
+  expect_error(bench("lookup", {"--v-dim", "7"}), 2, "no rows are read");
+  for (const char* kind : {"lookup", "gather", "layer"}) {
+    expect_error(bench(kind, {"--optimizer", "sgd"}), 2, "no rows are updated");
+    expect_error(bench(kind, {"--master-rows", "--dtype", "bfloat16"}), 2, "no rows are updated");
+  }
 }
 
 TEST(BenchCommand, RefusesWhatDoesNotFitIntoTheMemory) {
@@ -193,6 +209,12 @@ TEST(BenchCommand, RefusesWhatDoesNotFitIntoTheMemory) {
                  "of free memory for a batch of 100000000000 tokens");
     expect_error(bench(kind, {"--tokens", "9000000000000000000"}), 1, "of free memory");
   }
+  expect_error(bench("lookup", {"--tokens", "1", "--n-keys", "100000", "--k-dim", "100000000"}), 1,
+               "of free memory for sub-keys and their gradient");
+  expect_error(bench("decoder", {"--vocab", "2000000000"}), 1,
+               "of free memory for the decoder's weights, gradients and moments");
+  expect_error(bench("decoder", {"--vocab", "64", "--tokens", "100000000000"}), 1,
+               "of free memory for the logits of 100000000000 tokens");
 }
 
 TEST(BenchCommand, HelpShowsAnExample) {

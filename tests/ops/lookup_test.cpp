@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/kernels.h"
 #include "memlayers/ops.h"
 #include "ops/backend.h"
 #include "ops/few_tokens.h"
@@ -203,8 +204,20 @@ TEST(Lookup, TakesEverySubKeyOfALargeSet) {
 }
 
 TEST(Lookup, GivesTheSameBitsForAnyNumberOfThreadsInOneBlockToo) {
-  const at::Tensor query = normal({8, 1, 256}, 1), keys = normal({1, 2, 4096, 128}, 2);
-  testing::expect_same_bits_for_any_threads([&] { return found(query, keys, 32); });
+  for (std::int64_t T : {1, 2, 8, 33, 128}) {
+    for (const auto& [n, half] :
+         {std::pair<std::int64_t, std::int64_t>{4096, 128}, {64, 2048}, {517, 99}}) {
+      const at::Tensor query = normal({T, 1, 2 * half}, 1), keys = normal({1, 2, n, half}, 2);
+      testing::expect_same_bits_for_any_threads([&] { return found(query, keys, 32); });
+    }
+  }
+}
+
+TEST(Slots, RowMajorOnesOfNoGridAreRefused) {
+  EXPECT_EQ(row_major_slots(0).numel(), 0);
+  for (std::int64_t n : {std::int64_t{-1}, std::int64_t{1} << 32}) {
+    EXPECT_THROW(row_major_slots(n), c10::ValueError) << n;
+  }
 }
 
 TEST(Slots, ShellNumberingSurvivesGrowth) {
@@ -288,11 +301,16 @@ TEST(PackedKeys, EqualKeysAreFoundInTheirOrderAndNanIsShown) {
   EXPECT_EQ(std::get<0>(lookup_softmax(torch::ones({0, 1, 16}), packed, 20)).size(0), 0);
 }
 
-// As many tokens and keys as are screened in eight bits (src/ops/screened_lookup.h), where the
-// processor has the instructions.
+// As many tokens and keys as are screened in eight bits (src/ops/screened_lookup.h).
+class ScreenedLookup : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (kernels::active().block_screen == nullptr) GTEST_SKIP() << "nothing is screened here";
+  }
+};
 constexpr std::int64_t kManyKeys = 1100, kManyTokens = 150;
 
-TEST(ScreenedLookup, FindsTheSameSlotsAsItsAtenTwin) {
+TEST_F(ScreenedLookup, FindsTheSameSlotsAsItsAtenTwin) {
   for (std::int64_t half : {40, 64, 100}) {
     const at::Tensor query = normal({kManyTokens, 2, 2 * half}, 1) / 8;
     const at::Tensor keys = normal({2, 2, kManyKeys, half}, 2);
@@ -302,7 +320,7 @@ TEST(ScreenedLookup, FindsTheSameSlotsAsItsAtenTwin) {
   }
 }
 
-TEST(ScreenedLookup, IsExactWhereEightBitsSeeLittleOrNothing) {
+TEST_F(ScreenedLookup, IsExactWhereEightBitsSeeLittleOrNothing) {
   constexpr std::int64_t half = 32;
   at::Tensor query = normal({kManyTokens, 2, 2 * half}, 1);
   query.view({kManyTokens, 2, 2, half}).select(3, 0).zero_();
@@ -315,7 +333,7 @@ TEST(ScreenedLookup, IsExactWhereEightBitsSeeLittleOrNothing) {
   }
 }
 
-TEST(ScreenedLookup, TakesEqualKeysInTheirOrderAndKeysOfAnySize) {
+TEST_F(ScreenedLookup, TakesEqualKeysInTheirOrderAndKeysOfAnySize) {
   // Whole numbers: every sum is exact.
   at::Tensor keys = normal({1, 2, kManyKeys, 32}, 2).round();
   keys.slice(2, 500, 1000).copy_(keys.slice(2, 0, 500));
@@ -332,7 +350,7 @@ TEST(ScreenedLookup, TakesEqualKeysInTheirOrderAndKeysOfAnySize) {
                            std::get<0>(reference::lookup(query, same, 32))));
 }
 
-TEST(ScreenedLookup, ShowsWhatIsNoNumberWhereItIs) {
+TEST_F(ScreenedLookup, ShowsWhatIsNoNumberWhereItIs) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   at::Tensor keys = normal({2, 2, kManyKeys, 32}, 2), query = normal({kManyTokens, 2, 64}, 1);
   const at::Tensor whole = std::get<1>(lookup(query, keys, 8));
@@ -351,7 +369,7 @@ TEST(ScreenedLookup, ShowsWhatIsNoNumberWhereItIs) {
   EXPECT_FALSE(with_nan.select(1, 1).isnan().any().item<bool>());
 }
 
-TEST(ScreenedLookup, GivesTheSameBitsForAnyNumberOfThreads) {
+TEST_F(ScreenedLookup, GivesTheSameBitsForAnyNumberOfThreads) {
   const at::Tensor query = normal({300, 2, 64}, 1), keys = normal({2, 2, kManyKeys, 32}, 2);
   testing::expect_same_bits_for_any_threads([&] { return found(query, keys, 32); });
 }

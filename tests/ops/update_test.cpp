@@ -330,6 +330,23 @@ TEST(UpdateRowwise, RefusesTablesThatDoNotFit) {
   EXPECT_THROW(update_rowwise_adagrad(values, state, grouped(1), kRowwise), c10::TypeError);
 }
 
+TEST(UpdateRowwise, RefusesSquaresThatDoNotFit) {
+  const at::Tensor before = normal({kSlots, kWidth}, 9);
+  const GroupedGradient gradient = grouped(1);
+  const at::Tensor squares = row_squares(gradient, kWidth);
+  for (const at::Tensor& bad : {squares.slice(0, 1), squares.to(torch::kFloat)}) {
+    RowAdamWParameters p = kRowwise;
+    p.squares = bad;
+    for (const auto& update : {update_rowwise_adamw, update_rowwise_adagrad}) {
+      at::Tensor values = before.clone();
+      RowState state = rowwise_state(true, true);
+      EXPECT_THROW(update(values, state, gradient, p), c10::ValueError);
+      EXPECT_TRUE(torch::equal(values, before));
+      EXPECT_EQ(state.steps.sum().item<std::int64_t>(), 0);
+    }
+  }
+}
+
 TEST(UpdateAdamW, GivesTheSameBitsForAnyNumberOfThreads) {
   const std::vector<FactoredGradient> parts{
       {random_slots({400, 16}, kSlots, 1), normal({400, 16}, 2), normal({400, kWidth}, 3), 0}};

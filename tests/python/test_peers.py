@@ -104,6 +104,52 @@ def test_a_run_gives_the_times_of_each_arm_and_their_ratios(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["peers.md", "results.jsonl"]
 
 
+ROUNDS = [
+    ([30.0, 20.0, 25.0], {"step_ms": 20.0}, 3),
+    ([30.0, None, 25.0], {"step_ms": 25.0}, 3),  # what was measured stays where a round does not fit
+    ([None, 20.0, 25.0], {"skipped": "too large"}, 1),
+    ([run.ONCE_MS + 1.0, 20.0], {"step_ms": run.ONCE_MS + 1.0}, 1),
+]
+
+
+@pytest.mark.parametrize(("steps", "wanted", "asked"), ROUNDS)
+def test_an_arm_s_fastest_round_counts(monkeypatch, steps, wanted, asked):
+    left = iter([{"skipped": "too large"} if ms is None else {"step_ms": ms} for ms in steps])
+    count = []
+
+    def measure_ours(command, arm, sizes):
+        count.append(arm)
+        return next(left)
+
+    monkeypatch.setattr(run, "measure_ours", measure_ours)
+    monkeypatch.setattr(sys, "argv", ["run.py", "--arms", "memlayers", "--rounds", str(len(steps))])
+    assert run.measure(run.arguments(), Sizes()) == [wanted]
+    assert len(count) == asked
+
+
+TORCH_SAYS = "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "skipped"),
+    [
+        (1, "memlayers: error: bench: expected 2 GiB of free memory, found 1 GiB\n",
+         "bench: expected 2 GiB of free memory, found 1 GiB"),
+        (1, f"Traceback\n{TORCH_SAYS}\n", TORCH_SAYS),
+        (-9, "", "out of memory"),
+    ],
+)  # fmt: skip
+def test_an_arm_that_does_not_fit_is_left_out(code, stderr, skipped):
+    done = subprocess.CompletedProcess([], code, "", stderr)
+    assert run.answer(done, {"arm": "a"}) == {"arm": "a", "skipped": skipped}
+
+
+def test_an_arm_that_fails_ends_the_run():
+    done = subprocess.CompletedProcess([], 1, "", "Traceback\nTypeError: no\n")
+    with pytest.raises(SystemExit, match="a: exit 1: TypeError: no"):
+        run.answer(done, {"arm": "a"})
+
+
 def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     out = tmp_path / "out"

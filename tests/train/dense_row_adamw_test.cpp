@@ -339,8 +339,10 @@ TEST(DenseRowAdamWSteps, WithoutAGradientAreStepsOfZerosAndBadOnesAreNone) {
   two->catch_up();
   EXPECT_LE((rows_of(one) - rows_of(two)).abs().max().item<double>(), 4 * kUnit);
 
+  one->gather(slots, weights).sum().backward();
   EXPECT_THROW(first.step(20), c10::ValueError);  // lr * weight_decay = 2
   EXPECT_EQ(first.steps(), 2);
+  EXPECT_EQ(first.step(0.1).touched_rows, 2);  // the gradient is still there
 }
 
 TEST(DenseRowAdamWSteps, GoOnWhereMoreThanAreKeptWereMade) {
