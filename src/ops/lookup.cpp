@@ -115,8 +115,7 @@ std::tuple<at::Tensor, at::Tensor> find(const at::Tensor& query_in, const at::Te
   if (T == 0 || H == 0) return {scores, slots};
 
   // Of one head two blocks at least, so that it has work for two threads.
-  const std::int64_t least = H == 1 ? (T + 1) / 2 : T;
-  const std::int64_t block = std::min(least, tokens_a_block(n));
+  const std::int64_t block = std::min(H == 1 ? (T + 1) / 2 : T, tokens_a_block(n));
   const std::int64_t units = (T + block - 1) / block * H;
   const float* query_data = query.const_data_ptr<float>();
   const float* keys_data = keys.const_data_ptr<float>();
@@ -127,24 +126,23 @@ std::tuple<at::Tensor, at::Tensor> find(const at::Tensor& query_in, const at::Te
   // One unit is a block of tokens under one head. Its products run on one thread, so that results
   // do not depend on how many there are: torch's do so in a parallel part, and parallel_for makes
   // none of a single step.
-  at::parallel_for(0, std::max<std::int64_t>(units, 2), 1,
-                   [&](std::int64_t begin, std::int64_t end) {
-                     end = std::min(end, units);
-                     if (begin >= end) return;
-                     const at::AutoDispatchBelowADInplaceOrView guard;
-                     BlockLookup lookup(block, n, d / 2, knn, screened);
-                     for (std::int64_t unit = begin; unit < end; ++unit) {
-                       const std::int64_t h = unit % H, first = unit / H * block;
-                       const std::int64_t count = std::min(block, T - first);
-                       lookup.score(query_data + (first * H + h) * d, H * d, count, keys_data, h);
-                       for (std::int64_t t = 0; t < count; ++t) {
-                         const std::int64_t at = ((first + t) * H + h) * knn;
-                         lookup.combine(t, scores_data + at, slots_data + at);
-                         if (as_weights)
-                           kernels::active().softmax(scores_data + at, knn, scores_data + at);
-                       }
-                     }
-                   });
+  const std::int64_t steps = std::max<std::int64_t>(units, 2);
+  at::parallel_for(0, steps, 1, [&](std::int64_t begin, std::int64_t end) {
+    end = std::min(end, units);
+    if (begin >= end) return;
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    BlockLookup lookup(block, n, d / 2, knn, screened);
+    for (std::int64_t unit = begin; unit < end; ++unit) {
+      const std::int64_t h = unit % H, first = unit / H * block;
+      const std::int64_t count = std::min(block, T - first);
+      lookup.score(query_data + (first * H + h) * d, H * d, count, keys_data, h);
+      for (std::int64_t t = 0; t < count; ++t) {
+        const std::int64_t at = ((first + t) * H + h) * knn;
+        lookup.combine(t, scores_data + at, slots_data + at);
+        if (as_weights) kernels::active().softmax(scores_data + at, knn, scores_data + at);
+      }
+    }
+  });
   return {scores, slots};
 }
 
