@@ -66,7 +66,8 @@ void check_batch_memory(const Case& c, bool with_scores) {
 void check_decoder_memory(const Case& c, int models) {
   const ModelConfig& model = c.config.model;
   const double dim = model.dim, vocab = model.vocab_size, tokens = c.tokens, layers = model.layers;
-  const double weights = 2 * vocab * dim + layers * dim * (4 * dim + 3.0 * model.ff_dim);
+  const double embeddings = (model.tie_embeddings ? 1 : 2) * vocab * dim;
+  const double weights = embeddings + layers * dim * (4 * dim + 3.0 * model.ff_dim);
   check_memory("the decoder's weights, gradients and moments",
                whole_bytes(models * 4 * 4 * weights));
   // Each, its logarithm and its gradient.

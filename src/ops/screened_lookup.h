@@ -24,7 +24,7 @@ class ScreenedKeys {
                const kernels::BlockScreen* screen = kernels::active().block_screen);
 
   bool empty() const { return is_packed_.empty(); }
-  const kernels::BlockScreen& screen() const { return *screen_; }
+  const kernels::BlockScreen& screen() const { return *screen_; }  // requires !empty()
   // Not where a key of this set, of [H * 2], is no finite number or huge.
   bool has(std::int64_t set) const {
     return !empty() && is_packed_[static_cast<std::size_t>(set)] != 0;
