@@ -4,7 +4,6 @@
 BUILD := build/release
 JOBS ?= 2
 PREFIX ?= /usr/local
-export MEMLAYERS_GOLDEN_DIR ?= $(abspath ../shared/golden)
 
 .PHONY: help dependencies dev-dependencies configure build demo test test-cpp test-python check format lint sanitize \
         emulate soak fuzz bench peers peers-install acceptance install python clean
@@ -41,7 +40,7 @@ test-python:
 check: dev-dependencies lint sanitize  ## format, clang-tidy, sanitizers, instruction sets, README
 	@scripts/check_readme.sh
 
-lint:  ## clang-format and clang-tidy
+lint:  ## clang-format, and clang-tidy on what changed since it held (FULL=1: on all)
 	@scripts/lint.sh
 
 format:  ## apply clang-format

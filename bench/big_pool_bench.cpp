@@ -22,6 +22,7 @@
 #include "memlayers/llama.h"
 #include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
+#include "memlayers/row_updates.h"
 
 namespace memlayers {
 namespace {
@@ -63,7 +64,7 @@ const std::map<std::string, PoolOptimizer> kOptimizers = {
     {"adamw", PoolOptimizer::kAdamW}};
 
 // Rows, optimizer state and counts of reads, were all of them used.
-double table_bytes(const MemoryPool& pool, RowAdamW& rows) {
+double table_bytes(const MemoryPool& pool, RowOptimizer& rows) {
   std::size_t bytes = pool->values.nbytes() + pool->usage().nbytes();
   const RowState& state = rows.state();
   for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
@@ -86,7 +87,7 @@ ModelConfig model_config(const Options& options) {
   return config;
 }
 
-void train(Llama& model, RowAdamW& rows, DenseAdamW& dense, const Options& options) {
+void train(Llama& model, RowOptimizer& rows, DenseAdamW& dense, const Options& options) {
   const std::int64_t context = model->config().context;
   for (std::int64_t step = 0; step < options.steps; ++step) {
     const at::Tensor text =
@@ -152,7 +153,7 @@ void run(const Options& options) {
       model = Llama(model_config(options), static_cast<std::uint64_t>(options.seed),
                     options.pool_folder);
     });
-    RowAdamW rows(model->pool(), {.kind = kOptimizers.at(options.optimizer)});
+    RowOptimizer rows(model->pool(), {.kind = kOptimizers.at(options.optimizer)});
     DenseAdamW dense(model->dense_parameters(), {});
     whole += table_bytes(model->pool(), rows);
     std::printf("rows %.1f MB, state and counts of reads %.1f MB\n", numbers * 2 / 1e6,

@@ -17,8 +17,8 @@
 #include "memlayers/memory_layer.h"
 #include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
-#include "nn/project.h"
-#include "ops/few_tokens.h"
+#include "nn/huge_pages.h"
+#include "ops/linear/product.h"
 
 namespace memlayers {
 namespace {
@@ -153,7 +153,7 @@ void add_updates(std::int64_t tokens) {
   const auto loss_of = [](const at::Tensor& y) { return y.sum(); };
   add(update_name("rows", tokens), [=](benchmark::State& state) {
     MemoryPool pool(PoolOptions{.n_keys = kPoolKeys, .width = kPoolWidth, .seed = kSeed});
-    RowAdamW optimizer(pool, {});
+    RowOptimizer optimizer(pool, {});
     const at::Tensor slots = draw_slots({tokens, kReads}, pool->slots());
     const at::Tensor weights = normal({tokens, kReads});
     for (auto _ : state) {
@@ -204,7 +204,7 @@ void add_product(const std::string& whose, bool is_huge, Product product) {
 void add_products() {
   for (const bool is_huge : {false, true}) {
     add_product("ours", is_huge, [](const at::Tensor& x, const at::Tensor& weight) {
-      return ops::linear_of_few_tokens(x, {weight, {}});
+      return ops::linear(x, ops::Weights(weight));
     });
     add_product("torch", is_huge, [](const at::Tensor& x, const at::Tensor& weight) {
       return torch::linear(x, weight);

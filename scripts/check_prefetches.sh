@@ -7,7 +7,9 @@ set -euo pipefail
 checked=0
 for object in $(echo "$@" | tr ';' ' '); do
   case "$object" in
-    */ops/gather.cpp.o | */ops/packed_lookup.cpp.o | */ops/lookup_backward.cpp.o | */ops/update.cpp.o | */ops/lagging_rows.cpp.o | */ops/group.cpp.o | */kernels/*avx*.cpp.o | */kernels/portable.cpp.o) ;;
+    */ops/gather/gather.cpp.o | */ops/lookup/packed_lookup.cpp.o | */ops/lookup/lookup_backward.cpp.o) ;;
+    */ops/update/update.cpp.o | */ops/update/lagging_rows.cpp.o | */ops/update/group.cpp.o) ;;
+    */kernels/*avx*.cpp.o | */kernels/portable.cpp.o) ;;
     *) continue ;;
   esac
   checked=$((checked + 1))

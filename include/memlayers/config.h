@@ -32,7 +32,7 @@ constexpr bool is_quantized(RowType type) {
   return type == RowType::kInt8 || type == RowType::kInt4;
 }
 
-// What a layer does with the rows it reads; DESIGN.md, "The layer".
+// What a layer does with the rows it reads; docs/math.md.
 enum class MemoryVariant {
   kPlain,       // y, or y Wo + bo
   kMemoryPlus,  // (y * silu(x Wg + bg)) Wo + bo           ("Memory+" of [MEM24])
@@ -59,12 +59,23 @@ struct MemoryConfig {
   std::optional<bool> value_proj = {};
   bool qk_norm = true;  // RMSNorm with a learned scale on query halves and sub-keys
   bool gate = false;    // multiply the output by sigmoid(x . g + b), one number a token
+  // Width of the gate's inner layer: sigmoid(silu(x G + c) . g + b). Absent: the gate is linear.
+  std::optional<std::int64_t> gate_dim = {};
+  // By what the weighted sum of each memory layer is multiplied, one number for each of `layers`:
+  // of the size of what a retrofitted memory is added to (docs/retrofit.md). Empty: 1.
+  std::vector<double> output_scales = {};
   RowType row_dtype = RowType::kFloat32;
   // Of a memory that has grown and was not trained since: lookups see only the first so many
   // sub-keys of each set, so that the model says what it said before. Absent: all n_keys.
   std::optional<std::int64_t> open_keys = {};
 
   std::int64_t slots() const { return n_keys * n_keys; }
+  // What follows from the fields, in a decoder of width `dim`.
+  std::int64_t value_dim(std::int64_t dim) const { return v_dim.value_or(dim); }
+  std::int64_t row_width(std::int64_t dim) const;  // of a pool row: v_dim, for PEER dim + v_dim
+  bool is_peer() const { return variant == MemoryVariant::kPeer; }
+  bool has_swilu() const { return variant == MemoryVariant::kMemoryPlus; }  // Wg of docs/math.md
+  bool has_value_proj(std::int64_t dim) const;                              // Wo
   void validate_layer(std::int64_t dim) const;  // one layer by itself: all but `layers`
   void validate(std::int64_t dim, std::int64_t decoder_layers) const;
 };
@@ -72,16 +83,22 @@ struct MemoryConfig {
 // Rotary position embedding, with the scalings that LLaMA-family checkpoints use.
 struct RopeConfig {
   double theta = 10000.0;
-  std::string type = "default";  // "default", "linear" or "llama3"
-  double factor = 1.0;           // linear, llama3
+  std::string type = "default";  // "default", "linear", "dynamic", "llama3" or "yarn"
+  double factor = 1.0;           // all but default
   double low_freq_factor = 1.0;  // llama3
   double high_freq_factor = 4.0;
-  std::int64_t original_context = 8192;  // llama3: original_max_position_embeddings
+  // llama3, yarn: original_max_position_embeddings; dynamic: max_position_embeddings
+  std::int64_t original_context = 8192;
+  double beta_fast = 32.0;  // yarn: turns in the original context above which waves are kept ...
+  double beta_slow = 1.0;   // ... and below which they are slowed by `factor`
+  bool truncate = true;     // yarn: the dimensions between them are whole numbers
+  double attention_factor = 1.0;  // yarn: of sine and cosine
 };
 
 enum class DenseType { kFloat32, kBFloat16 };  // element type of everything but the pool
 
 struct ModelConfig {
+  static constexpr std::int64_t kMostLayers = 1 << 16;
   std::int64_t dim = 256;                     // hidden_size
   std::int64_t layers = 8;                    // num_hidden_layers
   std::int64_t heads = 8;                     // num_attention_heads
@@ -93,17 +110,29 @@ struct ModelConfig {
   RopeConfig rope = {};
   double norm_eps = 1e-5;
   bool tie_embeddings = true;
-  bool attention_bias = false;
+  bool attention_bias = false;                     // of attention's projections ...
+  std::optional<bool> attention_output_bias = {};  // ... and of its last one; absent: the same
+  bool attention_norm = false;  // RMSNorm with a learned scale on each head's queries and keys
+  // A query of these layers, ascending, sees so many tokens at most, itself included. Without
+  // sliding_window all layers see all; without sliding_layers it is all of them.
+  std::optional<std::int64_t> sliding_window = {};
+  std::optional<std::vector<std::int64_t>> sliding_layers = {};
+  std::vector<std::int64_t> unrotated_layers = {};  // without RoPE, ascending
   bool mlp_bias = false;
   std::optional<std::int64_t> bos_token = {};
   std::vector<std::int64_t> eos_tokens = {};  // any of these ends a generation
   std::optional<std::int64_t> pad_token = {};
   DenseType dtype = DenseType::kFloat32;
+  // kInt8 or kInt4: matrices of attention, feed-forward blocks, embedding and output in blocks of 8
+  // or 4 bits (docs/formats.md), for reading; absent: of dtype.
+  std::optional<RowType> weights = {};
   std::optional<MemoryConfig> memory = {};  // absent: a plain LLaMA decoder
 
   std::int64_t num_kv_heads() const { return kv_heads.value_or(heads); }
   std::int64_t attention_head_dim() const { return head_dim.value_or(dim / heads); }
-  std::int64_t value_dim() const;  // v_dim of the memory, resolved
+  bool has_attention_output_bias() const { return attention_output_bias.value_or(attention_bias); }
+  std::optional<std::int64_t> window_of(std::int64_t layer) const;  // what it sees; absent: all
+  std::int64_t value_dim() const;                                   // v_dim of the memory, resolved
   std::int64_t row_width() const;  // width of a pool row: v_dim, or dim + v_dim for PEER
   std::vector<std::int64_t> memory_layers() const;  // resolved; empty without memory
   void validate() const;
@@ -136,6 +165,9 @@ struct DataConfig {
   // A tokenizer.model or tokenizer.json, or a folder that holds one. Absent: train one on `train`.
   std::optional<std::string> tokenizer = {};
   bool pack = true;  // join documents to full sequences; false: one document a sequence
+  // A packed document attends to those before it in its sequence, and its positions go on from
+  // theirs. Absent: false; in a run that is resumed, what it began with.
+  std::optional<bool> across_documents = {};
   std::optional<std::string> cache = {};  // folder of the token cache; absent: <out>/cache
 };
 

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "memlayers/evaluate.h"
@@ -20,12 +21,20 @@ struct NewFact {
   Fact fact;
   std::vector<std::string> paraphrases = {};  // other prompts for the same answer: learned too
   std::vector<std::string> unseen =
-      {};  // more of them, not learned: they measure what carries over
+      {};                    // more of them, not learned: they measure what carries over
+  std::string subject = {};  // what phrasings call {subject}; empty: none was given
 };
 
-// JSONL: "prompt", "answer", and where wanted the lists "paraphrases" and "unseen". Throws Error
-// naming file, line and field, and for a file without a fact.
+// JSONL: "prompt", "answer", and where wanted the lists "paraphrases" and "unseen" and a "subject".
+// Throws Error naming file, line and field, and for a file without a fact.
 std::vector<NewFact> read_new_facts(const std::string& path);
+// The same of the lines of a text; `name` begins complaints, in place of the file.
+std::vector<NewFact> parse_new_facts(std::string_view jsonl, const std::string& name);
+// Gives facts that have no paraphrases (no unseen phrasings) those of a file, a phrasing a line, in
+// which {prompt} and {subject} stand for the fact's. Throws Error naming file and line for one
+// without either, and for a fact without the subject that is asked for.
+enum class PhrasingUse { kLearned, kUnseen };
+void add_phrasings(std::vector<NewFact>& facts, const std::string& path, PhrasingUse use);
 std::vector<Fact> unseen_phrasings(const std::vector<NewFact>& facts);
 
 // How slots are ranked, by tf, a slot's share of the new facts' reads, and its reads before.
@@ -45,8 +54,8 @@ struct SlotHistory {
 // The reads that training counted, of a model folder's usage.safetensors (`reads` I64 [slots]);
 // none where it has no such file. Throws Error for a file that is something else.
 std::optional<at::Tensor> read_usage(const std::string& model_folder, std::int64_t slots);
-// [slots] int64: how often the model reads each slot in these files (text, or facts as JSONL); one
-// forward pass.
+// [slots] int64: how often the model reads each slot in these files (text, or facts as JSONL), or
+// in a page of prose where there are none; one forward pass.
 at::Tensor count_reads(Generator& generator, const std::vector<std::string>& paths);
 // Ascending: the slots whose rows are a patch's, not the base's.
 std::vector<std::int64_t> patched_slots(const Snapshot& pool);
@@ -55,21 +64,37 @@ struct LearnOptions {
   SlotSelection selection = SlotSelection::kTfIdf;
   std::optional<std::int64_t> slots = {};           // rows that may change; absent: 100 a fact
   PoolOptimizer optimizer = PoolOptimizer::kAdamW;  // or kSgd
-  double lr = 3e-3;
-  std::int64_t steps = 600;       // at most: learning ends when all is recalled
-  std::int64_t batch = 32;        // phrasings of facts a step
-  std::int64_t check_every = 10;  // steps from one test of all facts to the next
-  std::uint64_t seed = 0;         // of the order of the facts
+  // Absent: 3e-3, and 2e-2 in a model whose memory has output scales (docs/retrofit.md).
+  std::optional<double> lr = {};
+  std::int64_t steps = 600;  // at most: learning ends when all is recalled
+  std::int64_t batch = 32;   // phrasings of facts a step
+  // Steps from one test of all facts to the next, which is left out as long as the phrasings that
+  // were trained since are mostly not recalled.
+  std::int64_t check_every = 10;
+  double enough = 1;    // share of the phrasings that is to be recalled
+  double held_out = 0;  // share of the phrasings that is not learned, but tested with the others:
+                        // learning ends before they fall, with the rows that recalled most of them
+  std::uint64_t seed = 0;  // of the order of the facts
   // Files (text, or facts as JSONL) of what is to stay: a step takes `rehearsal` of their sequences
   // for each phrasing, from each file in proportion to size^0.75, and adds `rehearsal_weight` times
   // the mean, over their predictions, of what these have lost: a fact's answer its cross entropy,
   // text KL(before || now). Sequences that begin with a prompt of the new facts are left out.
   std::vector<std::string> rehearse = {};
-  std::int64_t rehearsal = 3;  // 0: none
+  // JSONL with "prompt": what else the model is asked; its own greedy answers, of at most
+  // `answer_tokens`, are rehearsed as text is.
+  std::vector<std::string> questions = {};
+  std::int64_t answer_tokens = 24;
+  std::int64_t piece = 128;  // tokens of a piece of text that is rehearsed, at most
+  double rehearsal = 3;      // 0: none
+  // Times the mean of |memory's output|^2 / |feed-forward's|^2 along text of `rehearse`, or a page
+  // of prose, in the loss. Only where the memory stands beside the feed-forward. Absent: 20 in a
+  // model whose memory has output scales, else 0.
+  std::optional<double> penalty = {};
   // Steps behind the last, of what is rehearsed: the learning rate falls to 0, and what learning
   // has shaken settles.
   std::int64_t settle = 200;
   double rehearsal_weight = 10;
+  std::int64_t warmup = 0;  // steps in which the learning rate rises
 
   void validate() const;  // throws Error naming the first wrong field
 };
@@ -86,7 +111,8 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
 
 struct LearnProgress {
   std::int64_t step = 0, recalled = 0, phrasings = 0;  // recalled of phrasings when last tested
-  double loss = 0;                                     // of the step's batch
+  std::int64_t held_out_recalled = 0, held_out = 0;    // of those that are not learned
+  std::optional<double> loss = {};                     // of the step's batch; none before the first
 };
 
 struct LearnResult {
@@ -103,8 +129,8 @@ struct LearnResult {
 // (load_model()). The same input gives the same rows.
 //
 // Throws Error for a model without a pool or with rows of few bits, no facts, one that is longer
-// than the context, a history that does not fit, where no slot is left to choose, and for a loss
-// that is not finite (rows are then undefined).
+// than the context, a history that does not fit, where no slot is left to choose, and for a loss or
+// rows that are not finite (rows are then undefined).
 LearnResult learn(Generator& generator, const std::vector<NewFact>& facts,
                   const LearnOptions& options, const SlotHistory& history,
                   const std::function<void(const LearnProgress&)>& progress = {});

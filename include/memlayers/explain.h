@@ -43,6 +43,7 @@ struct ExplainOptions {
   std::int64_t top = 10;                  // slots that are left out, one after the other
   std::int64_t max_tokens = 32;           // of the model's own answer
   std::vector<std::string> prompts = {};  // earlier ones, whose last position is looked at
+  std::optional<Snapshot> rows = {};      // of the pool's store; absent: how it is now
 
   void validate() const;  // throws Error naming the first wrong field
 };

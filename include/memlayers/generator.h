@@ -8,24 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "memlayers/chat.h"
+#include "memlayers/decoder.h"
 #include "memlayers/llama.h"
 #include "memlayers/tokenizer.h"
 
 namespace memlayers {
-
-struct GenerateOptions {
-  std::int64_t max_tokens = 128;
-  double temperature = 0;                  // 0: greedy
-  std::optional<std::int64_t> top_k = {};  // keep the k most likely tokens
-  std::optional<double> top_p = {};        // keep the smallest set with this much probability
-  std::uint64_t seed = 0;                  // row b of a batch draws from (seed, b)
-  std::vector<std::string> stop = {};      // text that ends a generation; not part of the result
-  bool ignore_eos = false;
-
-  void validate() const;  // throws Error naming the first wrong field
-};
-
-enum class FinishReason { kStop /* EOS or stop string */, kLength /* max_tokens or context */ };
 
 struct Generation {
   std::string text;  // without the prompt
@@ -34,10 +22,20 @@ struct Generation {
   std::int64_t prompt_tokens = 0;
   // Of the pool's store, whose rows all of the answer was made with; 0 without one.
   std::uint64_t pool_version = 0;
+  // Where GenerateOptions::logprobs asks: one for each token, and for the end token if one ended
+  // it; one for each token of the prompt.
+  std::vector<TokenLogprobs> logprobs = {}, prompt_logprobs = {};
+};
+
+// How facts are put to a model that was trained on conversations: the prompt as a user's message,
+// behind a system message where one is given; the answer ends as the template ends a message.
+struct ChatShape {
+  ChatTemplate chat;
+  std::optional<std::string> system = {};
 };
 
 // A model with its tokenizer, ready to answer; the model is shared, not copied, and put into
-// evaluation mode. generate() holds one KV cache per call; calls from several threads are fine.
+// evaluation mode. Each call has its own Decoder; calls from several threads are fine.
 // Where the model reads its pool from a store (open_model), each call begins with the edits made so
 // far and keeps to that version to its end.
 class Generator {
@@ -46,12 +44,19 @@ class Generator {
   // By open_model(): the pool stays in its files. See resolve_model_folder().
   static Generator load(const std::string& model_folder, const StoreOptions& options = {});
 
-  // Continues every prompt, all in one batch. A prompt gets BOS where the tokenizer has one.
+  // Continues every prompt, many at a time, each as it is continued alone (Decoder): prompts that
+  // are equal give equal results. A prompt gets its special tokens (Tokenizer::encode_prompt()).
   // `on_text(row, text)` is called with new text as it comes (already cut at stop strings);
-  // returning false ends that row. Throws Error for an empty prompt list or a prompt longer than
-  // the context.
+  // returning false ends that row. Throws Error for an empty prompt list, a prompt longer than the
+  // context, or a row that fails.
   std::vector<Generation> generate(
       const std::vector<std::string>& prompts, const GenerateOptions& options,
+      const std::function<bool(std::int64_t, const std::string&)>& on_text = {});
+
+  // The same of prompts in pieces (ChatTemplate::render()): special tokens are those that the
+  // template wrote (Tokenizer::encode_pieces()), and no other is added.
+  std::vector<Generation> generate_pieces(
+      const std::vector<std::vector<PromptPiece>>& prompts, const GenerateOptions& options,
       const std::function<bool(std::int64_t, const std::string&)>& on_text = {});
 
   // The same from token ids, no text involved: no BOS is added, stop strings are not looked for,
@@ -63,14 +68,35 @@ class Generator {
   // with the version before. Absent: all is well.
   std::optional<std::string> store_error() const;
 
+  // How facts are asked from now on, by evaluate_facts(), learn(), explain(): as text where it is
+  // absent, which is so at first. Throws ChatRefusal for a template that does not take such
+  // messages.
+  void ask_by(std::optional<ChatShape> shape);
+  // By the tokenizer's chat template, where there is one.
+  void ask_by_its_template();
+  const std::optional<ChatShape>& chat() const { return chat_; }
+  // As generate(), of prompts put as facts are.
+  std::vector<Generation> ask(const std::vector<std::string>& prompts,
+                              const GenerateOptions& options);
+  // A fact so asked: what stands before the answer, the answer, and what the model says at its end.
+  std::vector<std::int32_t> question_tokens(const std::string& prompt) const;
+  std::vector<std::int32_t> answer_tokens(const std::string& answer) const;
+  const std::vector<std::int32_t>& end_tokens() const { return end_; }
+
   Llama& model() { return model_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const std::shared_ptr<const Tokenizer>& shared_tokenizer() const { return tokenizer_; }
 
  private:
   void refresh();
+  std::vector<Generation> continue_all(
+      const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options,
+      const std::function<bool(std::int64_t, const std::string&)>& on_text);
 
   Llama model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  std::optional<ChatShape> chat_;
+  std::vector<std::int32_t> end_;
   struct StoreState;
   std::shared_ptr<StoreState> store_;
 };

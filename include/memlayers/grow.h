@@ -10,10 +10,6 @@
 
 namespace memlayers {
 
-namespace io {
-class FileSystem;
-}
-
 // The model with more memory: a grid of n_keys x n_keys slots, of which the first are those of
 // `model`, each under its number (shell numbering moves none), and all else as it was. It says what
 // `model` says, bit for bit: the new sub-keys are masked (MemoryConfig::open_keys) until training,
@@ -33,7 +29,7 @@ Llama grow(const Llama& model, std::int64_t n_keys, std::uint64_t seed);
 //
 // With `out`, which must not exist, a new folder. Without, in place: beside `folder` another one is
 // made, of links and what is new, and the two are exchanged in one step, so that a crash at any
-// moment leaves one or the other, whole, and at most `<folder>.next.tmp`, which the next growth
+// moment leaves one or the other, whole, and at most `<folder>.next-*`, which the next growth
 // removes. It holds the pool's lock. A process that serves the model goes on, sees later edits and
 // never reads the new slots.
 //
@@ -44,8 +40,6 @@ struct GrownFolder {
 };
 GrownFolder grow_folder(const std::string& folder, std::int64_t n_keys, std::uint64_t seed,
                         const std::optional<std::string>& out = {});
-GrownFolder grow_folder(io::FileSystem& fs, const std::string& folder, std::int64_t n_keys,
-                        std::uint64_t seed, const std::optional<std::string>& out = {});
 
 // The slots that were never read, ascending: those of `reads` [slots] int64 (read_usage()) that are
 // 0.
@@ -55,7 +49,8 @@ std::vector<std::int64_t> unused_slots(const at::Tensor& reads);
 // `noise` times the row's root mean square: what comes to read it then begins from something that
 // is of use. Busy rows, sub-keys and all else stay; what was read so far changes nothing that the
 // model says. Returns the slots that were given a row. Throws ValueError for a model whose rows
-// are not all here or of few bits, and where no slot was ever read.
+// are not all here or of few bits, and where no slot was ever read; Error, having changed nothing,
+// where the noise leaves a row that is not finite.
 std::vector<std::int64_t> revive_unused(Llama& model, const at::Tensor& reads, double noise,
                                         std::uint64_t seed);
 

@@ -25,13 +25,12 @@ namespace memlayers {
 // to date. In a memory group every process makes one, for its part of the pool, and calls step()
 // and gradient_norm() when the others do.
 //
-//   RowAdamW optimizer(model->pool(), {.lr = 1e-3});
+//   RowOptimizer optimizer(model->pool(), {});
 //   loss.backward();
 //   double norm = optimizer.step(1e-3).gradient_norm;
-class RowAdamW {
+class RowOptimizer {
  public:
   struct Options {
-    double lr = 1e-3;
     double beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
     PoolOptimizer kind = PoolOptimizer::kAdamW;
     bool master_rows = false;  // keep a float32 copy of bfloat16 rows; else round stochastically
@@ -39,10 +38,10 @@ class RowAdamW {
   };
   // Throws ValueError for kDenseAdamW with beta1 > 0.995 sqrt(beta2), eps < 1e-30 or a pool that is
   // not on the CPU.
-  RowAdamW(MemoryPool pool, const Options& options);
-  ~RowAdamW();
-  RowAdamW(const RowAdamW&) = delete;
-  RowAdamW& operator=(const RowAdamW&) = delete;
+  RowOptimizer(MemoryPool pool, const Options& options);
+  ~RowOptimizer();
+  RowOptimizer(const RowOptimizer&) = delete;
+  RowOptimizer& operator=(const RowOptimizer&) = delete;
 
   struct StepResult {
     double gradient_norm = 0;  // before clipping, after `gradient_scale`; of the whole pool
@@ -76,11 +75,13 @@ class RowAdamW {
   std::shared_ptr<Communicator> row_sharers_;  // of the row-wise kinds in a group split by columns
 };
 
+using RowAdamW [[deprecated("use RowOptimizer")]] = RowOptimizer;
+
 // AdamW [AdamW19] for everything but the pool: all tensors in one fused call. Weight decay is on
 // matrices (two dimensions) only: not on norms, biases and the sub-keys of a memory layer. State is
 // float32; parameters of another type keep a float32 master copy that the step is applied to.
 //
-//   DenseAdamW optimizer(model->dense_parameters(), {.lr = 3e-4});
+//   DenseAdamW optimizer(model->dense_parameters(), {});
 //   optimizer.zero_grad();
 //   loss.backward();
 //   double norm = optimizer.step(3e-4, 1.0);

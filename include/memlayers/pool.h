@@ -5,25 +5,25 @@
 #include <torch/nn/pimpl.h>
 #include <torch/types.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "memlayers/config.h"
-#include "memlayers/ops.h"
 #include "memlayers/parallel.h"
+#include "memlayers/row_updates.h"
 #include "memlayers/store.h"
 
 namespace memlayers {
 
 namespace nn {
+class GradientRecord;
 class PoolExchange;
-struct ShardedRead;
+class PoolTables;
+class RowSource;
 }  // namespace nn
 
 struct PoolOptions {
@@ -51,7 +51,7 @@ struct PoolOptions {
 // group, this process's part of it.
 //
 // A torch::nn module with one parameter, `values`. Its gradient never exists: backward of gather
-// records factored contributions here, and RowAdamW (optimizer.h) consumes them; values.grad()
+// records factored contributions here, and RowOptimizer (optimizer.h) consumes them; values.grad()
 // stays undefined, so that a torch::optim optimizer passes it by. Backward may run in autograd's
 // threads: recording is guarded by a lock. Contributions are ordered by the order of the forward
 // calls, so sums do not depend on timing. Forward calls of one pool come from one thread at a time.
@@ -60,6 +60,7 @@ class MemoryPoolImpl : public torch::nn::Module {
   // Throws ValueError for an impossible size, quantized rows in a memory group, or a store of other
   // rows; Error where memory or the folder has no room for it, or the split does not fit the group.
   explicit MemoryPoolImpl(const PoolOptions& options);
+  ~MemoryPoolImpl() override;
 
   const PoolOptions& options() const { return options_; }
   std::int64_t slots() const { return options_.n_keys * options_.n_keys; }
@@ -100,14 +101,6 @@ class MemoryPoolImpl : public torch::nn::Module {
   void prefetch(const at::Tensor& slots) const;
   bool is_in_file() const;  // values is the table in options().folder, not a copy elsewhere
 
-  // Zeros on the CPU where the rows are, in RAM or in a scratch file of the same folder: for tables
-  // of the pool's size, such as an optimizer's. In RAM, what is never written costs no memory.
-  // Throws Error where there is no room.
-  at::Tensor make_table(at::IntArrayRef sizes, at::ScalarType type) const;
-  // Starts writing to the disk what was changed in the pool's files, without waiting: where memory
-  // is short, pages can be taken back then. Called after each part of an update. In RAM: nothing.
-  void write_back() const;
-
   // Stores the rows in 8 or 4 bits from now on (ops.h, quantize_rows): `values` becomes [slots,
   // quantized_row_bytes(type, width)] uint8, is read as before, gives weights and x their gradients
   // and has none itself. Needs memory for both tables. Throws ValueError where rows are quantized
@@ -127,39 +120,27 @@ class MemoryPoolImpl : public torch::nn::Module {
   void set_usage(const at::Tensor& usage);  // [part().rows] int64
   void reset_usage();
 
-  // An optimizer may let rows lag behind (PoolOptimizer::kDenseAdamW): whoever owes them steps is
-  // asked before they are read. gather() and peer_gather() do so, in training or not, and may then
-  // be called from several threads at once, if the optimizer is not.
-  class Lag {
-   public:
-    virtual ~Lag() = default;
-    // Brings these rows of `values` up to date; int64, each inside the pool, in any number.
-    virtual void catch_up(const at::Tensor& slots) = 0;
-    virtual void catch_up_all() = 0;
-    // Copies rows from `first` on as they would then be; changes nothing.
-    virtual void read(std::int64_t first, std::span<std::byte> out) = 0;
-  };
-  const std::shared_ptr<Lag>& lag() const { return lag_; }  // null: no row lags
-  // One at a time: rows catch up with what the one before owes them.
-  void set_lag(std::shared_ptr<Lag> lag);
-  // Brings all rows up to date: before reading `values` itself while such an optimizer lives.
+  // An optimizer may let rows lag behind (PoolOptimizer::kDenseAdamW). gather() and peer_gather()
+  // bring those that they read up to date, in training or not, and may then be called from several
+  // threads at once, if the optimizer is not. This does so with all rows: before reading `values`
+  // itself while such an optimizer lives.
   void catch_up();
 
+  // The library's own (src/nn/pool_tables.h): the tables beside the rows, and who owes them steps.
+  nn::PoolTables& tables() const { return *tables_; }
+
  private:
-  struct Record;
-  class Gather;
-  class PeerGather;
-  void count_usage(const at::Tensor& slots);
   void add_usage(const at::Tensor& rows);
   void make_exchange();
-  nn::ShardedRead sharded_read(const at::Tensor& slots);
+  std::unique_ptr<nn::RowSource> make_source();
 
   PoolOptions options_;
   PoolPart part_;
   std::shared_ptr<nn::PoolExchange> exchange_;  // null: this process holds all of the pool
+  std::shared_ptr<nn::PoolTables> tables_;
+  std::shared_ptr<nn::GradientRecord> record_;
+  std::unique_ptr<nn::RowSource> source_;  // what gather() reads; of `values`, unless from a store
   at::Tensor usage_;
-  std::shared_ptr<Record> record_;
-  std::shared_ptr<Lag> lag_;
   std::mutex refresh_mutex_;  // StoreReader::refresh() is for one thread at a time
 };
 TORCH_MODULE(MemoryPool);

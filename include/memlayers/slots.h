@@ -46,7 +46,7 @@ class SlotEditor {
   // Rows in memory (or PoolOptions::folder). `optimizer`, where the pool is trained: what it
   // remembers of an edited row is reset to that of a new row; call between its steps. Both must
   // outlive this. Throws ValueError for a pool that is in a store or a memory group.
-  explicit SlotEditor(MemoryLayer layer, RowAdamW* optimizer = nullptr);
+  explicit SlotEditor(MemoryLayer layer, RowOptimizer* optimizer = nullptr);
   // Rows in a model's pool/ on the disk, also while models serve from it: each edit is a patch of
   // one row, durable when it returns, and seen by every reader's next request. `layer` is one of
   // such a model. Throws ValueError for a store that is not of this layer's pool.
@@ -72,7 +72,7 @@ class SlotEditor {
   void write_in_memory(std::int64_t slot, const at::Tensor& row, const at::Tensor& encoded);
 
   MemoryLayer layer_;
-  RowAdamW* optimizer_ = nullptr;
+  RowOptimizer* optimizer_ = nullptr;
   Store* store_ = nullptr;
 };
 

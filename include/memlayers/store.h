@@ -3,6 +3,7 @@
 // acknowledged, and reversible; readers pin a snapshot and never wait. Knows nothing of torch.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -15,77 +16,15 @@
 
 #include "memlayers/config.h"
 #include "memlayers/error.h"
+#include "memlayers/patch.h"
 
 namespace memlayers {
 
-namespace io {
-class FileSystem;
-}
 namespace pool {
+class LogFollower;
 class Version;
-}
-
-// One sub-key of a model: its memory layer (the number of the decoder layer), head, half (0: that
-// of the grid's rows, 1: of its columns) and number.
-struct SubKeyPlace {
-  std::int64_t layer = 0, head = 0, half = 0, index = 0;
-  auto operator<=>(const SubKeyPlace&) const = default;
-};
-
-// Sub-keys in place of those of the model.
-struct SubKeys {
-  std::int64_t width = 0;                // numbers of each: k_dim / 2; 0 where there is none
-  std::vector<SubKeyPlace> places = {};  // ascending, each once
-  std::vector<float> numbers = {};       // `width` for each place
-  bool operator==(const SubKeys&) const = default;
-};
-
-// Which sub-keys a model has.
-struct SubKeyGrid {
-  std::vector<std::int64_t> layers = {};  // ascending
-  std::int64_t heads = 0, n_keys = 0, width = 0;
-};
-SubKeyGrid sub_key_grid(const ModelConfig& config);  // no layers for a model without memory
-
-// Rows to write into a pool, slots to free, and sub-keys of the layers that read it. On disk a
-// safetensors file (docs/formats.md).
-struct Patch {
-  std::string id = {};    // names the patch for good: applying it twice is applying it once
-  std::string pool = {};  // the id of the pool that it was made for
-  std::int64_t width = 0;
-  RowType row_dtype = RowType::kFloat32;
-  std::vector<std::int64_t> slots = {};  // ascending, each once
-  std::vector<std::byte> rows = {};      // one for each slot, contiguous, as the pool stores them
-  std::vector<std::int64_t> erased =
-      {};  // slots to free: their rows become zero. Ascending, not in slots
-  SubKeys sub_keys = {};
-  std::map<std::string, std::string> notes = {};  // free: what it teaches, when, from what
-};
-
-std::string new_patch_id();  // a random UUID
-// Slots and sub-keys may stand in any order in the file. Throws Error for a file that is no patch.
-Patch read_patch(const std::string& path);
-Patch read_patch(io::FileSystem& fs, const std::string& path);
-// Whole or not at all; `path` is replaced.
-void write_patch(const std::string& path, const Patch& patch);
-void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch);
-
-// What two patches write, each list ascending.
-template <class Place>
-struct PlacesDiff {
-  std::vector<Place> only_first, only_second;
-  std::vector<Place> same, different;  // of both, with the same numbers or others
-};
-// Of slots; an erased one is a row of its own kind.
-struct PatchDiff : PlacesDiff<std::int64_t> {
-  PlacesDiff<SubKeyPlace> sub_keys;
-};
-// Throws Error for patches of different pools, widths or types of rows, or widths of sub-keys.
-PatchDiff diff(const Patch& first, const Patch& second);
-// One patch, with an id of its own, that does what applying these in this order does: where several
-// write a slot or a sub-key the last one wins. Notes are put together, the last one's where they
-// differ, and `merged` names the ids. Throws Error for none, and as diff().
-Patch merge(std::span<const Patch> patches);
+struct StoreParts;
+}  // namespace pool
 
 // What is known of a patch in a store.
 struct PatchInfo {
@@ -106,6 +45,8 @@ class Snapshot {
   // Grows with each edit, also over processes. What was computed from the rows of one version must
   // not be mixed with another's: a cache's key holds it.
   std::uint64_t version() const;
+  bool operator==(const Snapshot&) const = default;   // copies of one
+  auto operator<=>(const Snapshot&) const = default;  // some order
   const std::string& pool_id() const;
   std::int64_t rows() const;
   std::int64_t width() const;
@@ -142,6 +83,15 @@ class Snapshot {
   std::vector<std::int64_t> free_slots() const;  // ascending
   // What a patch of patches() or undone() writes.
   Patch patch(const std::string& id) const;
+  // The same pool as if these patches had been rolled back: what the others make of it, byte for
+  // byte, and patches() without them. version() stays; == tells the two apart. Costs what the
+  // patches write; nothing of the base is copied. Those of undone() may be named too. Throws Error
+  // for an id of neither.
+  Snapshot without(std::span<const std::string> ids) const;
+  // Whether lookups and these rows read the same in `other`, a snapshot of the same store: told by
+  // where they lie, so that false may also be said of equal ones. Reads no row. Throws Error for a
+  // slot outside of either.
+  bool reads_as(const Snapshot& other, std::span<const std::int64_t> slots) const;
 
  private:
   std::shared_ptr<const pool::Version> version_;
@@ -200,8 +150,7 @@ class Store {
   // Throws Error while another writer has the folder, Corruption where something that was
   // acknowledged is damaged.
   static Store open(const std::string& folder, const StoreOptions& options = {});
-  static Store open(io::FileSystem& fs, const std::string& folder,
-                    const StoreOptions& options = {});
+  explicit Store(std::unique_ptr<pool::StoreParts> parts);  // the library's own
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
   ~Store();
@@ -214,10 +163,14 @@ class Store {
   // slot or sub-key out of range or twice, a number that is not finite, an id that is taken by
   // other content.
   Committed apply(const Patch& patch);
+  // Several in this order, all of them or none, whatever happens: one write commits them.
+  std::vector<Committed> apply(std::span<const Patch> patches);
   // Takes a patch out of the stack, wherever in it: the pool is then what the others make, byte for
   // byte. Throws Error for one that is not there or is kept.
   Committed rollback(const std::string& id);
+  std::vector<Committed> rollback(std::span<const std::string> ids);  // all or none
   Committed reapply(const std::string& id);  // one that was rolled back, on top of the others
+  std::vector<Committed> reapply(std::span<const std::string> ids);  // all or none
   // This patch and all below it will not be rolled back: compact() may fold them into the base.
   Committed keep(const std::string& id);
 
@@ -240,17 +193,14 @@ class Store {
   Committed compact(double part = 0.25);
 
  private:
-  struct Impl;
-  explicit Store(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<pool::StoreParts> parts_;
 };
 
 // A reader in any process, with a writer or without one. Takes no lock.
 class StoreReader {
  public:
   static StoreReader open(const std::string& folder, const StoreOptions& options = {});
-  static StoreReader open(io::FileSystem& fs, const std::string& folder,
-                          const StoreOptions& options = {});
+  explicit StoreReader(std::unique_ptr<pool::LogFollower> log);  // the library's own
   StoreReader(StoreReader&&) noexcept;
   StoreReader& operator=(StoreReader&&) noexcept;
   ~StoreReader();
@@ -262,9 +212,7 @@ class StoreReader {
   bool refresh();
 
  private:
-  struct Impl;
-  explicit StoreReader(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<pool::LogFollower> log_;
 };
 
 }  // namespace memlayers

@@ -23,7 +23,8 @@ class FileSystem;
 // One line of metrics.jsonl. Steps count from 1; `tokens` and `time_s` go on over a resume.
 struct StepMetrics {
   std::int64_t step = 0;
-  double loss = 0;  // of this step: mean over its target tokens; NaN where it was not finite
+  // Of this step: mean over its target tokens; NaN where it was not finite or had none of them.
+  double loss = 0;
   double lr = 0, value_lr = 0;
   double epoch = 0;               // passes over the training data so far
   std::int64_t tokens = 0;        // read so far, padding not counted
@@ -94,9 +95,10 @@ class Trainer {
   // Reads data, makes or loads tokenizer and model; what run() does first. Writes nothing but the
   // token cache. Throws Error naming file or field.
   const TrainSetup& prepare();
-  // Trains to the end or to a stop request. Throws Error when something outside fails, or after
-  // max_bad_steps steps in a row that were not finite; then the last checkpoint is the state to go
-  // on from.
+  // Trains to the end or to a stop request. Throws Error when something outside fails, after
+  // max_bad_steps steps in a row that were not finite, where the run ends with such steps, and
+  // where weights, rows or optimizer states to save are not finite; then the last checkpoint is the
+  // state to go on from.
   TrainResult run();
 
   Llama& model();  // after prepare()

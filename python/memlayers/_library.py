@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 _NAME = "libmemlayers.so"
-_MARK = b"memlayers built with torch "  # src/ops/register.cpp
+_MARK = b"memlayers built with torch "  # src/ops/torch/register.cpp
 
 
 def find_library() -> Path:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from . import ops
+from ._arguments import tensor
 from .memory_pool import MemoryPool
 
 Variant = Literal["memory+", "plain", "peer"]
@@ -22,12 +23,20 @@ class MemoryLayer(nn.Module):
     a value; None: dim. variant: "memory+" gates the sum with silu(swilu_proj(x)), "plain" does not,
     "peer" reads rows as pairs (U, V) and needs a pool of width dim + v_dim. value_proj: project the
     sum to dim; None: where it is needed (memory+, or v_dim other than dim). qk_norm: RMSNorm with a
-    learned scale on query halves and sub-keys. gate: multiply the output by sigmoid(gate(x)).
-    pool: shared with other layers; None: one of its own, with row_dtype and sparse (MemoryPool).
+    learned scale on query halves and sub-keys. gate: multiply the output by sigmoid(gate(x)); with
+    gate_dim by sigmoid(gate(silu(gate_hidden(x)))), which is so wide between. output_scale: what the
+    weighted sum of rows is multiplied by.
+    open_keys: of a memory that has grown, lookups see only the first so many sub-keys of each set;
+    None: all. pool: shared with other layers; None: one of its own, with row_dtype, sparse and
+    factored (MemoryPool).
 
     Parameter names are those of a model folder's `model.layers.N.memory.*`; the pool's is
-    `pool.values`. Lookup and weights are computed in float32, whatever the layer's dtype.
+    `pool.values`. Lookup and weights are computed in float32, whatever the layer's dtype; x of
+    another dtype is computed with in the layer's, and the result is of x's.
     """
+
+    # What transformers reads: of a model's layers over one pool, save_pretrained writes the rows once.
+    _tied_weights_keys = {"pool.values": "pool.values"}
 
     def __init__(
         self,
@@ -42,9 +51,13 @@ class MemoryLayer(nn.Module):
         value_proj: bool | None = None,
         qk_norm: bool = True,
         gate: bool = False,
+        gate_dim: int | None = None,
+        output_scale: float = 1.0,
+        open_keys: int | None = None,
         pool: MemoryPool | None = None,
         row_dtype: torch.dtype = torch.float32,
         sparse: bool = False,
+        factored: bool = False,
     ) -> None:
         super().__init__()
         v_dim = dim if v_dim is None else v_dim
@@ -52,7 +65,14 @@ class MemoryLayer(nn.Module):
             _check(value >= 1, f"{name} >= 1", value)
         _check(v_dim >= 1, "v_dim >= 1", v_dim)
         _check(knn <= n_keys, f"knn of at most n_keys ({n_keys})", knn)
+        _check(
+            open_keys is None or knn <= open_keys <= n_keys,
+            f"open_keys from knn ({knn}) to n_keys ({n_keys})",
+            open_keys,
+        )
         _check(k_dim >= 2 and k_dim % 2 == 0, "k_dim even and >= 2", k_dim)
+        _check(gate_dim is None or (gate and gate_dim >= 1), "gate_dim >= 1 beside gate", gate_dim)
+        _check(0 < output_scale < float("inf"), "output_scale > 0", output_scale)
         _check(variant in ("memory+", "plain", "peer"), "variant memory+, plain or peer", variant)
         has_projection = (
             (variant == "memory+" or v_dim != dim) if value_proj is None else value_proj
@@ -64,7 +84,7 @@ class MemoryLayer(nn.Module):
         )
         width = dim + v_dim if variant == "peer" else v_dim
         if pool is None:
-            pool = MemoryPool(n_keys, width, dtype=row_dtype, sparse=sparse)
+            pool = MemoryPool(n_keys, width, dtype=row_dtype, sparse=sparse, factored=factored)
         if (pool.n_keys, pool.width) != (n_keys, width):
             raise ValueError(
                 f"MemoryLayer: expected a pool of n_keys {n_keys} and width {width}, "
@@ -72,6 +92,7 @@ class MemoryLayer(nn.Module):
             )
         self.dim, self.n_keys, self.heads, self.knn = dim, n_keys, heads, knn
         self.k_dim, self.v_dim, self.variant = k_dim, v_dim, variant
+        self.open_keys, self.gate_dim, self.output_scale = open_keys, gate_dim, output_scale
 
         self.pool = pool
         self.keys = nn.Parameter(torch.empty(heads, 2, n_keys, k_dim // 2))
@@ -80,7 +101,8 @@ class MemoryLayer(nn.Module):
         self.key_norm = nn.Parameter(torch.empty(k_dim)) if qk_norm else None
         self.swilu_proj = nn.Linear(dim, v_dim) if variant == "memory+" else None
         self.value_proj = nn.Linear(v_dim, dim) if has_projection else None
-        self.gate = nn.Linear(dim, 1) if gate else None
+        self.gate_hidden = nn.Linear(dim, gate_dim) if gate_dim is not None else None
+        self.gate = nn.Linear(dim if gate_dim is None else gate_dim, 1) if gate else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,7 +115,7 @@ class MemoryLayer(nn.Module):
             nn.init.ones_(self.query_norm)
             # With unit query entries the score of a slot then starts with variance 1.
             nn.init.constant_(self.key_norm, bound)
-        for linear in (self.swilu_proj, self.value_proj, self.gate):
+        for linear in (self.swilu_proj, self.value_proj, self.gate_hidden, self.gate):
             if linear is not None:
                 nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
                 nn.init.zeros_(linear.bias)
@@ -106,7 +128,7 @@ class MemoryLayer(nn.Module):
     def _lookup(self, query: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """lookup_softmax of projected queries [T, h, k_dim] in the keys of these h heads."""
         half = self.k_dim // 2
-        keys = keys.float()
+        keys = (keys if self.open_keys is None else keys[:, :, : self.open_keys]).float()
         if self.query_norm is not None and self.key_norm is not None:
             halves = query.view(-1, keys.size(0), 2, half)
             query = _rms_norm(halves, self.query_norm.view(2, half)).view_as(query)
@@ -119,6 +141,7 @@ class MemoryLayer(nn.Module):
 
         query: what query_proj gives for one token, [heads, k_dim]; or [k_dim] with a head.
         """
+        query = tensor("candidates", "query", query)
         _check(
             (head is None) == (query.dim() == 2), "a head for a query [k_dim] and no other", head
         )
@@ -134,21 +157,24 @@ class MemoryLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() < 1 or x.size(-1) != self.dim:
             raise ValueError(f"MemoryLayer: expected x [..., {self.dim}], got {list(x.shape)}")
-        flat = x.reshape(-1, self.dim)  # [T, dim]
+        flat = x.reshape(-1, self.dim).to(self.keys.dtype)  # [T, dim]
         slots, weights = self.select(flat)
         slots, weights = slots.flatten(1), weights.flatten(1)  # [T, heads * knn]
+        if self.output_scale != 1:
+            weights = weights * self.output_scale
         if self.variant == "peer":
             y = self.pool.peer_gather(flat.float(), slots, weights)
         else:
             y = self.pool.gather(slots, weights)
-        y = y.to(x.dtype)
+        y = y.to(flat.dtype)
         if self.swilu_proj is not None:
             y = y * nn.functional.silu(self.swilu_proj(flat))
         if self.value_proj is not None:
             y = self.value_proj(y)
         if self.gate is not None:
-            y = y * torch.sigmoid(self.gate(flat))
-        return y.view(x.shape)
+            hidden = flat if self.gate_hidden is None else nn.functional.silu(self.gate_hidden(flat))
+            y = y * torch.sigmoid(self.gate(hidden))
+        return y.to(x.dtype).view(x.shape)
 
     def extra_repr(self) -> str:
         return (

@@ -1,29 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The value rows that the memory layers of a model share."""
 
-from collections.abc import Callable
 from math import isqrt
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import ops
+from . import lagging, ops
+from ._arguments import slot_number, tensor
+from .factored import factored_gather, factored_peer_gather
 from .grid import shell_slots
 
-if TYPE_CHECKING:
-    from .memory_layer import MemoryLayer
 
-
-class MemoryPool(nn.Module):
+class MemoryPool(nn.EmbeddingBag):
     """A table of n_keys^2 value rows; one parameter, `values` [n_keys^2, width], in shell order.
 
     width: v_dim of the layers, or dim + v_dim for PEER. dtype: float32 or bfloat16.
     sparse: what `values.grad` becomes. False: a dense tensor, for any optimizer and torch.compile.
     True: a sparse COO tensor of the touched rows, for torch.optim.SparseAdam; then a step costs
     what the touched rows cost, not what the pool costs.
-    Rows start normal with std init_std, by default width^-0.5.
+    factored: no `values.grad` at all, but what would make it, for RowOptimizer; the fastest (not under
+    torch.compile, which leaves its graph here).
+    Rows start normal with std init_std, by default width^-0.5. id: names a pool that came from files,
+    so that patches made for it fit it when it is saved again; None: a new one.
+
+    An nn.EmbeddingBag by what it computes, and by its type because that is where
+    DistributedDataParallel looks whether a parameter's gradient is sparse; nothing else of it.
     """
+
+    __constants__: list[str] = []
 
     def __init__(
         self,
@@ -32,10 +38,11 @@ class MemoryPool(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
         sparse: bool = False,
+        factored: bool = False,
         init_std: float | None = None,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         if n_keys < 1 or width < 1:
             raise ValueError(
                 f"MemoryPool: expected n_keys and width >= 1, got {n_keys} and {width}"
@@ -44,8 +51,11 @@ class MemoryPool(nn.Module):
             raise TypeError(f"MemoryPool: expected dtype float32 or bfloat16, got {dtype}")
         self.n_keys = n_keys
         self.width = width
-        self.sparse = sparse
+        if sparse and factored:
+            raise ValueError("MemoryPool: expected sparse or factored, got both")
+        self.sparse, self.factored = sparse, factored
         self.init_std = width**-0.5 if init_std is None else init_std
+        self.id: str | None = None
         self.values = nn.Parameter(torch.empty(n_keys * n_keys, width, dtype=dtype, device=device))
         self.reset_parameters()
 
@@ -60,46 +70,55 @@ class MemoryPool(nn.Module):
 
     def gather(self, slots: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of rows; see memlayers.gather."""
+        if lagging.are_used:
+            lagging.catch_up(self.values, slots)
+        if self._records():
+            recorded: Tensor = factored_gather(self.values, slots, weights)
+            return recorded
         return ops.gather(self.values, slots, weights, self.sparse)
 
     def peer_gather(self, x: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
         """PEER's weighted sum; see memlayers.peer_gather."""
+        if lagging.are_used:
+            lagging.catch_up(self.values, slots)
+        if self._records():
+            recorded: Tensor = factored_peer_gather(self.values, x, slots, weights)
+            return recorded
         return ops.peer_gather(self.values, x, slots, weights, self.sparse)
 
-    def insert(
-        self,
-        query: Tensor,
-        value: Tensor,
-        layer: "MemoryLayer",
-        head: int | None = None,
-        *,
-        only_free: bool = False,
-        optimizer: torch.optim.Optimizer | None = None,
-    ) -> int:
-        """Writes a row where `layer` will look it up for `query`; returns its slot.
+    def catch_up(self) -> None:
+        """All rows are what an optimizer of kind dense_adamw owes them: before `values` is read."""
+        lagging.catch_up(self.values)
 
-        Of the slots that the query reads it takes the free one with the greatest weight: a slot is
-        free when its row is all zeros. Where none is free, the one with the greatest weight of all
-        is overwritten; with only_free that is a ValueError. query: as for MemoryLayer.candidates.
-        optimizer: what it remembers of the row is set to zero. All other rows keep their bits.
-        """
-        _check_row(value, self.width)
-        if not value.any():
-            raise ValueError("insert: expected a row that is not all zeros, which mean a free slot")
-        slot = choose_slot(
-            layer.candidates(query, head), lambda slots: self.values.detach()[slots], only_free
-        )
-        self.update(slot, value, optimizer=optimizer)
-        return slot
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        self.catch_up()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.catch_up()  # what is loaded owes nothing
+        super()._load_from_state_dict(*arguments)
+
+    def __getstate__(self) -> dict[str, Any]:  # of copies and pickles
+        self.catch_up()
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return state
+
+    def _records(self) -> bool:
+        return self.factored and torch.is_grad_enabled() and self.values.requires_grad
 
     @torch.no_grad()
     def update(
         self, slot: int, row: Tensor, *, optimizer: torch.optim.Optimizer | None = None
     ) -> None:
-        """Replaces one row. Raises ValueError for its shape or numbers, IndexError for the slot."""
+        """Replaces one row. Raises ValueError for its shape or numbers, IndexError for the slot.
+
+        optimizer: what it remembers of the row is set to zero. All other rows keep their bits.
+        """
         _check_row(row, self.width)
+        slot = slot_number("update", slot)
         if not 0 <= slot < self.slots:
             raise IndexError(f"update: expected a slot in [0, {self.slots}), got {slot}")
+        self.catch_up()
         self.values[slot] = row.to(self.values)
         if optimizer is None:
             return
@@ -108,14 +127,23 @@ class MemoryPool(nn.Module):
                 state[slot] = 0
 
     def erase(self, slot: int, *, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Frees a slot: it reads as zero, and insert takes it first."""
+        """Frees a slot: it reads as zero, and SlotEditor.insert takes it first."""
         self.update(slot, torch.zeros(self.width), optimizer=optimizer)
 
     @classmethod
-    def from_slots(cls, values: Tensor, *, sparse: bool = False) -> "MemoryPool":
+    def from_slots(
+        cls, values: Tensor, *, sparse: bool = False, factored: bool = False
+    ) -> "MemoryPool":
         """A pool that takes the table [n^2, width], in shell order, as its own, without a copy."""
         n_keys = _side_of(values, "from_slots")
-        pool = cls(n_keys, values.size(1), dtype=values.dtype, sparse=sparse, device="meta")
+        pool = cls(
+            n_keys,
+            values.size(1),
+            dtype=values.dtype,
+            sparse=sparse,
+            factored=factored,
+            device="meta",
+        )
         pool.values = nn.Parameter(values.detach())
         return pool
 
@@ -129,14 +157,18 @@ class MemoryPool(nn.Module):
 
     def to_row_major(self) -> Tensor:
         """A copy [n^2, width] of the rows in which row i * n + j is cell (i, j)."""
+        self.catch_up()
         return self.values.detach()[shell_slots(self.n_keys).to(self.values.device)]
 
-    def forward(self, slots: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, slots: Tensor, weights: Tensor) -> Tensor:  # type: ignore[override]
         return self.gather(slots, weights)
 
     def extra_repr(self) -> str:
         dtype = str(self.values.dtype).removeprefix("torch.")
-        return f"n_keys={self.n_keys}, width={self.width}, dtype={dtype}, sparse={self.sparse}"
+        return (
+            f"n_keys={self.n_keys}, width={self.width}, dtype={dtype}, sparse={self.sparse}, "
+            f"factored={self.factored}"
+        )
 
 
 def _side_of(values: Tensor, function: str) -> int:
@@ -148,17 +180,8 @@ def _side_of(values: Tensor, function: str) -> int:
     return side
 
 
-def choose_slot(slots: Tensor, read: Callable[[Tensor], Tensor], only_free: bool) -> int:
-    """The first of `slots` whose row is all zeros, else the first of all."""
-    is_free = ~read(slots).bool().any(1)
-    if only_free and not is_free.any():
-        raise ValueError(
-            f"insert: expected a free slot among the {len(slots)} of the lookup, found none"
-        )
-    return int(slots[int(is_free.int().argmax())])
-
-
 def _check_row(row: Tensor, width: int) -> None:
+    tensor("MemoryPool", "row", row)
     if list(row.shape) != [width]:
         raise ValueError(f"MemoryPool: expected a row [{width}], got {list(row.shape)}")
     if not row.isfinite().all():

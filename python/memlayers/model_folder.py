@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the memory of a model folder (docs/formats.md): its pool and its memory layers.
 
-Checks shapes, order and completeness of what it reads. It does not recompute the rows' checksums:
-`memlayers inspect` does.
+The files are read by the library, which checks all that `memlayers generate` checks: names, types,
+shapes, checksums, and that numbers are finite.
 """
 
 import json
-from os import PathLike
-from pathlib import Path
+from os import PathLike, path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ._arguments import Error, path_of, shown, told
 from .memory_layer import MemoryLayer
 from .memory_pool import MemoryPool
 
-_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _PREFIX = "model.layers."
 _ARGUMENTS = (
     "n_keys",
@@ -32,74 +30,45 @@ _ARGUMENTS = (
 )
 
 
-class Error(RuntimeError):
-    """A file is not what it should be; one sentence that names it, what was found and wanted."""
+def scale_of(memory: dict[str, Any], index: int) -> float:
+    """By what the memory of decoder layer `index` multiplies its sum of rows."""
+    scales = memory.get("output_scales")
+    return 1.0 if scales is None else float(scales[memory["layers"].index(index)])
 
 
 def load_pool(folder: str | PathLike[str]) -> Tensor:
-    """The pool's rows [n_keys^2, width] in shell order, from pool/chunk-*.safetensors of `folder`.
+    """The pool's rows [n_keys^2, width] in shell order, from `folder`/pool.
 
     With the patches that were applied to it. MemoryPool.from_slots(load_pool(folder)) makes a pool
     of them. Raises Error.
     """
-    return _read_pool(folder)[0]
+    place = path.join(path_of("load_pool", folder), "pool")
+    values: Tensor = told(lambda: torch.ops.memlayers.read_pool(place))[0]
+    return values
 
 
-def _read_pool(folder: str | PathLike[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Of one version the rows, and the sub-keys that patches write: places [m, 4] and numbers."""
-    place = Path(folder) / "pool"
-    if (place / "CURRENT").exists():  # was edited: the store's log says what holds
-        try:
-            return torch.ops.memlayers.read_store(str(place))
-        except RuntimeError as error:
-            raise Error(str(error).split("\n")[0]) from error
-    chunks = sorted(map(_Chunk, place.glob("chunk-*.safetensors")), key=lambda chunk: chunk.first)
-    if not chunks:
-        raise Error(f"{place}: expected files chunk-*.safetensors, found none")
-    head, next_row = chunks[0], 0
-    for chunk in chunks:
-        if chunk.pool != head.pool:
-            raise Error(f"{chunk.path}: expected a chunk of pool {head.pool}, got {chunk.pool}")
-        if chunk.first != next_row:
-            raise Error(
-                f"{chunk.path}: expected a chunk that begins at row {next_row}, got one at row "
-                f"{chunk.first}: a chunk is missing or there twice"
-            )
-        next_row += chunk.rows
-    if next_row != head.total_rows:
-        raise Error(f"{place}: expected {head.total_rows} rows, got {next_row}: a chunk is missing")
-    values = torch.empty(head.total_rows, head.width, dtype=_TYPES[head.dtype])
-    for chunk in chunks:
-        rows = values[chunk.first : chunk.first + chunk.rows]
-        rows.copy_(chunk.read())
-        if not rows.float().sum().isfinite() and not rows.isfinite().all():
-            raise Error(f"{chunk.path}: expected finite rows, got NaN or infinity")
-    return values, torch.empty(0, 4, dtype=torch.int64), torch.empty(0, 0)
-
-
-def load_memory(folder: str | PathLike[str], *, sparse: bool = False) -> dict[int, MemoryLayer]:
+def load_layers(
+    folder: str | PathLike[str], *, sparse: bool = False, factored: bool = False
+) -> dict[int, MemoryLayer]:
     """The memory layers of a model folder by layer number, in evaluation mode, over one pool.
 
-    sparse: of the pool's gradient; see MemoryPool. Raises Error.
+    sparse, factored: of the pool's gradient; see MemoryPool. Raises Error.
     """
-    path = Path(folder) / "config.json"
-    config = _read_json(path)
-    extra = config.get("memlayers")
-    memory = extra.get("memory") if isinstance(extra, dict) else None
-    if not isinstance(memory, dict):
-        raise Error(f"{path}: expected a model with memory, found no memlayers.memory")
-    weights = _read_memory_weights(Path(folder))
-    values, places, numbers = _read_pool(folder)
+    place = path_of("load_layers", folder)
+    text, names, tensors, values, places, numbers = told(
+        lambda: torch.ops.memlayers.read_memory(place)
+    )
+    config = json.loads(text)
+    memory: dict[str, Any] = config["memlayers"]["memory"]
+    weights: dict[int, dict[str, Tensor]] = {index: {} for index in memory["layers"]}
+    others = [name for name in names if _place_of(name)[0] not in weights]
+    for name, stored in zip(names, tensors, strict=True):
+        index, parameter = _place_of(name)
+        weights.get(index, {})[parameter] = stored
     for index, state in weights.items():
         mine = places[:, 0] == index
-        if not mine.any():
-            continue
-        head, half, number = places[mine, 1:].unbind(1)
-        try:
-            keys = state["keys"]
-            keys[head, half, number] = numbers[mine].to(keys.dtype)
-        except (IndexError, KeyError, RuntimeError) as error:
-            raise Error(f"{folder}: patches of sub-keys do not fit layer {index}: {error}") from error
+        if mine.any():
+            _write_sub_keys(place, index, state, places[mine, 1:], numbers[mine])
     # Of a memory that has grown and was not trained since, only these are looked up; the slots of
     # the smaller grid are the first ones.
     n_open = memory.get("open_keys")
@@ -107,88 +76,44 @@ def load_memory(folder: str | PathLike[str], *, sparse: bool = False) -> dict[in
         memory = {**memory, "n_keys": n_open}
         values = values[: n_open * n_open]
         for state in weights.values():
-            state["keys"] = state["keys"][:, :, :n_open]
+            if "keys" in state:
+                state["keys"] = state["keys"][:, :, :n_open]
     layers = {}
     try:
-        pool = MemoryPool.from_slots(values, sparse=sparse)
+        pool = MemoryPool.from_slots(values, sparse=sparse, factored=factored)
         for index in memory["layers"]:
             layer = MemoryLayer(
-                config["hidden_size"], pool=pool, **{name: memory[name] for name in _ARGUMENTS}
+                config["hidden_size"],
+                pool=pool,
+                gate_dim=memory.get("gate_dim"),
+                output_scale=scale_of(memory, index),
+                **{name: memory[name] for name in _ARGUMENTS},
             )
-            state = {**weights.get(index, {}), "pool.values": pool.values}
-            layer.load_state_dict(state, assign=True)  # keeps the stored type, and one pool
+            # Keeps the stored type, and one pool.
+            layer.load_state_dict({**weights[index], "pool.values": pool.values}, assign=True)
             layers[index] = layer.eval()
-    except KeyError as error:
-        raise Error(f"{path}: expected a field {error}, found none") from error
     except (RuntimeError, TypeError, ValueError) as error:
-        raise Error(f"{path}: the weights beside it do not fit: {error}") from error
+        where = path.join(place, "config.json")
+        raise Error(f"{where}: the weights beside it do not fit: {shown(error, 1000)}") from error
+    if others:
+        name = shown(others[0])
+        raise Error(f'{place}: tensor "{name}": expected none of this name by config.json')
     return layers
 
 
-class _Chunk:
-    """The head of one chunk file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                shape = file.get_slice("rows").get_shape()
-        except (OSError, SafetensorError) as error:
-            raise Error(f"{path}: expected a safetensors file with `rows`, got {error}") from error
-        if (metadata.get("format"), metadata.get("version")) != ("memlayers-chunk", "1"):
-            raise Error(
-                f"{path}: expected a memlayers-chunk of version 1, got "
-                f"{metadata.get('format')} {metadata.get('version')}"
-            )
-        try:
-            self.first, self.rows = int(metadata["first_row"]), int(metadata["rows"])
-            self.total_rows, self.width = int(metadata["total_rows"]), int(metadata["width"])
-            self.dtype = metadata["dtype"]
-            self.pool = f"{metadata['pool']} ({self.total_rows} rows of {self.width} {self.dtype})"
-        except (KeyError, ValueError) as error:
-            raise Error(f"{path}: metadata: expected a number or name, got {error}") from error
-        if self.dtype not in _TYPES:
-            raise Error(f"{path}: metadata dtype: expected float32 or bfloat16, got {self.dtype!r}")
-        # A row is padded at its end, to whole cache lines.
-        if len(shape) != 2 or shape[0] != self.rows or not 1 <= self.width <= shape[1]:
-            raise Error(
-                f"{path}: expected rows [{self.rows}, {self.width} or more] as the metadata say, "
-                f"got {shape}"
-            )
-
-    def read(self) -> Tensor:
-        with safe_open(self.path, "pt") as file:
-            rows: Tensor = file.get_slice("rows")[:, : self.width]
-        if rows.dtype != _TYPES[self.dtype]:
-            raise Error(f"{self.path}: expected rows of type {self.dtype}, got {rows.dtype}")
-        return rows
+def _place_of(name: str) -> tuple[int, str]:
+    """N and NAME of model.layers.N.memory.NAME; -1 where a name is another."""
+    layer, _, parameter = name.removeprefix(_PREFIX).partition(".memory.")
+    is_one = name.startswith(_PREFIX) and layer.isdecimal() and layer == str(int(layer))
+    return (int(layer) if is_one else -1), parameter
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _write_sub_keys(
+    folder: str, index: int, state: dict[str, Tensor], places: Tensor, numbers: Tensor
+) -> None:
+    head, half, number = places.unbind(1)
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Error(f"{path}: expected a JSON file, got {error}") from error
-    if not isinstance(read, dict):
-        raise Error(f"{path}: expected a JSON object, got {type(read).__name__}")
-    return read
-
-
-def _read_memory_weights(folder: Path) -> dict[int, dict[str, Tensor]]:
-    """Tensors model.layers.N.memory.NAME as [N][NAME]."""
-    index = folder / "model.safetensors.index.json"
-    names = {"model.safetensors"}
-    if index.is_file():
-        names = set(_read_json(index).get("weight_map", {}).values())
-    weights: dict[int, dict[str, Tensor]] = {}
-    for name in sorted(names):
-        try:
-            with safe_open(folder / name, "pt") as file:
-                for key in file.keys():
-                    layer, memory, parameter = key.removeprefix(_PREFIX).partition(".memory.")
-                    if key.startswith(_PREFIX) and memory and layer.isdigit():
-                        weights.setdefault(int(layer), {})[parameter] = file.get_tensor(key)
-        except (OSError, SafetensorError) as error:
-            raise Error(f"{folder / name}: expected a safetensors file, got {error}") from error
-    return weights
+        keys = state["keys"]
+        keys[head, half, number] = numbers.to(keys.dtype)
+    except (IndexError, KeyError, RuntimeError) as error:
+        raise Error(f"{folder}: patches of sub-keys do not fit layer {index}: {shown(error, 1000)}") from error

@@ -47,3 +47,19 @@ def peer_gather(
     """
     out: Tensor = torch.ops.memlayers.peer_gather(values, x, slots, weights, sparse_grad)
     return out
+
+
+@torch.library.register_fake("memlayers::group")  # type: ignore[untyped-decorator]
+def _group(slots: list[Tensor], num_slots: int) -> tuple[Tensor, Tensor, Tensor]:
+    for part in slots:
+        if part.device != slots[0].device:
+            raise ValueError(
+                f"group: expected slots on {slots[0].device}, as the first, got it on {part.device}"
+            )
+    touched = torch.library.get_ctx().new_dynamic_size()
+    count = sum(part.numel() for part in slots)
+    return (
+        slots[0].new_empty(touched),
+        slots[0].new_empty(touched + 1),
+        slots[0].new_empty(count),
+    )

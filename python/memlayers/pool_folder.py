@@ -1,20 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Edits of single slots of a model folder's pool, durable and seen by running readers."""
 
-from collections.abc import Callable
-from os import PathLike
-from pathlib import Path
-from typing import TypeVar
+from os import PathLike, path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .memory_layer import MemoryLayer
-from .memory_pool import choose_slot
-from .model_folder import Error
-
-_T = TypeVar("_T")
+from ._arguments import path_of, slot_number, tensor, told
 
 
 class PoolFolder:
@@ -27,55 +19,31 @@ class PoolFolder:
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
-        self._place = str(Path(folder) / "pool")
+        self._place = path.join(path_of("PoolFolder", folder), "pool")
         self.patches: list[str] = []
 
     @property
     def id(self) -> str:
         """Names the pool: a patch is for one."""
-        for chunk in Path(self._place).glob("chunk-*.safetensors"):
-            try:
-                with safe_open(chunk, "pt") as file:
-                    return file.metadata()["pool"]
-            except (OSError, SafetensorError, KeyError, TypeError) as error:
-                raise Error(f"{chunk}: expected a chunk of a pool, got {error}") from error
-        raise Error(f"{self._place}: expected files chunk-*.safetensors, found none")
+        name: str = told(lambda: torch.ops.memlayers.pool_id(self._place))
+        return name
 
     def rows(self, slots: Tensor) -> Tensor:
         """The rows of slots [n], as they are read now: [n, width] float32."""
-        return _told(lambda: torch.ops.memlayers.read_store_rows(self._place, slots.cpu()))
-
-    def insert(
-        self,
-        query: Tensor,
-        value: Tensor,
-        layer: MemoryLayer,
-        head: int | None = None,
-        *,
-        only_free: bool = False,
-    ) -> int:
-        """MemoryPool.insert into the files; `layer` is one of load_memory(folder)."""
-        if not value.any():
-            raise ValueError("insert: expected a row that is not all zeros, which mean a free slot")
-        slot = choose_slot(layer.candidates(query, head).cpu(), self.rows, only_free)
-        self.update(slot, value)
-        return slot
+        numbers = tensor("rows", "slots", slots).cpu()
+        rows: Tensor = told(lambda: torch.ops.memlayers.read_pool_rows(self._place, numbers))
+        return rows
 
     def update(self, slot: int, row: Tensor) -> None:
         """Replaces one row; of a pool in few bits it is quantized."""
+        number, numbers = slot_number("update", slot), tensor("update", "row", row)
         self.patches.append(
-            _told(lambda: torch.ops.memlayers.write_store_row(self._place, slot, row.detach()))
+            told(lambda: torch.ops.memlayers.write_pool_row(self._place, number, numbers))
         )
 
     def erase(self, slot: int) -> None:
-        """Frees a slot: it reads as zero, and insert takes it first."""
-        row = self.rows(torch.tensor([slot]))[0]
+        """Frees a slot: it reads as zero, and SlotEditor.insert takes it first."""
+        row = self.rows(torch.tensor([slot_number("erase", slot)]))[0]
         if row.any():
             self.update(slot, torch.zeros_like(row))
 
-
-def _told(act: Callable[[], _T]) -> _T:
-    try:
-        return act()
-    except RuntimeError as error:  # ValueError and IndexError of the library pass as they are
-        raise Error(str(error).split("\n")[0]) from error

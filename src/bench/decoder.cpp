@@ -3,7 +3,8 @@
 
 #include <algorithm>
 
-#include "bench/parts.h"
+#include "bench/model.h"
+#include "bench/subjects.h"
 #include "bench/trainee.h"
 
 namespace memlayers::bench {
@@ -29,8 +30,9 @@ Figures bench_decoder(const Case& c, Stream& stream) {
   }
   const std::int64_t decoded = std::min<std::int64_t>(model.context - 1, 8 * c.repeat);
   const Times decode = memory.decode(words, decoded), dense_decode = dense.decode(words, decoded);
+  const Times of_4 = memory.decode(words, decoded, 4), of_16 = memory.decode(words, decoded, 16);
   stream.measure();
-  const double decode_limit = memory.decode_bytes() / (stream.read_gbs() * 1e9);
+  const double decode_limit = decode_bytes(memory.model()) / (stream.read_gbs() * 1e9);
   const double context = static_cast<double>(std::min(model.context, c.tokens));
 
   Figures figures;
@@ -41,9 +43,14 @@ Figures bench_decoder(const Case& c, Stream& stream) {
   figures.add("flops_a_token", memory.flops_a_token(static_cast<std::int64_t>(context)));
   figures.add("dense_flops_a_token", dense.flops_a_token(static_cast<std::int64_t>(context)));
   figures.add("decode", decode);
-  figures.add("decode_bytes", memory.decode_bytes());
+  figures.add("decode_bytes", decode_bytes(memory.model()));
   figures.add("decode_ratio", decode.best() / decode_limit);
   figures.add("dense_decode", dense_decode);
+  // Tokens a second of 1, 4 and 16 sequences; of one, what the memory would give.
+  figures.add("decode_tokens_per_s", 1 / decode.best());
+  figures.add("decode_4_tokens_per_s", 4 / of_4.best());
+  figures.add("decode_16_tokens_per_s", 16 / of_16.best());
+  figures.add("decode_limit_tokens_per_s", 1 / decode_limit);
   figures.add("stream_gbs", stream.read_gbs());
   figures.add("gemm_gflops", gemm_gflops(model.memory->k_dim / 2));
   return figures;

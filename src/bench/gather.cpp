@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "bench/parts.h"
+#include "bench/subjects.h"
 
 namespace memlayers::bench {
 namespace {

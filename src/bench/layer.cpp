@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "bench/parts.h"
 #include "bench/products.h"
+#include "bench/subjects.h"
 #include "memlayers/ops.h"
-#include "nn/project.h"
+#include "nn/huge_pages.h"
 
 namespace memlayers::bench {
 namespace {
@@ -38,7 +38,7 @@ std::vector<MemoryLayer> cold_layers(const Case& c, const MemoryPool& pool, std:
   return layers;
 }
 
-// Reading without gradients: tokens 1 is one row of decoding.
+// Reading without gradients, in the middle of sequences: tokens 1 is one row of decoding.
 void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures& figures) {
   const torch::NoGradGuard no_grad;
   std::vector<MemoryLayer> layers = cold_layers(c, pool, stream.bytes());
@@ -55,7 +55,9 @@ void measure_inference(const Case& c, Stream& stream, MemoryPool& pool, Figures&
       batches.push_back(inputs.draw(c.tokens).to(model_type(c)));
     }
     const double seconds = seconds_of([&] {
-      for (std::size_t l = 0; l < layers.size(); ++l) layers[l]->forward(batches[l]);
+      for (std::size_t l = 0; l < layers.size(); ++l) {
+        layers[l]->forward(batches[l], /*rows=*/nullptr, /*continues=*/true);
+      }
     });
     if (i < 0) continue;
     inference.add(seconds / count);
@@ -177,7 +179,7 @@ Figures bench_step(const Case& c, Stream& stream) {
       dense.zero_grad();
       y.backward(grad);
     });
-    RowAdamW::StepResult result;
+    RowOptimizer::StepResult result;
     const double update_s = seconds_of([&] { result = rows->step(c.config.train.value_lr); });
     const double dense_s = seconds_of([&] { dense.step(c.config.train.lr); });
     parts.measure(inputs.draw(c.tokens), i >= 0);

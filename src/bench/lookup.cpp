@@ -5,8 +5,8 @@
 
 #include <functional>
 
-#include "bench/parts.h"
 #include "bench/products.h"
+#include "bench/subjects.h"
 #include "memlayers/ops.h"
 #include "nn/table.h"
 

@@ -9,8 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "bench/parts.h"
-#include "bench/traffic.h"
+#include "bench/least_exchange.h"
+#include "bench/subjects.h"
 #include "bench/trainee.h"
 #include "dist/collectives.h"
 #include "memlayers/error.h"
@@ -71,7 +71,7 @@ Figures bench_together(const Case& c) {
   const train::Processes processes(world(), c.config.parallel);
   const train::LongWait long_wait(processes);  // tables are filled
   Communicator& all = processes.world();
-  Trainee trainee(c, model, &processes);
+  Trainee trainee(c, model, processes);
   IndexDraw words(model.vocab_size, c.distribution, kSeed);  // the same in all
   const auto R = static_cast<double>(processes.count());
 
@@ -97,8 +97,8 @@ Figures bench_together(const Case& c) {
   const StepTime best = *std::ranges::min_element(times, {}, &StepTime::step_s);
   const PoolSplit split =
       processes.group().split.value_or(automatic_split(model, processes.count()));
-  const StepTraffic least =
-      least_traffic(model, static_cast<double>(trainee.dense_parameters()), tokens, split);
+  const StepExchange least =
+      least_exchange(model, static_cast<double>(trainee.dense_parameters()), tokens, split);
 
   Figures figures;
   figures.add("processes", R);

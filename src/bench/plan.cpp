@@ -7,15 +7,13 @@
 #include <cmath>
 
 #include "dist/pool_layout.h"
+#include "io/weight_shapes.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
+#include "pool/row_format.h"
 
 namespace memlayers::bench {
 namespace {
-
-double element_bytes(const ModelConfig& model) {
-  return model.memory->row_dtype == RowType::kFloat32 ? 4 : 2;
-}
 
 PoolSplit split_of(const TrainConfig& config, int group) {
   switch (config.parallel.split) {
@@ -31,27 +29,13 @@ PoolSplit split_of(const TrainConfig& config, int group) {
 
 // Numbers of the model without its pool: making it only to count would take its memory.
 double count_dense(const ModelConfig& model) {
-  const auto D = static_cast<double>(model.dim), L = static_cast<double>(model.layers);
-  const auto F = static_cast<double>(model.ff_dim);
-  const auto head = static_cast<double>(model.attention_head_dim());
-  const double attention = 2 * D * head * static_cast<double>(model.heads + model.num_kv_heads());
-  const auto M = static_cast<double>(model.memory_layers().size());
-  const bool replaces = M > 0 && model.memory->placement == MemoryPlacement::kReplace;
-  const double embeddings =
-      static_cast<double>(model.vocab_size) * D * (model.tie_embeddings ? 1 : 2);
-  const double count =
-      embeddings + D + L * (attention + 2 * D) + (replaces ? L - M : L) * 3 * D * F;
-  if (M == 0) return count;
-  const MemoryConfig& m = *model.memory;
-  const auto H = static_cast<double>(m.heads), K = static_cast<double>(m.k_dim);
-  const auto V = static_cast<double>(model.value_dim());
-  const bool is_plus = m.variant == MemoryVariant::kMemoryPlus;
-  const double query = (D + 1) * H * K, keys = H * static_cast<double>(m.n_keys) * K;
-  const double norms = m.qk_norm ? 2 * K : 0;
-  const bool has_output = m.value_proj.value_or(is_plus || V != D);
-  // Each with its bias.
-  const double swilu = is_plus ? (D + 1) * V : 0, output = has_output ? (V + 1) * D : 0;
-  return count + M * (query + keys + norms + swilu + output + (m.gate ? D + 1 : 0));
+  double count = 0;
+  for (const io::WeightShape& weight : io::weight_shapes(model)) {
+    double numbers = 1;
+    for (const auto& extent : weight.extents) numbers *= static_cast<double>(extent.size);
+    count += numbers;
+  }
+  return count;
 }
 
 // Bytes of the optimizer's state of a row with `width` columns.
@@ -94,7 +78,8 @@ ProcessMemory memory_of(const TrainConfig& config, const Plan& plan, std::int64_
     width += static_cast<double>(layout.columns(0));
     factors += 1;
   }
-  memory.rows = rows * width * element_bytes(model);
+  const auto element_bytes = pool::row_format(model.memory->row_dtype, 1).element_bytes;
+  memory.rows = rows * width * static_cast<double>(element_bytes);
   memory.row_state = rows * state_bytes(config.train, model.memory->row_dtype, width);
   memory.usage = rows * 8;
   // Slots, weights and slices of the gradient that all of the group's tokens leave at each part
@@ -163,12 +148,12 @@ Plan make_plan(const TrainConfig& config, const Cluster& cluster, const Rates& r
   if (processes == 1) return plan;
   // The pool's bytes stay in the group; dense gradients go to all.
   const PoolSplit all{static_cast<int>(processes), 1};
-  plan.traffic = least_traffic(model, plan.dense_parameters, plan.tokens,
-                               groups == 1 && has_pool ? plan.split : all);
+  plan.traffic = least_exchange(model, plan.dense_parameters, plan.tokens,
+                                groups == 1 && has_pool ? plan.split : all);
   if (config.parallel.gradient_dtype == DenseType::kBFloat16) plan.traffic.dense_bytes /= 2;
   if (groups > 1 && has_pool) {
-    const StepTraffic of_group =
-        least_traffic(model, 0, plan.tokens / static_cast<double>(groups), plan.split);
+    const StepExchange of_group =
+        least_exchange(model, 0, plan.tokens / static_cast<double>(groups), plan.split);
     plan.traffic.pool_bytes = of_group.pool_bytes;
     plan.traffic.rounds = 2 + of_group.rounds;
   }

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/traffic.h"
+#include "bench/least_exchange.h"
 #include "memlayers/config.h"
 
 namespace memlayers::bench {
@@ -52,7 +52,7 @@ struct Plan {
   std::int64_t group_size = 1;
   double dense_parameters = 0, tokens = 0;  // of a step, all processes
   ProcessMemory memory;
-  StepTraffic traffic;       // of a process
+  StepExchange traffic;      // of a process
   double between_nodes = 0;  // bytes out of a node in a step
   double dense_s = 0, memory_layers_s = 0, updates_s = 0, exchange_s = 0;
   double step_s() const { return dense_s + memory_layers_s + updates_s + exchange_s; }

@@ -9,9 +9,11 @@
 
 #include "bench/machine.h"
 #include "bench/parallel.h"
-#include "bench/parts.h"
 #include "bench/plan.h"
+#include "bench/subjects.h"
 #include "bench/trainee.h"
+#include "io/json.h"
+#include "io/json_field.h"
 #include "memlayers/llama.h"
 
 namespace memlayers::bench {
@@ -156,11 +158,12 @@ void measure_exchange(const TrainConfig& config, const std::string& program, Rat
       "--k-dim",   "64",
       "--v-dim",   text(std::min<std::int64_t>(1024, model.value_dim())),
       "--threads", text(rates.threads)};
-  const auto json = nlohmann::json::parse(output_of(mpirun_here(2, command)));
-  const auto number = [&](const char* name) { return json.at(name).get<double>(); };
+  const auto json = io::parse_json(output_of(mpirun_here(2, command)), "memlayers bench parallel");
+  const io::JsonField measured(json, "memlayers bench parallel");
+  const auto number = [&](const char* name) { return measured.at(name).number(); };
   constexpr double kProcesses = 2;
   rates.exchange_byte_s = 1e-3 * number("exchange_ms") / number("bytes_sent");
-  const double rounds = 2 + 5 * static_cast<double>(json.at("memory_layers").size());
+  const double rounds = 2 + 5 * static_cast<double>(measured.at("memory_layers").elements().size());
   rates.round_s = 1e-3 * number("wait_ms") / rounds / kProcesses;
 }
 

@@ -2,7 +2,6 @@
 #include "bench/products.h"
 
 #include <ATen/Parallel.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -69,7 +68,7 @@ LinearProducts::LinearProducts(const MemoryLayer& layer, std::int64_t tokens) : 
     if (!ways_.empty() && ways_.front().front().weight.scalar_type() == type) break;
     std::vector<Part>& parts = ways_.emplace_back();
     for (const auto& module : layer->modules(/*include_self=*/false)) {
-      const auto* linear = module->as<torch::nn::Linear>();
+      const auto* linear = module->as<Linear>();
       if (linear == nullptr) continue;
       const at::Tensor weight = linear->weight.detach().to(type);
       parts.push_back({weight, torch::empty({tokens, weight.size(0)}, weight.options()),

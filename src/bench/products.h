@@ -16,8 +16,8 @@
 namespace memlayers::bench {
 
 // The scores of all sub-keys in float32, the yardstick of lookups: ours does better where it
-// screens them in 8 bits (src/ops/screened_lookup.h). Three ways, for which is fastest depends on
-// the sizes.
+// screens them in 8 bits (src/ops/lookup/screened_lookup.h). Three ways, for which is fastest
+// depends on the sizes.
 class ScoreProducts {
  public:
   ScoreProducts(std::int64_t tokens, const MemoryConfig& memory);

@@ -7,30 +7,29 @@
 #include <utility>
 #include <vector>
 
-#include "bench/parts.h"
-#include "nn/project.h"
+#include "bench/subjects.h"
+#include "nn/huge_pages.h"
 
 namespace memlayers::bench {
 
-Trainee::Trainee(const Case& c, const ModelConfig& model, const train::Processes* processes)
-    : model_(model, kSeed, std::nullopt, processes != nullptr ? processes->group() : MemoryGroup{}),
-      dense_(make_dense_optimizer(c, model_->dense_parameters())) {
+Trainee::Trainee(const Case& c, const ModelConfig& model, train::Processes processes)
+    : processes_(std::move(processes)),
+      model_(model, kSeed, std::nullopt, processes_.group()),
+      dense_(make_dense_optimizer(c, model_->dense_parameters())),
+      gradients_(processes_.shared_world(), model_->dense_parameters(),
+                 {.bucket_mb = c.config.parallel.bucket_mb}) {
   if (!model_->pool().is_empty()) rows_ = make_row_optimizer(c, model_->pool());
   rates_ = {.lr = c.config.train.lr,
             .value_lr = c.config.train.value_lr,
             .clip = c.config.train.clip,
             .value_clip = c.config.train.value_clip};
-  if (processes == nullptr || processes->is_alone()) return;
-  gradients_ = std::make_unique<train::GradientSum>(
-      processes->shared_world(), model_->dense_parameters(),
-      train::GradientSum::Options{.bucket_mb = c.config.parallel.bucket_mb});
-  together_ = std::make_unique<train::Together>(train::Together{*processes, *gradients_});
 }
 
 double Trainee::seconds_of_step(text::Batch batch) {
   std::vector<text::Batch> batches{std::move(batch)};
-  return seconds_of(
-      [&] { train::train_step(model_, dense_, rows_.get(), batches, rates_, together_.get()); });
+  return seconds_of([&] {
+    train::train_step(model_, dense_, rows_.get(), batches, rates_, {processes_, gradients_});
+  });
 }
 
 std::int64_t Trainee::dense_parameters() const {
@@ -39,32 +38,24 @@ std::int64_t Trainee::dense_parameters() const {
   return count;
 }
 
-Times Trainee::decode(IndexDraw& words, std::int64_t count) {
+Times Trainee::decode(IndexDraw& words, std::int64_t count, std::int64_t sequences) {
   const torch::NoGradGuard no_grad;
   model_->eval();
-  nn::to_huge_pages(model_->dense_parameters());
-  KvCache cache(model_->config(), 1, count + 1);
-  const at::Tensor tokens = words.draw({count + 1, 1, 1});
-  model_->forward(tokens[0], &cache);
+  if (!is_opened_) nn::to_huge_pages(model_->dense_parameters());
+  is_opened_ = true;
+  std::vector<KvCache> caches;
+  for (std::int64_t i = 0; i < sequences; ++i) caches.emplace_back(*model_, count + 1);
+  const at::Tensor drawn = words.draw({(count + 1) * sequences}).to(torch::kInt);
+  const auto* token = drawn.const_data_ptr<std::int32_t>();
+  std::vector<SequenceTokens> next(caches.size());
+  const auto step = [&] {
+    for (std::size_t i = 0; i < caches.size(); ++i) next[i] = {&caches[i], {token++, 1}};
+    model_->step_logits(model_->step(next));
+  };
+  step();
   Times times;
-  for (std::int64_t i = 1; i <= count; ++i) {
-    times.add(seconds_of([&] { model_->forward(tokens[i], &cache); }));
-  }
+  for (std::int64_t i = 1; i <= count; ++i) times.add(seconds_of(step));
   return times;
-}
-
-double Trainee::decode_bytes() const {
-  std::int64_t bytes = 0;
-  for (const auto& [name, parameter] : model_->dense_parameters()) {
-    const bool is_embedding =
-        name == "model.embed_tokens.weight" && !model_->config().tie_embeddings;
-    bytes += static_cast<std::int64_t>(parameter.nbytes()) / (is_embedding ? parameter.size(0) : 1);
-  }
-  for (const auto& [index, layer] : model_->memory_layers()) {
-    bytes += packed_key_bytes(layer) - static_cast<std::int64_t>(layer->keys.nbytes());
-    bytes += layer->config().heads * layer->config().knn * row_bytes(model_->pool());
-  }
-  return static_cast<double>(bytes);
 }
 
 text::Batch draw_batch(IndexDraw& words, std::int64_t tokens, std::int64_t context) {

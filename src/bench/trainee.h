@@ -16,8 +16,9 @@ namespace memlayers::bench {
 
 class Trainee {
  public:
-  // `processes`, where they are several, all make one and step together.
-  Trainee(const Case& c, const ModelConfig& model, const train::Processes* processes = nullptr);
+  // All `processes` make one and step together.
+  Trainee(const Case& c, const ModelConfig& model,
+          train::Processes processes = train::Processes::alone());
 
   double seconds_of_step(text::Batch batch);
   double flops_a_token(std::int64_t context) const {
@@ -25,19 +26,19 @@ class Trainee {
   }
   std::int64_t dense_parameters() const;  // numbers, the pool's rows not among them
 
-  // One token after the other, as a server that has opened the model decodes them. Trains no more.
-  Times decode(IndexDraw& words, std::int64_t count);
-  // What each must read: weights (sub-keys in 8 bits; of the embeddings, where they are not the
-  // output's too, one row) and rows. Neither caches of attention nor rows read twice are counted.
-  double decode_bytes() const;
+  // `count` steps of so many sequences, a token of each in one, as a server that has opened the
+  // model decodes them. Trains no more.
+  Times decode(IndexDraw& words, std::int64_t count, std::int64_t sequences = 1);
+  Llama& model() { return model_; }
 
  private:
+  train::Processes processes_;
   Llama model_;
   DenseAdamW dense_;
-  std::unique_ptr<RowAdamW> rows_;  // null for a model without a pool
+  std::unique_ptr<RowOptimizer> rows_;  // null for a model without a pool
   train::StepRates rates_{};
-  std::unique_ptr<train::GradientSum> gradients_;  // null where a process is alone
-  std::unique_ptr<train::Together> together_;
+  bool is_opened_ = false;  // its weights lie in huge pages
+  train::GradientSum gradients_;
 };
 
 // `tokens` or a few less in sequences of `context` or less.

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "bench/parts.h"
+#include "bench/subjects.h"
 #include "memlayers/ops.h"
 
 namespace memlayers::bench {
@@ -36,7 +36,7 @@ Figures bench_update(const Case& c, Stream& stream) {
     const double group_s =
         seconds_of([&] { group(pool->gradient(), pool->slots(), pool->width()); });
     in_cache();
-    RowAdamW::StepResult result;
+    RowOptimizer::StepResult result;
     const double update_s = seconds_of([&] { result = optimizer->step(c.config.train.value_lr); });
     if (!counts) return;
     grouping.add(group_s);

@@ -10,6 +10,7 @@
 
 #include "cli/bench_cases.h"
 #include "cli/bench_learn.h"
+#include "cli/bench_model.h"
 #include "cli/terminal.h"
 
 namespace memlayers::cli {
@@ -36,11 +37,8 @@ int run(const BenchKind& kind, const BenchArguments& arguments) {
   set_threads(arguments.threads);
   const std::vector<NamedCase> cases = make_cases(kind, arguments);
   const bench::Machine machine = bench::describe_machine();
-  const std::int64_t stream_bytes = arguments.stream_mib
-                                        ? *arguments.stream_mib << 20
-                                        : bench::Stream::cold_bytes(machine.cache_bytes);
-  bench::check_memory("the stream", stream_bytes);
-  bench::Stream stream(stream_bytes);
+  const std::int64_t bytes = stream_bytes(arguments.stream_mib, machine);
+  bench::Stream stream(bytes);
   std::vector<bench::Figures> results;
   {
     ProgressBar bar(kind.name, static_cast<std::int64_t>(cases.size()));
@@ -53,7 +51,7 @@ int run(const BenchKind& kind, const BenchArguments& arguments) {
       results.push_back(kind.measure(made.c, stream));
       if (!arguments.is_json) continue;
       Json json = describe(kind, machine, made.c);
-      json["stream_bytes"] = stream_bytes;
+      json["stream_bytes"] = bytes;
       for (const auto& [name, value] : results.back().items()) json[name] = value;
       std::cout << json.dump() << std::endl;  // at once: the next case may take minutes
     }
@@ -68,9 +66,9 @@ int run(const BenchKind& kind, const BenchArguments& arguments) {
 }
 
 constexpr const char* kFooter =
-    "Options that take several values (1,2,3) make a case of each combination. Times are minima "
-    "(with --json medians too).\nCold: gather and update start with nothing in the caches but what "
-    "the operator before has just made; inference_ms is\nof layers run in turn, so many that the "
+    "Options that take several values (1,2,3) make a case of each combination. Times are minima\n"
+    "(with --json medians too). Cold: gather and update start with nothing in the caches but what\n"
+    "the operator before has just made; inference_ms is of layers run in turn, so many that the\n"
     "weights of each have left the cache. docs/performance.md explains each figure.\n\n"
     "Example:\n  memlayers bench gather --dtype float32,bfloat16 --dist uniform,zipf\n"
     "  memlayers bench layer --tokens 1 --json";
@@ -94,6 +92,10 @@ Command bench_command() {
                 };
               });
             }
+            CLI::App* answering = app.add_subcommand(
+                "model", "how fast a model of yours answers: a prompt, and 1, 4, 16 streams");
+            const std::function<int()> model = bench_model_command(*answering);
+            answering->callback([chosen, model] { *chosen = model; });
             CLI::App* learning = app.add_subcommand(
                 "learn", "new facts by a patch, by full finetuning and by LoRA: what each forgets");
             const std::function<int()> learn = bench_learn_command(*learning);

@@ -201,6 +201,19 @@ Json describe(const BenchKind& kind, const bench::Machine& machine, const bench:
 }
 
 // Names that end in _median_ms are for --json.
+void add_stream_mib(CLI::App& app, std::optional<std::int64_t>& mib) {
+  app.add_option("--stream-mib", mib,
+                 "size of the memory that is read for stream_gbs and to empty the caches (absent: "
+                 "eight last-level caches, 256 at least; less makes neither right)")
+      ->check(CLI::Range(1, 1 << 20));
+}
+
+std::int64_t stream_bytes(const std::optional<std::int64_t>& mib, const bench::Machine& machine) {
+  const std::int64_t bytes = mib ? *mib << 20 : bench::Stream::cold_bytes(machine.cache_bytes);
+  bench::check_memory("the stream", bytes);
+  return bytes;
+}
+
 void print_table(const std::vector<NamedCase>& cases, const std::vector<bench::Figures>& results) {
   std::vector<std::vector<std::string>> rows{{""}};
   for (std::size_t i = 0; i < results.size(); ++i) {
@@ -273,11 +286,7 @@ void add_options(CLI::App& app, const BenchKind& kind, BenchArguments& a) {
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));
   if (kind.measure != nullptr) {
-    app.add_option(
-           "--stream-mib", a.stream_mib,
-           "size of the memory that is read for stream_gbs and to empty the caches (absent: "
-           "eight last-level caches, 256 at least; less makes neither right)")
-        ->check(CLI::Range(1, 1 << 20));
+    add_stream_mib(app, a.stream_mib);
   }
   app.add_option("--threads", a.threads, "CPU threads, of all processes together (0: all cores)")
       ->capture_default_str()

@@ -53,6 +53,9 @@ void add_options(CLI::App& app, const BenchKind& kind, BenchArguments& a);
 std::vector<NamedCase> make_cases(const BenchKind& kind, const BenchArguments& a);
 nlohmann::ordered_json describe(const BenchKind& kind, const bench::Machine& machine,
                                 const bench::Case& c);
+// --stream-mib, and what it asks for. Throws Error where that does not fit.
+void add_stream_mib(CLI::App& app, std::optional<std::int64_t>& mib);
+std::int64_t stream_bytes(const std::optional<std::int64_t>& mib, const bench::Machine& machine);
 // A row a case, or a column where there is one.
 void print_table(const std::vector<NamedCase>& cases, const std::vector<bench::Figures>& results);
 

@@ -8,6 +8,7 @@
 
 #include "cli/learn_measures.h"
 #include "cli/terminal.h"
+#include "edit/chosen_rows.h"
 #include "edit/phrasings.h"
 #include "edit/teach.h"
 #include "edit/weights.h"
@@ -104,13 +105,13 @@ int bench_learn(const BenchLearnArguments& arguments) {
     throw UsageError("bench learn: expected --rank of at least 1 and --weight-lr above 0");
   }
   set_threads(arguments.threads);
-  const std::vector<NewFact> facts = read_new_facts(arguments.facts);
+  const std::vector<NewFact> facts = read_facts_to_learn(arguments);
   std::vector<Measure> measures = measures_of(facts, arguments);
   const std::string folder = resolve_model_folder(arguments.model);
-  Generator generator = load_learner(folder);
+  Generator generator = load_learner(folder, arguments);
   const SlotHistory history = history_of(generator, folder, arguments);
   edit::check_can_learn(generator, facts);
-  for (Measure& measure : measures) measure.before = measure.take(generator);
+  for (Measure& measure : measures) measure.take_before(generator);
   std::vector<Outcome> outcomes;
   for (const std::string& method : arguments.methods) {
     outcomes.push_back(run(method, generator, facts, history, measures, arguments));

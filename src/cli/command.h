@@ -22,15 +22,21 @@ struct Command {
 
 Command train_command();
 Command generate_command();
+Command chat_command();
 Command eval_command();
 Command inspect_command();
 Command quantize_command();
+Command import_command();
+Command export_command();
 Command patch_command();
 Command grow_command();
+Command retrofit_command();
 Command learn_command();
 Command explain_command();
+Command serve_command();
 Command bench_command();
 Command plan_command();
+Command tokenize_command();
 
 // A mistake in how the command was called, found after parsing: exit code 2.
 class UsageError : public std::runtime_error {

@@ -1,45 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <iostream>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "cli/command.h"
+#include "cli/generate_options.h"
 #include "cli/new_output.h"
+#include "cli/options.h"
+#include "cli/output.h"
 #include "cli/terminal.h"
+#include "edit/explanation_json.h"
 #include "io/file_system.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 #include "memlayers/explain.h"
 
 namespace memlayers::cli {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 struct ExplainArguments {
   std::string model, prompt, prompts, svg;
   std::optional<std::string> answer;
   ExplainOptions options;
+  AskArguments chat;
   int threads = 0;
   bool is_json = false;
 };
-
-Json json_of(const ExplainedSlot& slot, const std::vector<std::string>& prompts) {
-  Json reads = Json::array(), used = Json::array();
-  for (const SlotRead& read : slot.reads) {
-    reads.push_back({{"layer", read.layer},
-                     {"head", read.head},
-                     {"weight", read.weight},
-                     {"by_token", read.by_token}});
-  }
-  for (const std::int64_t prompt : slot.prompts) used.push_back(prompts[prompt]);
-  Json json{{"slot", slot.slot},     {"change", slot.change}, {"weight", slot.weight},
-            {"length", slot.length}, {"patch", nullptr},      {"reads", reads}};
-  if (slot.patch) json["patch"] = *slot.patch;
-  if (!prompts.empty()) json["prompts"] = used;
-  return json;
-}
 
 std::string reads_text(const ExplainedSlot& slot) {
   std::string text;
@@ -51,10 +38,10 @@ std::string reads_text(const ExplainedSlot& slot) {
 }
 
 void print(const Explanation& explanation, const std::vector<std::string>& prompts) {
-  std::cout << (explanation.is_own ? "the model's answer: " : "answer: ") << explanation.answer
-            << "\nlog-probability " << decimals(explanation.log_probability) << " of "
-            << explanation.tokens.size() << " tokens; " << explanation.slots_read
-            << " slots read\n\n";
+  std::cout << (explanation.is_own ? "the model's answer: " : "answer: ")
+            << io::shown(explanation.answer) << "\nlog-probability "
+            << decimals(explanation.log_probability) << " of " << explanation.tokens.size()
+            << " tokens; " << explanation.slots_read << " slots read\n\n";
   std::vector<std::vector<std::string>> lines{
       {"slot", "without it", "weight", "layer.head", "patch"}};
   if (!prompts.empty()) lines.front().push_back("prompts");
@@ -77,6 +64,7 @@ int explain_answer(const ExplainArguments& arguments) {
   ExplainOptions options = arguments.options;
   if (!arguments.prompts.empty()) options.prompts = read_prompts(arguments.prompts);
   Generator generator = Generator::load(arguments.model);
+  ask_as_told(generator, arguments.chat);
   const Explanation explanation = explain(generator, arguments.prompt, arguments.answer, options);
   if (!arguments.svg.empty()) {
     io::write_atomic(io::posix(), arguments.svg, explanation_svg(explanation));
@@ -85,46 +73,34 @@ int explain_answer(const ExplainArguments& arguments) {
     print(explanation, options.prompts);
     return 0;
   }
-  Json slots = Json::array();
-  for (const ExplainedSlot& slot : explanation.slots) {
-    slots.push_back(json_of(slot, options.prompts));
-  }
-  std::cout << Json{{"prompt", arguments.prompt},
-                    {"answer", explanation.answer},
-                    {"is_own", explanation.is_own},
-                    {"tokens", explanation.tokens},
-                    {"log_probability", explanation.log_probability},
-                    {"slots_read", explanation.slots_read},
-                    {"slots", slots}}
-                   .dump(-1, ' ', false, Json::error_handler_t::replace)
-            << '\n';
+  print_json(edit::explanation_json(explanation, arguments.prompt, options.prompts));
   return 0;
 }
 
 }  // namespace
 
 Command explain_command() {
-  return {
-      "explain", "Which slots an answer rests on, and which patch wrote them",
-      "memlayers explain runs/demo \"What does harbour mean?\" --answer \"a sheltered port\"\n"
-      "  memlayers explain runs/demo \"What does harbour mean?\" --svg harbour.svg",
-      [](CLI::App& app) -> std::function<int()> {
-        auto a = std::make_shared<ExplainArguments>();
-        app.add_option("model", a->model, "model folder, or a run's folder")->required();
-        app.add_option("prompt", a->prompt, "what the model is asked")->required();
-        app.add_option("--answer", a->answer, "what is explained; absent: the model's own");
-        app.add_option("--top", a->options.top, "slots that are left out, one after the other")
-            ->capture_default_str();
-        app.add_option("--max-tokens", a->options.max_tokens, "of the model's own answer")
-            ->capture_default_str();
-        app.add_option("--prompts", a->prompts,
-                       "a usage log, JSONL with \"prompt\": which of them read a slot at "
-                       "their last position");
-        app.add_option("--svg", a->svg, "a new file for a picture");
-        app.add_option("--threads", a->threads, "CPU threads; 0: all cores")->capture_default_str();
-        app.add_flag("--json", a->is_json, "one JSON object on standard output");
-        return [a] { return explain_answer(*a); };
-      }};
+  return {"explain", "Which slots an answer rests on, and which patch wrote them",
+          "memlayers explain runs/demo \"What does harbour mean?\" --answer \"a sheltered port\"\n"
+          "  memlayers explain runs/demo \"What does harbour mean?\" --svg harbour.svg",
+          [](CLI::App& app) -> std::function<int()> {
+            auto a = std::make_shared<ExplainArguments>();
+            add_model(app, a->model);
+            app.add_option("prompt", a->prompt, "what the model is asked")->required();
+            app.add_option("--answer", a->answer, "what is explained; absent: the model's own");
+            app.add_option("--top", a->options.top, "slots that are left out, one after the other")
+                ->capture_default_str();
+            app.add_option("--max-tokens", a->options.max_tokens, "of the model's own answer")
+                ->capture_default_str();
+            app.add_option("--prompts", a->prompts,
+                           "a usage log, JSONL with \"prompt\": which of them read a slot at "
+                           "their last position");
+            app.add_option("--svg", a->svg, "a new file for a picture");
+            add_chat(app, a->chat);
+            add_threads(app, a->threads);
+            add_json(app, a->is_json);
+            return [a] { return explain_answer(*a); };
+          }};
 }
 
 }  // namespace memlayers::cli

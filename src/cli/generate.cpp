@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
-#include <atomic>
 #include <chrono>
-#include <csignal>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "cli/command.h"
+#include "cli/generate_options.h"
+#include "cli/interrupts.h"
+#include "cli/options.h"
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
+#include "io/lines.h"
+#include "io/streams.h"
+#include "memlayers/chat.h"
 #include "memlayers/error.h"
 #include "memlayers/generator.h"
+#include "text/finish_reason.h"
 
 namespace memlayers::cli {
 namespace {
-
-constexpr int kInterrupted = 130;
-std::atomic<bool> interrupted = false;
 
 struct GenerateArguments {
   std::string model;
@@ -26,65 +30,89 @@ struct GenerateArguments {
   std::string file;
   GenerateOptions options;
   std::string pool = "mapped";
-  bool is_interactive = false, is_json = false;
+  bool is_interactive = false, is_json = false, is_chat = false;
+  std::optional<std::string> system;
   int threads = 0;
 };
 
-std::vector<std::string> lines_of(std::istream& in) {
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) {
-    if (!line.empty()) lines.push_back(line);
-  }
-  return lines;
+std::string standard_input() { return io::read_stream_or_file(io::posix(), "-"); }
+
+// Prompts, one a line.
+void add_prompts(std::vector<std::string>& prompts, const std::string& text,
+                 const std::string& name) {
+  for (std::string& line : io::lines_of(text, name)) prompts.push_back(std::move(line));
 }
 
 std::vector<std::string> collect_prompts(const GenerateArguments& arguments) {
   std::vector<std::string> prompts;
   for (const std::string& prompt : arguments.prompts) {
     if (prompt == "-") {
-      for (std::string& line : lines_of(std::cin)) prompts.push_back(std::move(line));
+      add_prompts(prompts, standard_input(), "standard input");
     } else {
       prompts.push_back(prompt);
     }
   }
   if (!arguments.file.empty()) {
-    std::istringstream text(io::read_text(io::posix(), arguments.file));
-    for (std::string& line : lines_of(text)) prompts.push_back(std::move(line));
+    add_prompts(prompts, io::read_stream_or_file(io::posix(), arguments.file), arguments.file);
   }
-  if (prompts.empty() && arguments.file.empty() && !is_terminal(STDIN_FILENO)) {
-    prompts = lines_of(std::cin);
-  }
-  if (prompts.empty()) {
+  if (!prompts.empty()) return prompts;
+  const std::string text = is_terminal(STDIN_FILENO) ? "" : standard_input();
+  if (text.empty()) {
     throw UsageError(
         "generate: expected a prompt (as an argument, with --file, or on standard input), got "
         "none");
   }
+  add_prompts(prompts, text, "standard input");
   return prompts;
 }
 
-const char* reason(FinishReason finish) {
-  return finish == FinishReason::kStop ? "stop" : "length";
-}
+// What the model goes on from: the prompts, or conversations that they begin.
+class Prompts {
+ public:
+  Prompts(const Generator& generator, const GenerateArguments& arguments)
+      : arguments_(arguments),
+        template_(arguments.is_chat ? std::optional(chat_template_of(generator)) : std::nullopt) {}
+
+  using OnText = std::function<bool(std::int64_t, const std::string&)>;
+  std::vector<Generation> go_on(Generator& generator, const std::vector<std::string>& prompts,
+                                const OnText& on_text) const {
+    if (!template_) return generator.generate(prompts, arguments_.options, on_text);
+    std::vector<std::vector<PromptPiece>> conversations;
+    for (const std::string& prompt : prompts) {
+      std::vector<ChatMessage> messages;
+      if (arguments_.system) messages.push_back({"system", *arguments_.system});
+      messages.push_back({"user", prompt});
+      conversations.push_back(template_->render(messages));
+    }
+    return generator.generate_pieces(conversations, arguments_.options, on_text);
+  }
+
+ private:
+  const GenerateArguments& arguments_;
+  const std::optional<ChatTemplate> template_;
+};
 
 // One request whose text goes to the terminal as it comes.
-void stream(Generator& generator, const std::string& prompt, const GenerateOptions& options) {
+void stream(Generator& generator, const Prompts& prompts, const std::string& prompt,
+            const Interrupts& interrupts) {
   bool is_first = true;
-  generator.generate({prompt}, options, [&](std::int64_t, const std::string& text) {
+  prompts.go_on(generator, {prompt}, [&](std::int64_t, const std::string& text) {
     // The blank between prompt and continuation is the line's end here.
     const std::size_t begin = is_first && text.front() == ' ' ? 1 : 0;
     is_first = false;
     std::cout << text.substr(begin) << std::flush;
-    return !interrupted;
+    return !interrupts.requested();
   });
   std::cout << std::endl;
 }
 
-void answer_all(Generator& generator, const std::vector<std::string>& prompts,
-                const GenerateArguments& arguments) {
+void answer_all(Generator& generator, const Prompts& shapes,
+                const std::vector<std::string>& prompts, const GenerateArguments& arguments,
+                const Interrupts& interrupts) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<Generation> results =
-      generator.generate(prompts, arguments.options,
-                         [](std::int64_t, const std::string&) { return !interrupted.load(); });
+      shapes.go_on(generator, prompts,
+                   [&](std::int64_t, const std::string&) { return !interrupts.requested(); });
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::size_t tokens = 0;
@@ -92,44 +120,43 @@ void answer_all(Generator& generator, const std::vector<std::string>& prompts,
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const Generation& result = results[i];
     if (arguments.is_json) {
-      const nlohmann::ordered_json line = {{"prompt", prompts[i]},
-                                           {"text", result.text},
-                                           {"tokens", result.tokens},
-                                           {"finish", reason(result.finish)},
-                                           {"prompt_tokens", result.prompt_tokens},
-                                           {"pool_version", result.pool_version},
-                                           {"tokens_per_s", static_cast<double>(tokens) / seconds}};
-      std::cout << line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
+      print_json({{"prompt", prompts[i]},
+                  {"text", result.text},
+                  {"tokens", result.tokens},
+                  {"finish", text::name_of(result.finish)},
+                  {"prompt_tokens", result.prompt_tokens},
+                  {"pool_version", result.pool_version},
+                  {"tokens_per_s", static_cast<double>(tokens) / seconds}});
+    } else if (arguments.is_chat) {
+      std::cout << result.text << '\n';
     } else {
       std::cout << prompts[i] << result.text << '\n';
     }
   }
 }
 
-// Edits that cannot be followed are told once; answers go on with the version before.
-void tell_store_error(const Generator& generator, std::string& told) {
-  const std::string error = generator.store_error().value_or("");
-  if (!error.empty() && error != told) {
-    std::cerr << "memlayers: warning: " << error << "; the pool stays as it was\n";
-  }
-  told = error;
-}
-
-int chat(Generator& generator, const GenerateOptions& options) {
+// Ctrl-C ends an answer, and where none is being given the conversation.
+int ask_on(Generator& generator, const Prompts& prompts, Interrupts& interrupts) {
   const bool has_terminal = is_terminal(STDIN_FILENO);
   if (has_terminal) std::cerr << "One question a line; an empty line ends.\n";
-  std::string line, told;
-  while (!interrupted) {
+  LineInput input(interrupts);
+  std::string told;
+  while (true) {
     if (has_terminal) std::cerr << "> ";
-    if (!std::getline(std::cin, line) || line.empty()) return 0;
+    const std::optional<std::string> line = input.next();
+    if (!line && interrupts.requested()) {
+      if (has_terminal) std::cerr << '\n';
+      return kInterrupted;
+    }
+    if (!line || line->empty()) return 0;
     try {
-      stream(generator, line, options);
+      stream(generator, prompts, *line, interrupts);
       tell_store_error(generator, told);
     } catch (const Error& error) {  // a question too long ends itself, not the conversation
-      std::cerr << "memlayers: error: " << error.what() << '\n';
+      print_error(error.what());
     }
+    interrupts.forget();
   }
-  return kInterrupted;
 }
 
 int generate(const GenerateArguments& arguments) {
@@ -141,55 +168,41 @@ int generate(const GenerateArguments& arguments) {
   set_threads(arguments.threads);
   std::vector<std::string> prompts;
   if (!arguments.is_interactive) prompts = collect_prompts(arguments);
-  const RowAccess access = arguments.pool == "memory"  ? RowAccess::kMemory
-                           : arguments.pool == "pread" ? RowAccess::kRead
-                                                       : RowAccess::kMapped;
-  Generator generator = Generator::load(arguments.model, {.access = access});
-  std::signal(SIGINT, [](int) { interrupted = true; });
-  if (arguments.is_interactive) return chat(generator, arguments.options);
+  Generator generator = Generator::load(arguments.model, {.access = row_access(arguments.pool)});
+  const Prompts shapes(generator, arguments);
+  Interrupts interrupts;
+  if (arguments.is_interactive) return ask_on(generator, shapes, interrupts);
   if (prompts.size() == 1 && !arguments.is_json) {
-    stream(generator, prompts[0], arguments.options);
+    stream(generator, shapes, prompts[0], interrupts);
   } else {
-    answer_all(generator, prompts, arguments);
+    answer_all(generator, shapes, prompts, arguments, interrupts);
   }
-  return interrupted ? kInterrupted : 0;
+  return interrupts.requested() ? kInterrupted : 0;
 }
 
 }  // namespace
 
 Command generate_command() {
-  return {
-      "generate", "Continue prompts, or answer questions",
-      "memlayers generate runs/demo \"What is a dingo?\"\n"
-      "  memlayers generate runs/demo --interactive --temperature 0.8 --top-p 0.95 --seed 1",
-      [](CLI::App& app) -> std::function<int()> {
-        auto a = std::make_shared<GenerateArguments>();
-        app.add_option("model", a->model, "model folder, or a run's folder")->required();
-        app.add_option("prompts", a->prompts,
-                       "prompts; - reads them from standard input, one a line");
-        app.add_option("--file", a->file, "file of prompts, one a line");
-        app.add_flag("--interactive", a->is_interactive, "ask for one prompt after the other");
-        app.add_option("--max-tokens", a->options.max_tokens, "new tokens, at most")
-            ->capture_default_str();
-        app.add_option("--temperature", a->options.temperature, "0: always the most likely token")
-            ->capture_default_str();
-        app.add_option("--top-k", a->options.top_k, "draw from the k most likely tokens");
-        app.add_option("--top-p", a->options.top_p,
-                       "draw from the smallest set with this probability");
-        app.add_option("--seed", a->options.seed, "of the draws")->capture_default_str();
-        app.add_option("--stop", a->options.stop, "text that ends a generation (repeatable)");
-        app.add_flag("--ignore-eos", a->options.ignore_eos, "go on behind the end-of-text token");
-        app.add_option("--pool", a->pool,
-                       "mapped: the pool's rows stay in their files, read as needed; memory: read "
-                       "all of them first; pread: each part when it is first needed, and keep it, "
-                       "for a disk that may fail")
-            ->check(CLI::IsMember({"mapped", "memory", "pread"}))
-            ->capture_default_str();
-        app.add_option("--threads", a->threads, "CPU threads (0: all cores)")
-            ->capture_default_str();
-        app.add_flag("--json", a->is_json, "one JSON object a prompt on standard output");
-        return [a] { return generate(*a); };
-      }};
+  return {"generate", "Continue prompts, or answer questions",
+          "memlayers generate runs/demo \"What is a dingo?\"\n"
+          "  memlayers generate runs/demo --interactive --temperature 0.8 --top-p 0.95 --seed 1",
+          [](CLI::App& app) -> std::function<int()> {
+            auto a = std::make_shared<GenerateArguments>();
+            add_model(app, a->model);
+            app.add_option("prompts", a->prompts,
+                           "prompts; - reads them from standard input, one a line");
+            app.add_option("--file", a->file, "file of prompts, one a line; also - and <(...)");
+            app.add_flag("--interactive", a->is_interactive, "ask for one prompt after the other");
+            add_generate_options(app, a->options);
+            CLI::Option* chat = app.add_flag(
+                "--chat", a->is_chat, "each prompt is a message to the model's chat template");
+            app.add_option("--system", a->system, "with --chat: a system message before it")
+                ->needs(chat);
+            add_pool_access(app, a->pool);
+            add_threads(app, a->threads);
+            add_json(app, a->is_json, "one JSON object a prompt on standard output");
+            return [a] { return generate(*a); };
+          }};
 }
 
 }  // namespace memlayers::cli

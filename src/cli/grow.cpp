@@ -6,9 +6,11 @@
 
 #include "cli/command.h"
 #include "cli/new_output.h"
+#include "cli/options.h"
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
-#include "io/model_config.h"
+#include "io/model_source.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/edit.h"
 #include "memlayers/error.h"
@@ -51,7 +53,7 @@ int show_unused(const GrowArguments& arguments) {
     nlohmann::ordered_json json{{"slots", rows.rows()}, {"unused", unused.size()}};
     json["unused_slots"] = unused;
     if (arguments.revives) json["model"] = arguments.out;
-    std::cout << json.dump() << '\n';
+    print_json(json);
     return 0;
   }
   const auto count = static_cast<double>(unused.size());
@@ -65,13 +67,14 @@ int show_unused(const GrowArguments& arguments) {
 }
 
 int grow_model(const GrowArguments& arguments) {
+  if (!arguments.shows_unused || arguments.revives) work_without_readers();
   set_threads(arguments.threads);
   if (arguments.shows_unused) return show_unused(arguments);
   if (arguments.n_keys == 0) throw UsageError("grow: expected --n-keys, or --shrink-unused");
   const bool is_in_place = arguments.out.empty();
   if (!is_in_place) check_is_new(arguments.out, "folder");
   const std::string source = resolve_model_folder(arguments.model);
-  const ModelConfig config = io::read_model_config(io::posix(), io::join(source, "config.json"));
+  const ModelConfig config = io::read_model(io::posix(), source);
   if (config.memory && arguments.n_keys <= config.memory->n_keys) {
     throw UsageError("grow: --n-keys: expected more than the model's " +
                      std::to_string(config.memory->n_keys) + ", got " +
@@ -83,13 +86,11 @@ int grow_model(const GrowArguments& arguments) {
   const std::string model = is_in_place ? source : arguments.out;
   const auto slots = [](std::int64_t n_keys) { return n_keys * n_keys; };
   if (arguments.is_json) {
-    std::cout << nlohmann::ordered_json{{"model", model},
-                                        {"n_keys_before", grown.n_keys_before},
-                                        {"n_keys", grown.n_keys},
-                                        {"slots", slots(grown.n_keys)},
-                                        {"open_keys", grown.open_keys}}
-                     .dump()
-              << '\n';
+    print_json({{"model", model},
+                {"n_keys_before", grown.n_keys_before},
+                {"n_keys", grown.n_keys},
+                {"slots", slots(grown.n_keys)},
+                {"open_keys", grown.open_keys}});
     return 0;
   }
   const auto count = [&](std::int64_t n_keys) {
@@ -114,7 +115,7 @@ Command grow_command() {
       "  memlayers train demo.toml --set memory.n_keys=256",
       [](CLI::App& app) -> std::function<int()> {
         auto a = std::make_shared<GrowArguments>();
-        app.add_option("model", a->model, "model folder, or a run's folder")->required();
+        add_model(app, a->model);
         app.add_option("--n-keys", a->n_keys, "sub-keys per set: n_keys^2 slots")
             ->check(CLI::PositiveNumber);
         app.add_option("-o,--out", a->out, "a new folder; without it the model itself grows");
@@ -127,8 +128,8 @@ Command grow_command() {
             ->check(CLI::NonNegativeNumber)
             ->capture_default_str();
         app.add_option("--seed", a->seed, "of the new rows and sub-keys")->capture_default_str();
-        app.add_option("--threads", a->threads, "CPU threads; 0: all cores")->capture_default_str();
-        app.add_flag("--json", a->is_json, "one JSON object on standard output");
+        add_threads(app, a->threads);
+        add_json(app, a->is_json);
         return [a] { return grow_model(*a); };
       }};
 }

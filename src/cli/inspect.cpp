@@ -1,19 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
+#include "cli/output.h"
 #include "cli/terminal.h"
+#include "io/finite.h"
 #include "io/folder.h"
+#include "io/json.h"
+#include "io/json_field.h"
 #include "io/model_config.h"
+#include "io/model_source.h"
+#include "io/number_text.h"
 #include "io/safetensors.h"
+#include "io/shown.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "memlayers/llama.h"
 #include "memlayers/store.h"
 #include "nn/model_folder.h"
+#include "train/verify.h"
 
 namespace memlayers::cli {
 namespace {
@@ -53,12 +64,22 @@ Json describe_flops(const ModelConfig& config) {
           {"total", flops.total()}};
 }
 
+// What trainer.json says of the processes that wrote it.
+Json layout_of(const io::JsonField& stored) {
+  Json layout = Json::object();
+  for (const char* name : {"processes", "groups", "column_parts", "row_parts"}) {
+    if (const auto count = stored.find(name)) layout[name] = count->count();
+  }
+  if (const auto files = stored.find("files")) {
+    layout["files"] = Json::object();
+    for (const auto& [name, rank] : files->members()) layout["files"][name] = rank.count();
+  }
+  return layout;
+}
+
 // "4 processes in 2 groups, each pool in 2 parts of columns, 1 of rows"
 std::string describe_layout(const Json& layout) {
-  const auto number = [&](const char* key) {
-    const Json value = layout.value(key, Json());
-    return value.is_number_integer() ? value.get<std::int64_t>() : 0;
-  };
+  const auto number = [&](const char* key) { return layout.value(key, std::int64_t{0}); };
   const auto counted = [](std::int64_t count, const std::string& noun, const char* plural) {
     return std::to_string(count) + " " + noun + (count == 1 ? "" : plural);
   };
@@ -68,9 +89,33 @@ std::string describe_layout(const Json& layout) {
          std::to_string(number("row_parts")) + " of rows";
 }
 
+// 9.999999747378752e-06, which is the float 1e-05 to the bit, says no more than that to a reader.
+std::string short_text(double value) {
+  const auto narrow = static_cast<float>(value);
+  return narrow == value ? io::number_text(narrow) : io::number_text(value);
+}
+
+void verify_weights(const io::ModelSource& source) {
+  constexpr std::int64_t kAtOnce = 1 << 20;
+  std::vector<std::byte> buffer;
+  for (const auto& [name, weight] : source.weights()) {
+    std::int64_t count = 1;
+    for (const std::int64_t extent : weight.shape) count *= extent;
+    for (std::int64_t first = 0; first < count; first += kAtOnce) {
+      const std::int64_t some = std::min(kAtOnce, count - first);
+      buffer.resize(static_cast<std::size_t>(some * io::element_bytes(weight.type)));
+      source.read(name, first, buffer);
+      if (io::all_finite(buffer, weight.type)) continue;
+      throw Error(source.path() + ": tensor " + io::quote(name) +
+                  ": expected finite weights, got NaN or infinity");
+    }
+  }
+}
+
 void print(const Json& json, bool wants_tensors) {
   const auto text = [](const Json& value) {
-    return value.is_string() ? value.get<std::string>() : value.dump();
+    if (value.is_number_float()) return short_text(value.get<double>());
+    return io::shown(value.is_string() ? value.get<std::string>() : value.dump());
   };
   std::vector<std::vector<std::string>> rows;
   const auto add = [&](const std::string& name, const std::string& value) {
@@ -94,7 +139,7 @@ void print(const Json& json, bool wants_tensors) {
   if (json.contains("pool")) {
     for (const auto& [name, value] : json["pool"].items()) add("pool " + name, text(value));
   }
-  if (json.contains("verified")) add("checksums", "hold");
+  if (json.contains("verified")) add("checksums", "hold; all numbers are finite");
   for (const auto& row : rows) {
     std::cout << row[0] << std::string(row[0].size() < 28 ? 28 - row[0].size() : 1, ' ') << row[1]
               << '\n';
@@ -109,30 +154,27 @@ void print(const Json& json, bool wants_tensors) {
 int inspect(const InspectArguments& arguments) {
   io::FileSystem& fs = io::posix();
   const std::string folder = resolve_model_folder(arguments.model);
-  const ModelConfig config = io::read_model_config(fs, io::join(folder, "config.json"));
+  const auto source = io::open_model_source(fs, folder);
+  const ModelConfig& config = source->config();
   Json json = {{"folder", folder}};
   const std::string trainer = io::join(folder, "trainer.json");
   if (fs.exists(trainer)) {
-    const Json state = Json::parse(io::read_text(fs, trainer), nullptr, /*allow_exceptions=*/false);
-    if (state.is_object() && state.contains("step") && state["step"].is_number_integer()) {
-      json["step"] = state["step"];
-    }
-    if (state.is_object() && state.contains("layout") && state["layout"].is_object()) {
-      json["layout"] = state["layout"];
-    }
+    const nlohmann::json state = io::parse_json(io::read_text(fs, trainer), trainer);
+    const io::JsonField fields(state, trainer);
+    if (const auto step = fields.find("step")) json["step"] = step->count();
+    if (const auto layout = fields.find("layout")) json["layout"] = layout_of(*layout);
   }
   json["config"] = Json::parse(io::model_config_json(config));
 
-  const io::SafetensorsFolder weights = io::SafetensorsFolder::open(fs, folder);
   std::int64_t dense = 0, memory = 0;
   Json tensors = Json::array();
-  for (const auto& [name, view] : weights.tensors()) {
+  for (const auto& [name, weight] : source->weights()) {
     std::int64_t count = 1;
-    for (std::int64_t extent : view.shape) count *= extent;
+    for (std::int64_t extent : weight.shape) count *= extent;
     (name.find(".memory.") == std::string::npos ? dense : memory) += count;
     tensors.push_back({{"name", name},
-                       {"dtype", std::string(io::element_name(view.type))},
-                       {"shape", view.shape}});
+                       {"dtype", std::string(io::element_name(weight.type))},
+                       {"shape", weight.shape}});
   }
   std::int64_t pooled = 0;
   if (!config.memory_layers().empty()) {
@@ -150,10 +192,12 @@ int inspect(const InspectArguments& arguments) {
   if (arguments.wants_tensors) json["tensors"] = std::move(tensors);
   if (arguments.wants_verify) {
     if (fs.exists(io::join(folder, "MANIFEST.json"))) io::verify_folder(fs, folder);
+    verify_weights(*source);
+    train::verify_run_files(fs, folder);
     json["verified"] = true;
   }
   if (arguments.is_json) {
-    std::cout << json.dump() << '\n';
+    print_json(json);
   } else {
     print(json, arguments.wants_tensors);
   }
@@ -167,12 +211,13 @@ Command inspect_command() {
           "memlayers inspect runs/demo\n  memlayers inspect runs/demo --digest --verify --json",
           [](CLI::App& app) -> std::function<int()> {
             auto a = std::make_shared<InspectArguments>();
-            app.add_option("model", a->model, "model folder, or a run's folder")->required();
+            add_model(app, a->model);
             app.add_flag("--digest", a->wants_digest, "digest of the pool's logical content");
-            app.add_flag("--verify", a->wants_verify,
-                         "read everything again and check every checksum");
+            app.add_flag(
+                "--verify", a->wants_verify,
+                "read everything again; check every checksum, and that numbers are finite");
             app.add_flag("--tensors", a->wants_tensors, "list the tensors of model.safetensors");
-            app.add_flag("--json", a->is_json, "one JSON object on standard output");
+            add_json(app, a->is_json);
             return [a] { return inspect(*a); };
           }};
 }

@@ -6,6 +6,7 @@
 #include "cli/command.h"
 #include "cli/learn_measures.h"
 #include "cli/new_output.h"
+#include "cli/output.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
 #include "memlayers/checkpoint.h"
@@ -40,7 +41,7 @@ int show_slots(Generator& generator, const std::vector<NewFact>& facts, const Sl
     }
   }
   if (arguments.is_json) {
-    std::cout << Json{{"facts", facts.size()}, {"slots", slots}}.dump() << '\n';
+    print_json({{"facts", facts.size()}, {"slots", slots}});
     return 0;
   }
   std::cout << table(lines) << (chosen.size() > kMost ? "... (--json shows all)\n" : "")
@@ -58,6 +59,18 @@ LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& fac
   return result;
 }
 
+// Where the name was taken while it learned, nothing of either is lost.
+void write_out(const std::string& path, const Patch& patch) {
+  try {
+    write_new_patch(path, patch);
+  } catch (const io::Exists&) {
+    const std::string other = path + "." + patch.id.substr(0, 8);
+    write_new_patch(other, patch);
+    throw Error(path + ": expected a file that does not exist yet, got one that came meanwhile; " +
+                "the patch is in " + other);
+  }
+}
+
 void report(const std::vector<Measure>& measures, const LearnResult& result,
             const LearnNewArguments& arguments) {
   const auto bytes = io::posix().map(arguments.out)->bytes().size();
@@ -70,7 +83,7 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
     json["slots"] = result.slots;
     json["rows"] = result.patch.slots.size();
     json["bytes"] = bytes;
-    std::cout << json.dump() << '\n';
+    print_json(json);
     return;
   }
   std::vector<std::vector<std::string>> lines{{"", "before", "after"}};
@@ -82,10 +95,10 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
             << result.patch.slots.size() << " rows, " << short_bytes(static_cast<double>(bytes))
             << ", " << result.steps << " steps\n";
   if (result.recalled < result.phrasings) {
-    std::cerr
-        << "memlayers: warning: " << result.phrasings - result.recalled << " of "
-        << result.phrasings
-        << " prompts and paraphrases are not recalled yet; more --steps or --slots may help\n";
+    print_warning(
+        std::to_string(result.phrasings - result.recalled) + " of " +
+        std::to_string(result.phrasings) +
+        " prompts and paraphrases are not recalled yet; more --steps or --slots may help");
   }
 }
 
@@ -93,17 +106,18 @@ int learn_facts(const LearnNewArguments& arguments) {
   if (arguments.out.empty() && !arguments.is_dry_run) {
     throw UsageError("learn: expected -o FILE for the patch, or --dry-run");
   }
+  if (!arguments.is_dry_run) work_without_readers();
   options_of(arguments).validate();
   set_threads(arguments.threads);
   if (!arguments.out.empty()) check_is_new(arguments.out, "file");
-  const std::vector<NewFact> facts = read_new_facts(arguments.facts);
+  const std::vector<NewFact> facts = read_facts_to_learn(arguments);
   std::vector<Measure> measures = measures_of(facts, arguments);
   const std::string folder = resolve_model_folder(arguments.model);
-  Generator generator = load_learner(folder);
+  Generator generator = load_learner(folder, arguments);
   const SlotHistory history = history_of(generator, folder, arguments);
   if (arguments.is_dry_run) return show_slots(generator, facts, history, arguments);
 
-  for (Measure& measure : measures) measure.before = measure.take(generator);
+  for (Measure& measure : measures) measure.take_before(generator);
   LearnResult result = learn_with_bar(generator, facts, history, arguments);
   if (result.patch.slots.empty()) {
     throw Error(arguments.facts + ": expected facts that the model does not know, got " +
@@ -112,7 +126,7 @@ int learn_facts(const LearnNewArguments& arguments) {
   for (Measure& measure : measures) measure.after = measure.take(generator);
   result.patch.notes["from"] = arguments.facts;
   result.patch.notes["what"] += " of " + arguments.facts;
-  write_patch(arguments.out, result.patch);
+  write_out(arguments.out, result.patch);
   report(measures, result, arguments);
   return 0;
 }
@@ -125,9 +139,9 @@ Command learn_command() {
           "  memlayers patch apply runs/demo fact.safetensors",
           [](CLI::App& app) -> std::function<int()> {
             auto a = std::make_shared<LearnNewArguments>();
-            add_options(app, *a);
             app.add_option("-o,--out", a->out, "the new patch file");
             app.add_flag("--dry-run", a->is_dry_run, "show the chosen slots, write nothing");
+            add_options(app, *a);
             return [a] { return learn_facts(*a); };
           }};
 }

@@ -3,11 +3,14 @@
 
 #include <cmath>
 
+#include "cli/options.h"
 #include "cli/score_text.h"
 #include "cli/terminal.h"
 #include "io/file_system.h"
+#include "io/json_lines.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
+#include "text/dataset.h"
 
 namespace memlayers::cli {
 
@@ -25,8 +28,21 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
   app.add_option("--optimizer", arguments.optimizer, "of the rows")
       ->check(CLI::IsMember({"adam", "sgd"}))
       ->capture_default_str();
-  app.add_option("--lr", arguments.options.lr, "learning rate")->capture_default_str();
+  app.add_option("--lr", arguments.options.lr,
+                 "learning rate (3e-3; of a retrofitted model's rows 2e-2)");
+  app.add_option("--warmup", arguments.options.warmup, "steps in which it rises")
+      ->capture_default_str();
+  app.add_option("--phrasings", arguments.phrasings,
+                 "file of phrasings with {prompt} or {subject}, one a line, for facts without "
+                 "\"paraphrases\"");
+  app.add_option("--unseen-phrasings", arguments.unseen_phrasings,
+                 "the same for facts without \"unseen\"");
   app.add_option("--steps", arguments.options.steps, "at most; ends when all is recalled")
+      ->capture_default_str();
+  app.add_option("--enough", arguments.options.enough, "or this share of it")
+      ->capture_default_str();
+  app.add_option("--hold-out", arguments.options.held_out,
+                 "share of the phrasings that is not learned; learning ends before they fall")
       ->capture_default_str();
   app.add_option("--batch", arguments.options.batch, "prompts and paraphrases a step")
       ->capture_default_str();
@@ -42,19 +58,31 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
   app.add_option("--rehearsal", arguments.options.rehearsal,
                  "sequences of --background for each prompt or paraphrase of a step; 0: none")
       ->capture_default_str();
+  app.add_option("--questions", arguments.options.questions,
+                 "JSONL with \"prompt\": what else the model is asked; its own answers are "
+                 "rehearsed");
+  app.add_option("--answer-tokens", arguments.options.answer_tokens, "of such an answer, at most")
+      ->capture_default_str();
+  app.add_option("--piece", arguments.options.piece, "tokens of a rehearsed piece of text, at most")
+      ->capture_default_str();
+  app.add_option("--penalty", arguments.options.penalty,
+                 "of the memory's output along other text, in the loss (0; of a retrofitted model "
+                 "20)");
   app.add_option("--settle", arguments.options.settle,
                  "steps of a falling learning rate behind the last, if anything is rehearsed")
       ->capture_default_str();
   app.add_option("--rehearsal-weight", arguments.options.rehearsal_weight,
                  "of what their predictions have lost, in the loss")
       ->capture_default_str();
-  app.add_option("--keep", arguments.keep, "facts whose recall is measured before and after");
+  app.add_option("--keep", arguments.keep,
+                 "facts whose recall is measured before and after; of a line without \"answer\", "
+                 "whether the model's own stays");
   app.add_option("--earlier", arguments.earlier,
                  "facts of earlier patches, the same for each file");
   app.add_option("--held-out", arguments.held_out, "text or JSONL whose perplexity is measured");
-  app.add_option("--threads", arguments.threads, "CPU threads; 0: all cores")
-      ->capture_default_str();
-  app.add_flag("--json", arguments.is_json, "one JSON object on standard output");
+  add_chat(app, arguments.chat);
+  add_threads(app, arguments.threads);
+  add_json(app, arguments.is_json);
 }
 
 LearnOptions options_of(const LearnArguments& arguments) {
@@ -68,11 +96,23 @@ LearnOptions options_of(const LearnArguments& arguments) {
   return options;
 }
 
-Generator load_learner(const std::string& folder) {
+std::vector<NewFact> read_facts_to_learn(const LearnArguments& arguments) {
+  std::vector<NewFact> facts = read_new_facts(arguments.facts);
+  if (!arguments.phrasings.empty()) {
+    add_phrasings(facts, arguments.phrasings, PhrasingUse::kLearned);
+  }
+  if (!arguments.unseen_phrasings.empty()) {
+    add_phrasings(facts, arguments.unseen_phrasings, PhrasingUse::kUnseen);
+  }
+  return facts;
+}
+
+Generator load_learner(const std::string& folder, const LearnArguments& arguments) {
   Generator generator(load_model(folder), load_tokenizer(folder));
   if (generator.model()->pool().is_empty()) {
     throw Error(folder + ": expected a model with memory layers, got one without a pool");
   }
+  ask_as_told(generator, arguments.chat);
   return generator;
 }
 
@@ -81,7 +121,8 @@ SlotHistory history_of(Generator& generator, const std::string& folder,
   SlotHistory history;
   if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
     history.reads = *usage;
-  } else if (!arguments.background.empty()) {
+  } else if (!arguments.background.empty() ||
+             !generator.model()->config().memory->output_scales.empty()) {
     history.reads = count_reads(generator, arguments.background);
   } else {
     throw Error(folder +
@@ -94,9 +135,46 @@ SlotHistory history_of(Generator& generator, const std::string& folder,
   return history;
 }
 
+namespace {
+
+std::vector<std::string> ask(Generator& generator, const std::vector<std::string>& questions) {
+  GenerateOptions options;
+  options.max_tokens = 64;
+  std::vector<std::string> answers;
+  for (Generation& answer : generator.ask(questions, options)) {
+    answers.push_back(std::move(answer.text));
+  }
+  return answers;
+}
+
+}  // namespace
+
 double Measure::take(Generator& generator) const {
   if (!text.empty()) return std::exp(score_text(generator, text).loss);
+  if (!questions.empty()) {
+    const std::vector<std::string> now = ask(generator, questions);
+    double same = 0;
+    for (std::size_t i = 0; i < now.size(); ++i) same += now[i] == answers[i] ? 1 : 0;
+    return same / static_cast<double>(now.size());
+  }
   return evaluate_facts(generator, facts).recall.value;
+}
+
+void Measure::take_before(Generator& generator) {
+  if (!text.empty()) {
+    before = take(generator);
+    return;
+  }
+  if (!questions.empty()) {
+    answers = ask(generator, questions);
+    before = 1;
+    return;
+  }
+  const FactScores scores = evaluate_facts(generator, facts);
+  expect_one_that_fits(generator, facts, scores);
+  before = scores.recall.value;
+  too_long = scores.cut.size();
+  if (too_long > 0) label += ", " + std::to_string(too_long) + " longer than the context";
 }
 
 std::string Measure::text_of(double value) const {
@@ -106,11 +184,12 @@ std::string Measure::text_of(double value) const {
 void Measure::add_to(nlohmann::ordered_json& json, double value_after) const {
   nlohmann::ordered_json& place = file.empty() ? json[name] : json[name][file];
   place = {{"before", before}, {"after", value_after}};
+  if (too_long > 0) place["too_long"] = too_long;
 }
 
 std::string progress_text(const LearnProgress& now) {
-  return "loss " + decimals(now.loss) + "  recalled " + std::to_string(now.recalled) + "/" +
-         std::to_string(now.phrasings);
+  const std::string loss = now.loss ? "loss " + decimals(*now.loss) + "  " : "";
+  return loss + "recalled " + std::to_string(now.recalled) + "/" + std::to_string(now.phrasings);
 }
 
 std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
@@ -127,13 +206,33 @@ std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
   for (const NewFact& fact : facts) {
     prompts.push_back(fact.fact);
     for (const std::string& prompt : fact.paraphrases) {
-      paraphrases.push_back({prompt, fact.fact.answer});
+      paraphrases.push_back({prompt, fact.fact.answer, fact.fact.place});
     }
   }
   recall("new facts", "recall", prompts);
   recall("paraphrases", "paraphrases", paraphrases);
   recall("unseen phrasings", "unseen", unseen_phrasings(facts));
-  if (!arguments.keep.empty()) recall("facts to keep", "keep", read_facts(arguments.keep));
+  std::vector<Fact> known;
+  std::vector<std::string> questions;
+  for (const std::string& file : arguments.keep) {
+    io::for_each_json_line(file, [&](const io::JsonField& line, const std::string& place) {
+      const std::string& prompt = line.at("prompt").string();
+      if (const auto answer = line.find("answer")) {
+        known.push_back({prompt, answer->string(), place});
+      } else {
+        questions.push_back(prompt);
+      }
+    });
+  }
+  if (!arguments.keep.empty() && known.empty() && questions.empty()) {
+    throw Error(text::listed(arguments.keep) + ": expected at least one line, got none");
+  }
+  recall("facts to keep", "keep", std::move(known));
+  if (!questions.empty()) {
+    all.push_back({.label = "own answers to " + std::to_string(questions.size()) + " questions",
+                   .name = "own_answers",
+                   .questions = std::move(questions)});
+  }
   for (const std::string& file : arguments.earlier) {
     recall("earlier facts, " + file, "earlier", read_facts({file}));
     all.back().file = file;

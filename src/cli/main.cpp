@@ -5,24 +5,28 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
-#include <cstdlib>
-#include <cstring>
 #include <iostream>
 #include <limits>
 #include <new>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/help.h"
+#include "cli/output.h"
+#include "cli/terminal.h"
+#include "dist/launcher.h"
+#include "io/descriptor.h"
 #include "io/nearest.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 #include "memlayers/parallel.h"
+#include "nn/free_memory.h"
+#include "train/processes.h"
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -50,19 +54,15 @@ void keep_freed_memory() {
 #endif
 }
 
-int fail(const std::string& message, int code) {
-  // One line, whatever a library put into its message.
-  std::string line = message.substr(0, message.find('\n'));
-  std::cerr << "memlayers: error: " << line << '\n';
-  return code;
-}
+// A library's message: its first line; the others are of no use to a user.
+std::string first_line(const std::string& message) { return message.substr(0, message.find('\n')); }
 
 std::string usage_text(const CLI::ParseError& error, const CLI::App& app,
                        const std::vector<Command>& commands, int argc, char** argv) {
   if (app.get_subcommands().empty() && argc > 1 && argv[1][0] != '-') {
     std::vector<std::string> names;
     for (const Command& command : commands) names.emplace_back(command.name);
-    return "expected a verb, got \"" + std::string(argv[1]) + "\"; did you mean " +
+    return "expected a verb, got " + io::quote(argv[1]) + "; did you mean " +
            io::nearest(argv[1], names) + "? (see memlayers --help)";
   }
   const std::vector<CLI::App*> chosen = app.get_subcommands();
@@ -71,14 +71,21 @@ std::string usage_text(const CLI::ParseError& error, const CLI::App& app,
 }
 
 int run(int argc, char** argv) {
-  CLI::App app{"memlayers: Transformers with very large, sparse, editable memory"};
+  CLI::App app{"Transformers with very large, sparse, editable memory", "memlayers"};
+  app.formatter(help_formatter());
+  app.footer(
+      "Example:\n"
+      "  memlayers train CONFIG.toml\n"
+      "  memlayers generate runs/demo \"What is a dingo?\"\n"
+      "  memlayers train --help");
   app.set_version_flag("--version", MEMLAYERS_VERSION);
   app.require_subcommand(1);
   app.failure_message(CLI::FailureMessage::simple);
-  const std::vector<Command> commands{train_command(),   generate_command(), eval_command(),
-                                      inspect_command(), quantize_command(), patch_command(),
-                                      learn_command(),   explain_command(),  grow_command(),
-                                      bench_command(),   plan_command()};
+  const std::vector<Command> commands{
+      train_command(),  generate_command(), chat_command(),     eval_command(),  inspect_command(),
+      import_command(), export_command(),   quantize_command(), patch_command(), retrofit_command(),
+      learn_command(),  explain_command(),  grow_command(),     serve_command(), bench_command(),
+      plan_command(),   tokenize_command()};
   std::function<int()> chosen;
   for (const Command& command : commands) {
     CLI::App* verb = app.add_subcommand(command.name, command.summary);
@@ -93,14 +100,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     throw UsageError(usage_text(error, app, commands, argc, argv));
   }
-  const int code = chosen();
-  errno = 0;
-  std::cout.flush();
-  if (!std::cout) {  // what was asked for was not delivered
-    throw Error(std::string("standard output: cannot write") +
-                (errno != 0 ? std::string(": ") + std::strerror(errno) : ""));
-  }
-  return code;
+  return chosen();
 }
 
 // Processes of one run mostly fail together and for the same reason: one tells it, and ends all
@@ -118,30 +118,45 @@ std::string own_name() {
   return rank == 0 ? "" : "rank " + std::to_string(rank) + " on " + all->host(rank) + ": ";
 }
 
-// Our words for torch's message that it got no memory; nothing for another one.
-std::optional<std::string> out_of_memory(const std::string& message) {
-  constexpr std::string_view kBefore = "you tried to allocate ";
-  const auto at = message.find(kBefore);
-  if (at == std::string::npos) return {};
-  const auto first = at + kBefore.size();
-  return "out of memory: no room for " + message.substr(first, message.find(' ', first) - first) +
-         " bytes more";
+// Whose error it is, as far as others may have the same.
+struct Speaker {
+  bool is_first = true;   // which is the one to speak
+  bool is_early = false;  // no process waits for another yet
+  std::string name;       // "rank 2 on node7: " where the first does not know of the error, else ""
+};
+
+Speaker this_speaker() {
+  if (is_launched() && !dist::world_has_started()) {
+    const int rank = dist::launched_rank();
+    return {rank == 0, true, rank == 0 ? "" : "rank " + std::to_string(rank) + ": "};
+  }
+  return {world()->rank() == 0, false, own_name()};
+}
+
+// All processes of the run come here, and leave as they came.
+int end_together(const train::CommonError& error) {
+  if (world()->rank() == 0) print_error(error.what());
+  std::cout.flush();
+  leave_world();
+  return is_launched() ? kUsage : kFailed;
 }
 
 int guarded_run(int argc, char** argv) {
-  std::string message, whose;
+  const std::string verb = argc > 1 ? argv[1] : "memlayers";
+  std::string message;
   int code = kFailed;
-  bool is_first = true;
+  Speaker speaker;
   try {
     try {
       const int done = run(argc, argv);
       leave_world();
       return done;
+    } catch (const train::CommonError& error) {
+      return end_together(error);
     } catch (const PeerLost&) {
       throw;
     } catch (...) {
-      is_first = world()->rank() == 0;
-      whose = own_name();
+      speaker = this_speaker();
       throw;
     }
   } catch (const UsageError& error) {
@@ -149,20 +164,34 @@ int guarded_run(int argc, char** argv) {
     code = kUsage;
   } catch (const PeerLost& error) {
     message = error.what();
-    is_first = error.is_first();
+    speaker.is_first = error.is_first();
   } catch (const c10::Error& error) {
-    const std::string theirs = error.what_without_backtrace();
-    const std::optional<std::string> ours = out_of_memory(theirs);
-    message = ours.value_or(theirs);
-    is_first = is_first || ours;  // of this process alone
+    const std::optional<std::string> ours = nn::out_of_memory(error);
+    message = ours ? verb + ": " + *ours : first_line(error.what_without_backtrace());
+    speaker.is_first = speaker.is_first || ours;  // of this process alone
   } catch (const std::bad_alloc&) {
-    message = "out of memory";
-    is_first = true;  // of this process alone
-  } catch (const std::exception& error) {
+    message = verb + ": out of memory";
+    speaker.is_first = true;  // of this process alone
+  } catch (const Error& error) {
     message = error.what();
+  } catch (const std::exception& error) {
+    message = first_line(error.what());
   }
-  let_the_first_speak(is_first);
-  return fail(whose + message, code);
+  let_the_first_speak(speaker.is_first);
+  print_error(speaker.name + message);
+  if (speaker.is_early) return kUsage;  // the others find the same
+  std::cout.flush();
+  abort_world(code);  // the others wait for us
+  return code;
+}
+
+int run_and_deliver(int argc, char** argv) {
+  StandardOutput output;
+  const int code = guarded_run(argc, argv);
+  const std::string lost = output.finish();
+  if (code != 0 || lost.empty()) return code;
+  print_error("standard output: cannot write: " + lost);  // what was asked for was not delivered
+  return kFailed;
 }
 
 }  // namespace
@@ -170,10 +199,8 @@ int guarded_run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   using namespace memlayers::cli;
+  memlayers::io::open_standard_streams();  // before anything else is opened
+  memlayers::io::outlive_file_size_limit();
   keep_freed_memory();
-  // A reader that went away (| head) is no error of ours; writing then fails quietly.
-  std::signal(SIGPIPE, [](int) { std::_Exit(0); });
-  const int code = guarded_run(argc, argv);
-  if (code == kFailed || code == kUsage) memlayers::abort_world(code);  // the others wait for us
-  return code;
+  return run_and_deliver(argc, argv);
 }

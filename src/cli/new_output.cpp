@@ -7,6 +7,7 @@
 #include "memlayers/error.h"
 #include "memlayers/tokenizer.h"
 #include "nn/model_folder.h"
+#include "text/tokenizer_file.h"
 
 namespace memlayers::cli {
 
@@ -19,7 +20,10 @@ void write_new_model(const std::string& path, const Llama& model, const std::str
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(source);
   io::FolderWriter folder(io::posix(), path);
   save_model(io::posix(), model, io::parent(folder.file("config.json")));
-  folder.write_text(tokenizer->file_name(), tokenizer->file_bytes());
+  const bool has_memory = !model->config().memory_layers().empty();
+  for (const auto& [name, bytes] : text::files_for_folder(*tokenizer, has_memory)) {
+    folder.write_text(name, bytes);
+  }
   folder.commit();
 }
 

@@ -145,8 +145,8 @@ int run(PlanArguments options) {
 
 Command plan_command() {
   return {"plan", "Say what a training run over many processes will need: memory, bytes, time",
-          "memlayers plan CONFIG.toml --nodes 8,16 --processes-per-node 4 --bandwidth-gbs 12.5 "
-          "--latency-us 5 --memory-gb 256 --threads 64\n"
+          "memlayers plan CONFIG.toml --nodes 8,16 --processes-per-node 4 \\\n"
+          "      --bandwidth-gbs 12.5 --latency-us 5 --memory-gb 256 --threads 64\n"
           "Rates are measured on this machine, in some seconds (docs/parallel.md).",
           [](CLI::App& app) -> std::function<int()> {
             const auto options = std::make_shared<PlanArguments>();

@@ -9,8 +9,13 @@
 #include <cstdio>
 #include <iostream>
 
+#include "io/shown.h"
+
 namespace memlayers::cli {
 namespace {
+
+// Room for a sentence with some names in it.
+constexpr std::size_t kMostOfMessage = 4000;
 
 std::string format(const char* pattern, double value) {
   std::array<char, 64> buffer{};
@@ -85,6 +90,14 @@ std::string percent(double share) { return format("%.1f %%", 100 * share); }
 
 std::string decimals(double value) { return format("%.3f", value); }
 
+void print_error(const std::string& text) {
+  std::cerr << "memlayers: error: " << io::shown(text, kMostOfMessage) << '\n';
+}
+
+void print_warning(const std::string& text) {
+  std::cerr << "memlayers: warning: " << io::shown(text, kMostOfMessage) << '\n';
+}
+
 ProgressBar::ProgressBar(std::string label, std::int64_t total, double interval_s)
     : label_(std::move(label)),
       total_(std::max<std::int64_t>(1, total)),
@@ -99,6 +112,7 @@ ProgressBar::~ProgressBar() {
 
 void ProgressBar::update(std::int64_t done, const std::string& note) {
   if (first_ < 0) first_ = done;
+  is_new_ = is_new_ || done != done_ || note != note_;
   done_ = done;
   note_ = note;
   const auto now = std::chrono::steady_clock::now();
@@ -111,7 +125,7 @@ void ProgressBar::update(std::int64_t done, const std::string& note) {
 
 void ProgressBar::finish() {
   if (is_finished_) return;
-  draw();
+  if (is_new_ || is_terminal_) draw();
   if (is_terminal_) std::cerr << '\n';
   is_finished_ = true;
 }
@@ -159,12 +173,16 @@ void ProgressBar::draw() {
     std::cerr << line(seconds) << '\n';
   }
   is_drawn_ = true;
+  is_new_ = false;
 }
 
 void ProgressBar::clear() { std::cerr << "\r\x1b[K"; }
 
-std::string table(const std::vector<std::vector<std::string>>& rows) {
+std::string table(std::vector<std::vector<std::string>> rows) {
   std::vector<std::size_t> widths;
+  for (auto& row : rows) {
+    for (std::string& cell : row) cell = io::shown(cell, std::string::npos);
+  }
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
     for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], columns(row[i]));

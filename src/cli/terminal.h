@@ -20,6 +20,10 @@ std::string short_time(double seconds);
 std::string percent(double share);   // 0.5 -> "50.0 %"
 std::string decimals(double value);  // 3 of them
 
+// "memlayers: error: ..." on standard error, one line whatever the text holds.
+void print_error(const std::string& text);
+void print_warning(const std::string& text);
+
 // A line that is drawn over and over on a terminal, and printed anew every `interval` seconds
 // elsewhere.
 //   train   42% |########............| 420/1000  loss 3.21  12.3k tok/s  0:31 left
@@ -31,7 +35,7 @@ class ProgressBar {
   ProgressBar& operator=(const ProgressBar&) = delete;
 
   void update(std::int64_t done, const std::string& note = "");
-  void finish();  // draws the last state and ends the line
+  void finish();  // draws the last state, unless it was printed, and ends the line
   // Prints a line of its own above the bar.
   void print(const std::string& line);
 
@@ -44,11 +48,13 @@ class ProgressBar {
   std::int64_t total_, done_ = 0, first_ = -1;
   double interval_s_;
   bool is_terminal_, is_drawn_ = false, is_finished_ = false;
+  bool is_new_ = true;  // something to draw
   std::string note_;
   std::chrono::steady_clock::time_point start_, drawn_;
 };
 
-// A table with aligned columns; the first column is text, the others are numbers.
-std::string table(const std::vector<std::vector<std::string>>& rows);
+// A table with aligned columns; the first column is text, the others are numbers. Cells may hold
+// what a file says: they are escaped (io/shown.h).
+std::string table(std::vector<std::vector<std::string>> rows);
 
 }  // namespace memlayers::cli

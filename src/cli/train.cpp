@@ -2,18 +2,23 @@
 #include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/output.h"
 #include "cli/terminal.h"
+#include "io/shown.h"
 #include "memlayers/parallel.h"
 #include "memlayers/trainer.h"
 #include "train/metrics.h"
 
 namespace memlayers::cli {
 namespace {
+
+constexpr std::size_t kMostOfLine = 4000;  // characters that a run may want to tell at once
 
 struct TrainArguments {
   std::string config;
@@ -91,7 +96,7 @@ class Display {
   TrainCallbacks callbacks() {
     TrainCallbacks calls;
     calls.stop = &stop_requested;
-    calls.notice = [this](const std::string& text) { print(text); };
+    calls.notice = [this](const std::string& text) { print(io::shown(text, kMostOfLine)); };
     calls.tokenizing = [this](std::int64_t documents, std::int64_t tokens) {
       print("tokenizing: " + std::to_string(documents) + " documents, " +
             short_count(static_cast<double>(tokens)) + " tokens");
@@ -110,15 +115,15 @@ class Display {
     };
     calls.logged = [this](const StepMetrics& m) {
       if (json_) {
-        std::printf("%s\n", train::to_json(m).c_str());
-        std::fflush(stdout);
+        std::cout << train::to_json(m) << std::endl;
       }
       if (m.eval_loss) {
         print("step " + std::to_string(m.step) + ": validation loss " + loss_text(*m.eval_loss));
       }
     };
     calls.sample = [this](const TrainSample& s) {
-      print("step " + std::to_string(s.step) + ": " + s.prompt + " > " + s.text);
+      print("step " + std::to_string(s.step) + ": " + io::shown(s.prompt, kMostOfLine) + " > " +
+            io::shown(s.text, kMostOfLine));
     };
     return calls;
   }
@@ -147,9 +152,10 @@ TrainConfig read_config(const TrainArguments& options) {
 
 int run(const TrainArguments& options) {
   if (options.help_config) {
-    std::fputs(describe_train_config().c_str(), stdout);
+    std::cout << describe_train_config();
     return 0;
   }
+  work_without_readers();
   Display display(options.json);
   const TrainConfig config = read_config(options);
   Trainer trainer(config, display.callbacks());
@@ -189,7 +195,7 @@ TrainConfig read_train_config(const std::string& verb, std::string path,
     } else if (path.empty()) {
       path = text;
     } else {
-      throw UsageError("--set: expected key=value, got \"" + text + "\"");
+      throw UsageError("--set: expected key=value, got " + io::quote(text));
     }
   }
   if (path.empty()) throw UsageError(verb + ": expected a configuration file, CONFIG.toml");
@@ -198,10 +204,10 @@ TrainConfig read_train_config(const std::string& verb, std::string path,
 
 Command train_command() {
   return {.name = "train",
-          .summary = "train a model on text or facts",
+          .summary = "Train a model on text or facts",
           .example =
               "memlayers train CONFIG.toml --set model.dim=128 train.steps=2000\n"
-              "  memlayers train --help-config      every key of CONFIG\n"
+              "  memlayers train --help-config      every key of CONFIG\n\n"
               "Ctrl-C saves and leaves; the same command goes on from the newest checkpoint.",
           .add = [](CLI::App& app) -> std::function<int()> {
             const auto options = std::make_shared<TrainArguments>();

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,6 +17,9 @@
 namespace memlayers::dist {
 
 constexpr int kFirstFreeTag = 16;
+
+// This process as a world of its own, which has nobody to wait for.
+std::shared_ptr<Communicator> alone();
 
 void barrier(Communicator& group);
 // Every process's bytes, by rank.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "dist/collectives.h"
+#include "dist/launcher.h"
 #include "dist/mpi_world.h"
 
 namespace memlayers {
@@ -54,10 +55,25 @@ bool is_launched() {
   return false;
 }
 
+int dist::launched_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    if (const char* text = std::getenv(name))
+      return static_cast<int>(std::strtol(text, nullptr, 10));
+  }
+  return 0;
+}
+
+bool dist::world_has_started() {
+  const std::lock_guard lock(world_mutex);
+  return the_world != nullptr;
+}
+
 void wait_all(Transfers& transfers) {
   for (const auto& transfer : transfers) transfer->wait();
   transfers.clear();
 }
+
+std::shared_ptr<Communicator> dist::alone() { return std::make_shared<Alone>(); }
 
 std::shared_ptr<Communicator> world() {
   const std::lock_guard lock(world_mutex);
@@ -65,7 +81,7 @@ std::shared_ptr<Communicator> world() {
     if (is_launched()) {
       the_world = dist::start_mpi();
     } else {
-      the_world = std::make_shared<Alone>();
+      the_world = dist::alone();
     }
   }
   return the_world;

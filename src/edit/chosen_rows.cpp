@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "edit/chosen_rows.h"
+
 #include <torch/types.h>
 #include <torch/utils.h>
 
 #include <algorithm>
 #include <cstring>
 
-#include "edit/student.h"
+#include "memlayers/error.h"
 
 namespace memlayers::edit {
 
@@ -46,6 +48,10 @@ Patch ChosenRows::patch() const {
               .width = pool_->width(),
               .row_dtype = pool_->options().row_dtype};
   const at::Tensor now = pool_->values.detach().index_select(0, slots_);
+  if (!at::isfinite(now).all().item<bool>()) {
+    throw Error(
+        "learn: expected finite rows, got NaN or infinity; a smaller learning rate may help");
+  }
   const auto row_bytes = now.nbytes() / static_cast<std::size_t>(now.size(0));
   const auto* old_row = static_cast<const std::byte*>(before_.const_data_ptr());
   const auto* row = static_cast<const std::byte*>(now.const_data_ptr());
@@ -83,7 +89,8 @@ std::unique_ptr<ChosenRows> choose_rows(Generator& generator, const std::vector<
   MemoryPool pool = generator.model()->pool();
   pool->catch_up();
   pool->clear_gradient();
-  return std::make_unique<ChosenRows>(pool, slots, options.optimizer, options.lr);
+  return std::make_unique<ChosenRows>(pool, slots, options.optimizer,
+                                      learning_rate(options, generator.model()->config()));
 }
 
 }  // namespace memlayers::edit

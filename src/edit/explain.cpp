@@ -8,8 +8,8 @@
 #include <map>
 #include <set>
 
-#include "edit/json_lines.h"
 #include "edit/slot_rows.h"
+#include "io/json_lines.h"
 #include "memlayers/error.h"
 #include "nn/lookup_hook.h"
 #include "train/fact_row.h"
@@ -36,24 +36,36 @@ void check_model(const Llama& model) {
 
 // Prompt and answer as tokens, without an end of text that the model's own answer did not reach.
 train::FactRow tokens_of(Generator& generator, const std::string& prompt,
-                         const std::optional<std::string>& answer, std::int64_t max_tokens) {
-  if (answer) return train::make_fact_row(generator.tokenizer(), {prompt, *answer});
-  const Generation own = generator.generate({prompt}, {.max_tokens = max_tokens}).front();
-  train::FactRow row = train::make_fact_row(generator.tokenizer(), {prompt, ""});
-  row.tokens.resize(static_cast<std::size_t>(own.prompt_tokens));
-  row.tokens.insert(row.tokens.end(), own.tokens.begin(), own.tokens.end());
-  const auto& eos = generator.tokenizer().eos();
-  if (own.finish == FinishReason::kStop && eos) row.tokens.push_back(*eos);
+                         const std::optional<std::string>& answer, std::int64_t max_tokens,
+                         const std::optional<Snapshot>& rows) {
+  if (answer) return train::make_fact_row(generator, {prompt, *answer});
+  Decoder decoder(generator.model(), generator.shared_tokenizer(), {.gives_text = false});
+  const std::vector<std::int32_t> tokens = generator.question_tokens(prompt);
+  decoder.join(tokens, {.max_tokens = max_tokens}, {.rows = rows});
+  train::FactRow row = train::make_fact_row(generator, {prompt, ""});
+  row.tokens.resize(tokens.size());
+  while (!decoder.is_idle()) {
+    for (const DecodedToken& made : decoder.step()) {
+      if (made.finish == FinishReason::kError) throw Error(made.error);
+      if (made.token && !made.is_end) row.tokens.push_back(*made.token);
+      const auto& end = generator.end_tokens();
+      if (made.finish == FinishReason::kStop && !end.empty()) row.tokens.push_back(end.back());
+    }
+  }
   return row;
 }
 
+const Snapshot* pointer_to(const std::optional<Snapshot>& rows) { return rows ? &*rows : nullptr; }
+
 // [rows]: the log-probability of the answer in each row of equal tokens [rows, T].
-at::Tensor log_probabilities(Llama& model, const train::FactRow& row, std::int64_t rows) {
+at::Tensor log_probabilities(Llama& model, const train::FactRow& row, std::int64_t rows,
+                             const std::optional<Snapshot>& pool) {
   const std::vector<std::int64_t> tokens(row.tokens.begin(), row.tokens.end());
   const at::Tensor all = torch::tensor(tokens, torch::kLong);
   const std::int64_t length = all.size(0), from = row.answer_from;
   const at::Tensor input = all.slice(0, 0, length - 1).unsqueeze(0).expand({rows, length - 1});
-  const at::Tensor hidden = model->hidden_states(input.contiguous()).slice(1, from - 1);
+  const at::Tensor hidden =
+      model->hidden_states(input.contiguous(), {}, pointer_to(pool)).slice(1, from - 1);
   const at::Tensor wanted = all.slice(0, from).view({1, -1, 1}).expand({rows, -1, 1});
   return model->logits(hidden).log_softmax(-1).gather(2, wanted).to(torch::kDouble).sum({1, 2});
 }
@@ -79,13 +91,15 @@ void add(Reads& reads, std::int64_t layer, const at::Tensor& slots_in, const at:
   }
 }
 
-std::vector<ExplainedSlot> ranked(const MemoryPool& pool, Reads reads, std::int64_t top) {
+std::vector<ExplainedSlot> ranked(const MemoryPool& pool, Reads reads, std::int64_t top,
+                                  const std::optional<Snapshot>& rows) {
   std::vector<std::int64_t> slots;
   for (const auto& [slot, by_head] : reads) slots.push_back(slot);
-  const at::Tensor lengths = edit::rows_of(pool, torch::tensor(slots, torch::kLong))
-                                 .norm(2, 1)
-                                 .to(torch::kDouble)
-                                 .contiguous();
+  const at::Tensor lengths =
+      edit::rows_of(pool, torch::tensor(slots, torch::kLong), pointer_to(rows))
+          .norm(2, 1)
+          .to(torch::kDouble)
+          .contiguous();
   std::vector<ExplainedSlot> all;
   for (auto& [slot, by_head] : reads) {
     ExplainedSlot found{.slot = slot};
@@ -105,7 +119,7 @@ std::vector<ExplainedSlot> ranked(const MemoryPool& pool, Reads reads, std::int6
 
 // Leaves out each slot by itself: reading it with weight 0 is reading a row of zeros.
 void measure(Llama& model, const train::FactRow& row, double whole,
-             std::vector<ExplainedSlot>& slots) {
+             const std::optional<Snapshot>& pool, std::vector<ExplainedSlot>& slots) {
   const std::int64_t length = static_cast<std::int64_t>(row.tokens.size()) - 1;
   const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kBatchTokens / length));
   for (std::size_t begin = 0; begin < slots.size(); begin += at_once) {
@@ -119,7 +133,7 @@ void measure(Llama& model, const train::FactRow& row, double whole,
           const auto shape = {rows, length, read.size(1), read.size(2)};
           weights.masked_fill_((read.view(shape) == without.to(read.device())).view_as(weights), 0);
         });
-    const at::Tensor left = log_probabilities(model, row, rows).cpu().contiguous();
+    const at::Tensor left = log_probabilities(model, row, rows, pool).cpu().contiguous();
     for (std::size_t i = begin; i < end; ++i) {
       slots[i].change = left.const_data_ptr<double>()[i - begin] - whole;
     }
@@ -127,22 +141,23 @@ void measure(Llama& model, const train::FactRow& row, double whole,
 }
 
 // The slots that the last position of a prompt reads, in any layer.
-std::set<std::int64_t> last_reads(Generator& generator, const std::string& prompt) {
+std::set<std::int64_t> last_reads(Generator& generator, const std::string& prompt,
+                                  const std::optional<Snapshot>& rows) {
   std::set<std::int64_t> slots;
   const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
     const at::Tensor last = read[-1].flatten().cpu().contiguous();
     const auto* slot = last.const_data_ptr<std::int64_t>();
     slots.insert(slot, slot + last.numel());
   });
-  std::vector<std::int64_t> tokens;
-  if (const auto bos = generator.tokenizer().bos()) tokens.push_back(*bos);
-  for (const std::int32_t token : generator.tokenizer().encode(prompt)) tokens.push_back(token);
+  const std::vector<std::int32_t> prompt_tokens = generator.question_tokens(prompt);
+  const std::vector<std::int64_t> tokens(prompt_tokens.begin(), prompt_tokens.end());
   expect(!tokens.empty(), "prompt", "at least one token", 0);
   const std::int64_t context = generator.model()->config().context;
   const auto length = static_cast<std::int64_t>(tokens.size());
   expect(length <= context, "tokens of an earlier prompt",
          "at most " + std::to_string(context) + ", the model's context", length);
-  generator.model()->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0));
+  generator.model()->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0), {},
+                                   pointer_to(rows));
   return slots;
 }
 
@@ -160,8 +175,12 @@ Explanation explain(Generator& generator, const std::string& prompt,
   check_model(model);
   const c10::InferenceMode inference;
   MemoryPool pool = model->pool();
-  if (answer) pool->refresh();  // as generating the model's own answer does
-  const train::FactRow row = tokens_of(generator, prompt, answer, options.max_tokens);
+  std::optional<Snapshot> rows = options.rows;
+  if (!rows) {
+    pool->refresh();
+    rows = pool->snapshot();
+  }
+  const train::FactRow row = tokens_of(generator, prompt, answer, options.max_tokens, rows);
   const auto length = static_cast<std::int64_t>(row.tokens.size());
   expect(length > row.answer_from, "answer", "at least one token", 0);
   expect(length <= model->config().context, "tokens of prompt and answer",
@@ -182,21 +201,20 @@ Explanation explain(Generator& generator, const std::string& prompt,
           const std::int64_t from = row.answer_from - 1;
           add(reads, numbers.at(&layer), slots.slice(0, from), weights.slice(0, from));
         });
-    result.log_probability = log_probabilities(model, row, 1).item<double>();
+    result.log_probability = log_probabilities(model, row, 1, rows).item<double>();
   }
   result.slots_read = static_cast<std::int64_t>(reads.size());
-  result.slots = ranked(pool, std::move(reads), options.top);
-  measure(model, row, result.log_probability, result.slots);
+  result.slots = ranked(pool, std::move(reads), options.top, rows);
+  measure(model, row, result.log_probability, rows, result.slots);
   std::stable_sort(result.slots.begin(), result.slots.end(),
                    [](const ExplainedSlot& a, const ExplainedSlot& b) {
                      return std::abs(a.change) > std::abs(b.change);
                    });
-  const auto stored = pool->snapshot();
   for (ExplainedSlot& slot : result.slots) {
-    if (stored) slot.patch = stored->writer_of(slot.slot);
+    if (rows) slot.patch = rows->writer_of(slot.slot);
   }
   for (std::size_t i = 0; i < options.prompts.size(); ++i) {
-    const std::set<std::int64_t> used = last_reads(generator, options.prompts[i]);
+    const std::set<std::int64_t> used = last_reads(generator, options.prompts[i], rows);
     for (ExplainedSlot& slot : result.slots) {
       if (used.contains(slot.slot)) slot.prompts.push_back(static_cast<std::int64_t>(i));
     }
@@ -206,8 +224,9 @@ Explanation explain(Generator& generator, const std::string& prompt,
 
 std::vector<std::string> read_prompts(const std::string& path) {
   std::vector<std::string> prompts;
-  edit::for_each_json_line(
-      path, [&](const text::JsonField& line) { prompts.push_back(line.at("prompt").string()); });
+  io::for_each_json_line(path, [&](const io::JsonField& line, const std::string& /*place*/) {
+    prompts.push_back(line.at("prompt").string());
+  });
   if (prompts.empty()) throw Error(path + ": expected at least one prompt, got none");
   return prompts;
 }

@@ -1,40 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/grow.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-
 #include <cmath>
-#include <map>
 
 #include "edit/grown.h"
+#include "nn/new_rows.h"
+#include "nn/unset_weights.h"
 
 namespace memlayers {
+namespace {
 
-ModelConfig edit::grown(ModelConfig config, std::int64_t n_keys) {
-  MemoryConfig& memory = *config.memory;
-  memory.open_keys = memory.open_keys.value_or(memory.n_keys);
-  memory.n_keys = n_keys;
-  return config;
+// The rows behind those of the smaller pool, as a new one has them.
+void draw_rows(MemoryPool& pool, std::int64_t first, const ModelConfig& config,
+               std::uint64_t seed) {
+  PoolOptions options = pool->options();
+  options.init_std = 1 / std::sqrt(static_cast<double>(config.value_dim()));
+  options.seed = seed;
+  at::Tensor rows = pool->values.detach().slice(0, first);
+  const PoolPart part{.first_slot = first,
+                      .rows = rows.size(0),
+                      .columns = {{0, options.width}},
+                      .row_width = options.width};
+  nn::fill_new_rows(rows, options, part, [] {});
 }
 
-void edit::copy_weights(const Llama& model, Llama& grown, std::uint64_t seed) {
-  const torch::NoGradGuard no_grad;
-  // Of the size too: a second growth of the same seed must not draw the first one's keys again.
-  at::Generator random = at::detail::createCPUGenerator(
-      seed + static_cast<std::uint64_t>(grown->config().memory->n_keys));
-  const double bound = 1 / std::sqrt(static_cast<double>(model->config().memory->k_dim));
-  std::map<std::string, at::Tensor> from;
-  for (const auto& [name, tensor] : model->dense_parameters()) from.emplace(name, tensor);
-  for (auto& [name, tensor] : grown->dense_parameters()) {
-    const at::Tensor& old = from.at(name);
-    at::Tensor to = tensor;
-    if (tensor.sizes() != old.sizes()) {  // sub-keys [H, 2, n_keys, k_dim / 2]
-      tensor.uniform_(-bound, bound, random);
-      to = tensor.slice(2, 0, old.size(2));
-    }
-    to.copy_(old);
-  }
-}
+}  // namespace
 
 Llama grow(const Llama& model, std::int64_t n_keys, std::uint64_t seed) {
   MemoryPool before = model->pool();
@@ -42,15 +32,22 @@ Llama grow(const Llama& model, std::int64_t n_keys, std::uint64_t seed) {
                     "grow: expected a model with memory layers, got none");
   TORCH_CHECK_VALUE(!before->snapshot() && !before->is_sharded(),
                     "grow: expected a model that holds all of its pool");
+  TORCH_CHECK_VALUE(!model->config().weights,
+                    "grow: expected weights of type float32 or bfloat16, got ",
+                    row_type_name(model->config().weights.value_or(RowType::kFloat32)));
   TORCH_CHECK_VALUE(n_keys > model->config().memory->n_keys,
                     "grow: expected more sub-keys than the ", model->config().memory->n_keys,
                     " of the model, got ", n_keys);
-  Llama grown(edit::grown(model->config(), n_keys), seed);
+  Llama grown = [&] {
+    const nn::UnsetWeights unset;
+    return Llama(edit::grown(model->config(), n_keys), std::nullopt);
+  }();
   edit::copy_weights(model, grown, seed);
   const torch::NoGradGuard no_grad;
   MemoryPool pool = grown->pool();
   before->catch_up();
   pool->values.detach().slice(0, 0, before->slots()).copy_(before->values.detach());
+  draw_rows(pool, before->slots(), model->config(), seed);
   pool->id = before->id;
   at::Tensor usage = at::zeros({pool->slots()}, at::kLong);
   usage.slice(0, 0, before->slots()).copy_(before->usage());

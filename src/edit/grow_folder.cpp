@@ -14,15 +14,21 @@
 #include "edit/grown.h"
 #include "io/folder.h"
 #include "io/json.h"
+#include "io/json_field.h"
+#include "io/mapped_read.h"
+#include "io/model_config.h"
 #include "memlayers/error.h"
 #include "memlayers/grow.h"
 #include "memlayers/ops.h"
 #include "memlayers/store.h"
 #include "nn/model_folder.h"
-#include "pool/grown_copy.h"
+#include "nn/unset_weights.h"
+#include "pool/chunks.h"
+#include "pool/growth.h"
 #include "pool/random_rows.h"
 #include "pool/row_format.h"
-#include "train/row_files.h"
+#include "pool/store_parts.h"
+#include "train/row_state_files.h"
 #include "train/run_state.h"
 #include "train/tensor_file.h"
 
@@ -56,12 +62,15 @@ void make_rows(const ModelConfig& config, std::uint64_t seed, std::int64_t first
 
 // Of the files outside pool/ those that a grown model has others of.
 std::set<std::string> changed_files(io::FileSystem& fs, const std::string& folder) {
-  std::set<std::string> names{"config.json", "model.safetensors", train::kUsageFile, kTrainConfig};
+  std::set<std::string> names{"config.json", io::kModelingFile, "model.safetensors",
+                              train::kUsageFile, kTrainConfig};
   const std::string index = "model.safetensors.index.json", path = io::join(folder, index);
   if (!fs.exists(path)) return names;
   names.insert(index);  // its weights go into one file
   const nlohmann::json json = io::parse_json(io::read_text(fs, path), path);
-  for (const auto& [tensor, file] : json.at("weight_map").items()) names.insert(file);
+  for (const auto& [tensor, file] : io::JsonField(json, path).at("weight_map").members()) {
+    names.insert(file.string());
+  }
   return names;
 }
 
@@ -73,7 +82,7 @@ void write_usage(io::FileSystem& fs, const std::string& folder, std::int64_t bef
   const io::SafetensorsFile file = io::SafetensorsFile::open(fs, path);
   const io::TensorView& view = train::expect_tensor(file, "reads", at::kLong, {before});
   const at::Tensor reads = at::zeros({slots}, at::kLong);
-  std::memcpy(reads.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  io::copy_mapped(reads.mutable_data_ptr(), view.bytes);
   train::write_tensors(fs, next.file(train::kUsageFile), {{"reads", reads}}, file.metadata());
 }
 
@@ -88,10 +97,23 @@ void write_train_config(io::FileSystem& fs, const std::string& folder, std::int6
   next.write_text(kTrainConfig, to_toml(config));
 }
 
+std::uint64_t bytes_of(io::FileSystem& fs, const std::string& folder,
+                       const std::vector<std::string>& files) {
+  std::uint64_t bytes = 0;
+  for (const std::string& name : files) {
+    bytes += fs.open(io::join(folder, name), io::OpenMode::kRead)->size();
+  }
+  return bytes;
+}
+
 void check_can_grow(io::FileSystem& fs, const std::string& folder, const Llama& model,
                     std::int64_t n_keys) {
   if (model->pool().is_empty()) {
     throw Error(folder + ": expected a model with memory layers, got one without a pool");
+  }
+  if (model->config().weights) {
+    throw Error(folder + ": expected weights of type float32 or bfloat16 to grow, got " +
+                row_type_name(*model->config().weights));
   }
   if (n_keys <= model->config().memory->n_keys) {
     throw Error(folder + ": n_keys: expected more than the model's " +
@@ -130,11 +152,11 @@ GrownFolder grow_folder(const std::string& folder, std::int64_t n_keys, std::uin
   // What is exchanged must be the folder, not a link to it.
   std::error_code error;
   const std::string path = std::filesystem::canonical(folder, error).string();
-  return grow_folder(io::posix(), error ? folder : path, n_keys, seed, out);
+  return edit::grow_folder(io::posix(), error ? folder : path, n_keys, seed, out);
 }
 
-GrownFolder grow_folder(io::FileSystem& fs, const std::string& folder, std::int64_t n_keys,
-                        std::uint64_t seed, const std::optional<std::string>& out) {
+GrownFolder edit::grow_folder(io::FileSystem& fs, const std::string& folder, std::int64_t n_keys,
+                              std::uint64_t seed, const std::optional<std::string>& out) {
   const std::string pool = io::join(folder, "pool");
   if (!fs.is_folder(pool)) {
     throw Error(folder + ": expected a model with memory layers, got one without a pool");
@@ -154,6 +176,11 @@ GrownFolder grow_folder(io::FileSystem& fs, const std::string& folder, std::int6
 
   const std::vector<std::string> files =
       io::files_in(fs, folder);  // before `out`, if it lies there
+  // A growth of the pool alone may have left some.
+  const std::int64_t there = model->pool()->snapshot()->rows();
+  const std::int64_t added = std::max<std::int64_t>(0, n_keys * n_keys - there);
+  pool::ask_for_rows(fs, io::parent(out.value_or(folder)), added, config.row_width(),
+                     config.memory->row_dtype, out ? bytes_of(fs, folder, files) : 0);
   using Place = io::FolderWriter::Place;
   io::FolderWriter next(fs, out.value_or(folder), out ? Place::kNew : Place::kOfAFolder);
   const auto place = [&](const std::string& from, const std::string& to) {
@@ -162,15 +189,16 @@ GrownFolder grow_folder(io::FileSystem& fs, const std::string& folder, std::int6
   };
   if (!out) prepare_exchange(fs, folder, next);
   const std::string next_pool = io::parent(next.file(io::join("pool", kLock)));
-  // A growth of the pool alone may have left some.
-  const std::int64_t there = model->pool()->snapshot()->rows();
   pool::make_grown_copy(
       fs, pool, next_pool,
-      {.count = std::max<std::int64_t>(0, n_keys * n_keys - there),
+      {.count = added,
        .read = [&](std::int64_t first,
                    std::span<std::byte> rows) { make_rows(config, seed, first, rows); }},
       place);
-  Llama grown(config, std::make_shared<StoreReader>(StoreReader::open(fs, next_pool)));
+  Llama grown = [&] {
+    const nn::UnsetWeights unset;  // copied, or drawn by copy_weights()
+    return Llama(config, std::make_shared<StoreReader>(pool::open_reader(fs, next_pool)));
+  }();
   edit::copy_weights(model, grown, seed);
   save_dense(fs, grown, io::parent(next.file("config.json")));
 

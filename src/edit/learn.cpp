@@ -3,8 +3,7 @@
 
 #include <cmath>
 
-#include "edit/phrasings.h"
-#include "edit/student.h"
+#include "edit/chosen_rows.h"
 #include "edit/teach.h"
 #include "memlayers/error.h"
 
@@ -26,11 +25,19 @@ void LearnOptions::validate() const {
   at_least_1("steps", steps);
   at_least_1("batch", batch);
   at_least_1("check_every", check_every);
-  expect(rehearsal >= 0, "rehearsal", "at least 0", std::to_string(rehearsal));
+  at_least_1("answer_tokens", answer_tokens);
+  at_least_1("piece", piece);
+  expect(rehearsal >= 0 && rehearsal <= 1e6, "rehearsal", "at least 0", std::to_string(rehearsal));
   expect(settle >= 0, "settle", "at least 0", std::to_string(settle));
+  expect(warmup >= 0, "warmup", "at least 0", std::to_string(warmup));
+  expect(enough > 0 && enough <= 1, "enough", "a share above 0", std::to_string(enough));
+  expect(held_out >= 0 && held_out < 1, "held_out", "a share below 1", std::to_string(held_out));
+  expect(penalty.value_or(0) >= 0 && std::isfinite(penalty.value_or(0)), "penalty", "at least 0",
+         std::to_string(penalty.value_or(0)));
   expect(rehearsal_weight > 0 && std::isfinite(rehearsal_weight), "rehearsal_weight",
          "a number above 0", std::to_string(rehearsal_weight));
-  expect(lr > 0 && std::isfinite(lr), "lr", "a number above 0", std::to_string(lr));
+  const double rate = lr.value_or(1);
+  expect(rate > 0 && std::isfinite(rate), "lr", "a number above 0", std::to_string(rate));
   expect(optimizer == PoolOptimizer::kAdamW || optimizer == PoolOptimizer::kSgd, "optimizer",
          "adam or sgd", "another one");
 }

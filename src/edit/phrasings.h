@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "memlayers/edit.h"
@@ -14,29 +15,23 @@ namespace memlayers::edit {
 std::vector<Fact> learned_phrasings(const std::vector<NewFact>& facts);
 
 // Every document of these files (text, or facts as JSONL) as tokens to read and predict; one that
-// is longer than the context in pieces, those without a loss left out. So is what has one of the
-// prompts of `without`: of a fact that is corrected there may be the old answer.
+// is longer than the context, or text that is longer than `piece` tokens, in pieces, those without
+// a loss left out. So is what has one of the prompts of `without`: of a fact that is corrected
+// there may be the old answer. Throws Error naming the files where they hold nothing to predict.
 std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<std::string>& paths,
-                                      const std::vector<NewFact>& without = {});
+                                      const std::vector<NewFact>& without = {},
+                                      std::optional<std::int64_t> piece = {});
+
+// What the model answers by itself, greedily and in at most `most` tokens, to the prompts of these
+// files, but for those of `without`. Throws Error naming the files where they ask nothing else.
+std::vector<train::FactRow> own_answers(Generator& generator, const std::vector<std::string>& paths,
+                                        const std::vector<NewFact>& without, std::int64_t most);
+
+// LearnOptions::lr for a model of this configuration.
+double learning_rate(const LearnOptions& options, const ModelConfig& config);
 
 // Throws Error unless the model has a pool whose rows can be trained, and every phrasing fits its
 // context.
 void check_can_learn(Generator& generator, const std::vector<NewFact>& facts);
-
-// [slots] int64: how often each slot is read for these tokens. A sequence longer than the context
-// is read in pieces.
-at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_t>> sequences);
-
-// Gradients for these parameters alone while it lives; then all is as before.
-class OnlyTrained {
- public:
-  OnlyTrained(Llama& model, const std::vector<at::Tensor>& trained);
-  ~OnlyTrained();
-  OnlyTrained(const OnlyTrained&) = delete;
-  OnlyTrained& operator=(const OnlyTrained&) = delete;
-
- private:
-  std::vector<std::pair<at::Tensor, bool>> before_;
-};
 
 }  // namespace memlayers::edit

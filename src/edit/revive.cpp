@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <sstream>
 
+#include "memlayers/error.h"
 #include "memlayers/grow.h"
+#include "nn/finite.h"
 
 namespace memlayers {
 
@@ -36,7 +39,13 @@ std::vector<std::int64_t> revive_unused(Llama& model, const at::Tensor& reads, d
   at::Generator random = at::detail::createCPUGenerator(seed);
   const at::Tensor size = rows.square().mean(1, /*keepdim=*/true).sqrt() * noise;
   const at::Tensor seeded = rows + size * at::randn(rows.sizes(), random, rows.options());
-  values.index_copy_(0, torch::tensor(unused, torch::kLong), seeded.to(values.scalar_type()));
+  const at::Tensor revived = seeded.to(values.scalar_type());
+  if (!nn::all_finite(revived)) {
+    std::ostringstream size_of_noise;
+    size_of_noise << noise;
+    throw Error("revive: noise: expected one that leaves rows finite, got " + size_of_noise.str());
+  }
+  values.index_copy_(0, torch::tensor(unused, torch::kLong), revived);
   return unused;
 }
 

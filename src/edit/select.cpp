@@ -3,28 +3,27 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
-#include <unordered_set>
 
 #include "edit/phrasings.h"
+#include "edit/prose.h"
+#include "edit/slot_reads.h"
 #include "io/file_system.h"
+#include "io/mapped_read.h"
 #include "io/safetensors.h"
 #include "memlayers/error.h"
-#include "text/dataset.h"
 #include "train/fact_row.h"
-#include "train/row_files.h"
+#include "train/row_state_files.h"
 
 namespace memlayers {
 namespace {
 
-constexpr std::int64_t kBatchTokens = 8192;
 constexpr std::int64_t kSlotsAFact = 100;
 
 std::vector<std::vector<std::int32_t>> tokens_of(Generator& generator,
                                                  const std::vector<Fact>& facts) {
   std::vector<std::vector<std::int32_t>> sequences;
   for (const Fact& fact : facts) {
-    sequences.push_back(train::make_fact_row(generator.tokenizer(), fact).tokens);
+    sequences.push_back(train::make_fact_row(generator, fact).tokens);
     sequences.back().pop_back();  // nothing is predicted behind the last token
   }
   return sequences;
@@ -79,7 +78,10 @@ std::optional<at::Tensor> read_usage(const std::string& model_folder, std::int64
                 std::to_string(view.bytes.size()) + " bytes");
   }
   at::Tensor reads = torch::empty({slots}, torch::kLong);
-  std::memcpy(reads.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+  io::copy_mapped(reads.mutable_data_ptr(), view.bytes);
+  if (const auto least = reads.min().item<std::int64_t>(); least < 0) {
+    throw Error(path + ": reads: expected counts of at least 0, got " + std::to_string(least));
+  }
   return reads;
 }
 
@@ -88,7 +90,8 @@ at::Tensor count_reads(Generator& generator, const std::vector<std::string>& pat
     throw Error("reads: expected a model with memory layers, got one without a pool");
   }
   std::vector<std::vector<std::int32_t>> sequences;
-  for (train::FactRow& row : edit::read_rows(generator, paths)) {
+  for (train::FactRow& row :
+       paths.empty() ? edit::prose_rows(generator) : edit::read_rows(generator, paths)) {
     row.tokens.pop_back();  // nothing is predicted behind the last token
     sequences.push_back(std::move(row.tokens));
   }
@@ -141,93 +144,4 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
   return chosen;
 }
 
-namespace edit {
-
-std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<std::string>& paths,
-                                      const std::vector<NewFact>& without) {
-  const Tokenizer& tokenizer = generator.tokenizer();
-  const std::int64_t context = generator.model()->config().context;
-  std::unordered_set<std::string> left_out;
-  for (const NewFact& fact : without) {
-    left_out.insert(fact.fact.prompt);
-    left_out.insert(fact.paraphrases.begin(), fact.paraphrases.end());
-    left_out.insert(fact.unseen.begin(), fact.unseen.end());
-  }
-  std::vector<train::FactRow> rows;
-  text::read_documents(io::posix(), paths, DataFormat::kAuto, [&](const text::Document& document) {
-    if (left_out.contains(document.prompt)) return;
-    train::FactRow row = train::make_fact_row(tokenizer, {document.prompt, document.answer});
-    if (document.prompt.empty()) {
-      row = {.tokens = tokenizer.encode(document.answer), .answer_from = 1};
-      if (tokenizer.bos()) row.tokens.insert(row.tokens.begin(), *tokenizer.bos());
-      if (tokenizer.eos()) row.tokens.push_back(*tokenizer.eos());
-    }
-    // The last token of a piece is the first of the next, so that each token but the first has a
-    // place where it is predicted.
-    const auto length = static_cast<std::int64_t>(row.tokens.size());
-    for (std::int64_t begin = 0; begin + 1 < length; begin += context) {
-      const std::int64_t end = std::min(begin + context + 1, length);
-      if (end <= row.answer_from) continue;
-      rows.push_back({.tokens = {row.tokens.begin() + begin, row.tokens.begin() + end},
-                      .answer_from = std::max<std::int64_t>(1, row.answer_from - begin)});
-    }
-  });
-  return rows;
-}
-
-OnlyTrained::OnlyTrained(Llama& model, const std::vector<at::Tensor>& trained) {
-  for (const at::Tensor& parameter : model->parameters()) {
-    before_.emplace_back(parameter, parameter.requires_grad());
-    const bool is_trained =
-        std::any_of(trained.begin(), trained.end(),
-                    [&](const at::Tensor& tensor) { return tensor.is_same(parameter); });
-    parameter.set_requires_grad(is_trained);
-  }
-}
-
-OnlyTrained::~OnlyTrained() {
-  // Backwards: a pool that several layers share is there several times, the first time as it was.
-  for (auto entry = before_.rbegin(); entry != before_.rend(); ++entry) {
-    entry->first.set_requires_grad(entry->second);
-  }
-}
-
-at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_t>> sequences) {
-  Llama& model = generator.model();
-  const auto context = static_cast<std::size_t>(model->config().context);
-  for (std::size_t i = 0; i < sequences.size(); ++i) {
-    if (sequences[i].size() <= context) continue;
-    std::vector<std::int32_t> rest(sequences[i].begin() + static_cast<std::ptrdiff_t>(context),
-                                   sequences[i].end());
-    sequences[i].resize(context);
-    sequences.push_back(std::move(rest));
-  }
-  // Together only where they are as long as each other: padding would be counted.
-  std::stable_sort(sequences.begin(), sequences.end(),
-                   [](const auto& a, const auto& b) { return a.size() < b.size(); });
-  MemoryPool pool = model->pool();
-  const at::Tensor before = pool->usage().clone();
-  const OnlyTrained nothing(model, {});
-  const at::AutoGradMode counting(true);  // a pool counts what is read for training
-  pool->reset_usage();
-  model->train();
-  for (std::size_t begin = 0, end = 0; begin < sequences.size(); begin = end) {
-    const std::size_t length = sequences[begin].size();
-    std::vector<std::int64_t> tokens;
-    for (end = begin; end < sequences.size() && sequences[end].size() == length &&
-                      static_cast<std::int64_t>(tokens.size()) < kBatchTokens;
-         ++end) {
-      tokens.insert(tokens.end(), sequences[end].begin(), sequences[end].end());
-    }
-    if (length == 0) continue;
-    model->hidden_states(
-        torch::tensor(tokens, torch::kLong).view({static_cast<std::int64_t>(end - begin), -1}));
-  }
-  model->eval();
-  at::Tensor reads = pool->usage().clone();
-  pool->set_usage(before);
-  return reads;
-}
-
-}  // namespace edit
 }  // namespace memlayers

@@ -6,8 +6,8 @@
 
 namespace memlayers::edit {
 
-// [n, width] float32 of the slots [n] int64, as gather() would read them now. Not of a memory
-// group's pool.
-at::Tensor rows_of(const MemoryPool& pool, const at::Tensor& slots);
+// [n, width] float32 of the slots [n] int64, as gather() would read them now, or of `rows`, a
+// snapshot of the pool's store. Not of a memory group's pool.
+at::Tensor rows_of(const MemoryPool& pool, const at::Tensor& slots, const Snapshot* rows = nullptr);
 
 }  // namespace memlayers::edit

@@ -1,24 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/slots.h"
+#include "memlayers/ops.h"
 
 #include <optional>
 #include <utility>
 
 #include "edit/slot_rows.h"
-#include "nn/lookup_inputs.h"
-#include "ops/single_rows.h"
+#include "nn/product_keys.h"
+#include "ops/gather/single_rows.h"
 
 namespace memlayers {
 
-at::Tensor edit::rows_of(const MemoryPool& pool, const at::Tensor& slots) {
-  if (const auto stored = pool->snapshot()) return ops::rows_of(*stored, slots);
-  if (const auto lag = pool->lag()) lag->catch_up(slots);
-  return ops::decode_rows(
-      pool->values.detach().index_select(0, slots.to(pool->values.device())).to(at::kCPU),
-      pool->options().row_dtype, pool->width());
-}
-
-SlotEditor::SlotEditor(MemoryLayer layer, RowAdamW* optimizer)
+SlotEditor::SlotEditor(MemoryLayer layer, RowOptimizer* optimizer)
     : layer_(std::move(layer)), optimizer_(optimizer) {
   const MemoryPool pool = layer_->pool();
   TORCH_CHECK_VALUE(
@@ -81,7 +74,7 @@ SlotEdit SlotEditor::insert(const at::Tensor& query_in, const at::Tensor& row,
   const at::Tensor query = nn::scored_query(*layer_, query_in.reshape({1, -1, config.k_dim}));
   const std::optional<Snapshot> now =
       store_ != nullptr ? std::optional(store_->snapshot()) : std::nullopt;
-  at::Tensor keys = nn::scored_keys(*layer_, now ? &*now : nullptr);
+  at::Tensor keys = nn::scored_keys(*layer_, layer_->keys_of(now ? &*now : nullptr));
   if (is_one) keys = keys.slice(0, head, head + 1);
   const auto [slots_of_heads, weights] = lookup_softmax(query, keys, config.knn);
   const at::Tensor order = weights.flatten().cpu().argsort(/*stable=*/true, 0, /*descending=*/true);

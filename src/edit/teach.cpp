@@ -6,197 +6,146 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 #include "edit/phrasings.h"
+#include "edit/teacher.h"
 #include "memlayers/error.h"
-#include "text/shuffle.h"
 
 namespace memlayers::edit {
 namespace {
 
-// Endless phrasings; every one comes once before any comes again.
-class Stream {
- public:
-  Stream(std::vector<train::FactRow> rows, std::uint64_t seed)
-      : rows_(std::move(rows)), order_(rows_.size()), at_(rows_.size()), random_(seed) {
-    std::iota(order_.begin(), order_.end(), 0);
-  }
-  std::size_t size() const { return rows_.size(); }
-  const train::FactRow& next() {
-    if (at_ == order_.size()) {
-      text::shuffle(order_, random_);
-      at_ = 0;
-    }
-    return rows_[order_[at_++]];
-  }
-
- private:
-  std::vector<train::FactRow> rows_;
-  std::vector<std::size_t> order_;
-  std::size_t at_;
-  text::SplitMix64 random_;
+// Every phrasing as tokens, but a share of them that is only tested; of a fact at least one stays.
+struct Phrasings {
+  std::vector<train::FactRow> learned, held_out;
 };
+Phrasings phrasings_of(const Generator& generator, const std::vector<NewFact>& facts,
+                       const LearnOptions& options) {
+  Phrasings all;
+  text::SplitMix64 random(options.seed + 4);
+  for (const NewFact& fact : facts) {
+    bool is_first = true;
+    for (const Fact& phrasing : learned_phrasings({fact})) {
+      const bool is_held_out =
+          !is_first && static_cast<double>(random.next() >> 11) * 0x1p-53 < options.held_out;
+      (is_held_out ? all.held_out : all.learned)
+          .push_back(train::make_fact_row(generator, phrasing));
+      is_first = false;
+    }
+  }
+  return all;
+}
 
-// Sequences of several files, drawn from each in proportion to size^0.75: so that the few facts of
-// an earlier patch are not lost among all the training data.
-class Mixture {
+// What was learned when most of the phrasings that are held out were recalled.
+class Best {
  public:
-  Mixture(Generator& generator, const LearnOptions& options, const std::vector<NewFact>& without)
-      : random_(options.seed + 1) {
-    for (const std::string& file : options.rehearse) {
-      streams_.emplace_back(read_rows(generator, {file}, without), random_.next());
-      total_ += weight(streams_.back());
+  Best(Student& student, std::size_t held_out) : student_(student), held_out_(held_out) {}
+
+  // Whether they have begun to fall.
+  bool see(std::int64_t recalled) {
+    if (held_out_ == 0) return false;
+    if (recalled >= best_) {
+      best_ = recalled;
+      kept_.clear();
+      for (const at::Tensor& tensor : student_.learned()) {
+        kept_.push_back(tensor.detach().clone());
+      }
     }
+    const auto margin = static_cast<std::int64_t>(held_out_ / 50);  // less is noise
+    return recalled < best_ - margin;
   }
-  bool empty() const { return total_ == 0; }
-  const train::FactRow& next() {
-    double left = total_ * static_cast<double>(random_.next() >> 11) * 0x1p-53;
-    Stream* chosen = nullptr;
-    for (Stream& stream : streams_) {
-      if (stream.size() == 0) continue;
-      chosen = &stream;
-      left -= weight(stream);
-      if (left < 0) break;
-    }
-    return chosen->next();
-  }
-
- private:
-  static double weight(const Stream& stream) {
-    return std::pow(static_cast<double>(stream.size()), 0.75);
-  }
-
-  std::vector<Stream> streams_;
-  double total_ = 0;
-  text::SplitMix64 random_;
-};
-
-// Input and targets [rows, length] of `size` sequences, padded on the right.
-template <class Source>
-std::pair<at::Tensor, at::Tensor> next_batch(Source& source, std::int64_t size) {
-  std::vector<const train::FactRow*> rows;
-  std::int64_t length = 0;
-  for (std::int64_t i = 0; i < size; ++i) {
-    rows.push_back(&source.next());
-    length = std::max(length, static_cast<std::int64_t>(rows.back()->tokens.size()) - 1);
-  }
-  at::Tensor input = torch::zeros({size, length}, torch::kLong);
-  at::Tensor target = torch::full({size, length}, kIgnoredTarget, torch::kLong);
-  auto* in = input.mutable_data_ptr<std::int64_t>();
-  auto* out = target.mutable_data_ptr<std::int64_t>();
-  for (const train::FactRow* row : rows) {
-    std::copy(row->tokens.begin(), row->tokens.end() - 1, in);
-    std::copy(row->tokens.begin() + row->answer_from, row->tokens.end(),
-              out + row->answer_from - 1);
-    in += length;
-    out += length;
-  }
-  return {input, target};
-}
-
-std::int64_t count_recalled(Generator& generator, const std::vector<Fact>& phrasings) {
-  const FactScores scores = evaluate_facts(generator, phrasings);
-  return std::count_if(scores.facts.begin(), scores.facts.end(),
-                       [](const FactScore& fact) { return fact.is_recalled; });
-}
-
-double backward(Generator& generator, Stream& phrasings, std::int64_t batch) {
-  const at::AutoGradMode with_gradient(true);
-  const auto [input, target] =
-      next_batch(phrasings, std::min(batch, static_cast<std::int64_t>(phrasings.size())));
-  const at::Tensor loss =
-      answer_loss(generator.model(), generator.model()->hidden_states(input), target);
-  loss.backward();
-  return loss.item<double>();
-}
-
-// KL(before || now), summed over the predictions of these sequences; leaves the model's rows as
-// they are now.
-at::Tensor divergence(Llama& model, Student& student, const at::Tensor& input,
-                      const at::Tensor& target) {
-  const at::Tensor places = (target.flatten() != kIgnoredTarget).nonzero().squeeze(1);
-  const auto log_probabilities = [&] {
-    return model->logits(model->hidden_states(input).flatten(0, 1).index_select(0, places))
-        .log_softmax(-1);
-  };
-  student.show(true);
-  at::Tensor before;
-  {
+  bool is_better_than(std::int64_t recalled) const { return held_out_ > 0 && recalled < best_; }
+  void take_back() {
     const torch::NoGradGuard no_gradient;
-    before = log_probabilities();
+    const std::vector<at::Tensor> learned = student_.learned();
+    for (std::size_t i = 0; i < kept_.size(); ++i) at::Tensor(learned[i]).copy_(kept_[i]);
+    student_.show(false);
   }
-  student.show(false);
-  return (before.exp() * (before - log_probabilities())).sum();
-}
 
-// Adds the gradient of the weighted mean, over the predictions of one batch, of what they have
-// lost: the cross entropy of a fact's answer, which also brings back what an earlier patch has
-// cost; the divergence of plain text, which has no answer.
-void rehearse(Llama& model, Student& student, Mixture& mixture, const LearnOptions& options) {
-  const auto [input, target] = next_batch(mixture, options.batch * options.rehearsal);
-  const at::AutoGradMode with_gradient(true);
-  const double predictions =
-      static_cast<double>((target != kIgnoredTarget).sum().item<std::int64_t>());
-  // Text is predicted from its first token on, an answer from the end of its prompt.
-  const at::Tensor is_text = target.select(1, 0) != kIgnoredTarget;
-  const at::Tensor texts = is_text.nonzero().squeeze(1), facts = (~is_text).nonzero().squeeze(1);
-  if (texts.numel() > 0) {
-    const at::Tensor lost =
-        divergence(model, student, input.index_select(0, texts), target.index_select(0, texts));
-    (options.rehearsal_weight / predictions * lost).backward();
+ private:
+  Student& student_;
+  std::size_t held_out_;
+  std::int64_t best_ = -1;
+  std::vector<at::Tensor> kept_;
+};
+
+// Whether a test of all phrasings may find enough of them recalled: it costs a forward pass of all.
+class Seen {
+ public:
+  void add(std::int64_t recalled, std::int64_t of) {
+    recalled_ += recalled;
+    of_ += of;
   }
-  if (facts.numel() > 0) {
-    const at::Tensor wanted = target.index_select(0, facts);
-    const at::Tensor mean =
-        answer_loss(model, model->hidden_states(input.index_select(0, facts)), wanted);
-    const double share =
-        static_cast<double>((wanted != kIgnoredTarget).sum().item<std::int64_t>()) / predictions;
-    (options.rehearsal_weight * share * mean).backward();
+  bool is_promising() {
+    const bool is = static_cast<double>(recalled_) >= 0.8 * static_cast<double>(of_);
+    recalled_ = of_ = 0;
+    return is;
   }
-}
+
+ private:
+  std::int64_t recalled_ = 0, of_ = 0;
+};
 
 }  // namespace
 
 LearnProgress teach(Generator& generator, Student& student, const std::vector<NewFact>& facts,
                     const LearnOptions& options,
                     const std::function<void(const LearnProgress&)>& progress) {
-  Llama& model = generator.model();
-  const OnlyTrained only(model, student.trained());
-  const std::vector<Fact> phrasings = learned_phrasings(facts);
-  std::vector<train::FactRow> tokens;
-  for (const Fact& fact : phrasings) {
-    tokens.push_back(train::make_fact_row(generator.tokenizer(), fact));
-  }
-  Stream stream(std::move(tokens), options.seed);
-  LearnOptions rehearsed = options;
-  if (options.rehearsal == 0) rehearsed.rehearse.clear();
-  Mixture background(generator, rehearsed, facts);
-  const auto train = [&](LearnProgress& now, double rate) {
-    now.loss = backward(generator, stream, options.batch);
-    if (!std::isfinite(now.loss)) {
+  Teacher teacher(generator, student, facts, options);
+  const OnlyTrained only(generator.model(), student.trained());
+  Phrasings phrasings = phrasings_of(generator, facts, options);
+  Stream stream(std::move(phrasings.learned), options.seed);
+  LearnProgress now{.phrasings = static_cast<std::int64_t>(stream.size()),
+                    .held_out = static_cast<std::int64_t>(phrasings.held_out.size())};
+  Best best(student, phrasings.held_out.size());
+  Seen seen;
+  const auto test = [&] {
+    now.recalled = teacher.count_recalled(stream.rows());
+    now.held_out_recalled = teacher.count_recalled(phrasings.held_out);
+  };
+  const auto train = [&](double rate) {
+    const Batch batch = next_batch(stream, std::min(options.batch, now.phrasings));
+    const Teacher::Taught taught = teacher.teach(batch);
+    if (!std::isfinite(taught.loss)) {
       throw Error("learn: step " + std::to_string(now.step + 1) + ": expected a finite loss, got " +
-                  std::to_string(now.loss) + "; a smaller learning rate may help");
+                  std::to_string(taught.loss) + "; a smaller learning rate may help");
     }
-    if (!background.empty()) rehearse(model, student, background, options);
+    now.loss = taught.loss;
+    seen.add(taught.recalled, batch.input.size(0));
+    if (teacher.rehearses()) teacher.rehearse();
+    teacher.penalise();
     student.step(rate);
     ++now.step;
   };
 
-  LearnProgress now{.phrasings = static_cast<std::int64_t>(phrasings.size())};
-  now.recalled = count_recalled(generator, phrasings);
+  test();
   if (progress) progress(now);
-  while (now.recalled < now.phrasings && now.step < options.steps) {
-    train(now, 1);
-    if (now.step % options.check_every == 0 || now.step == options.steps) {
-      now.recalled = count_recalled(generator, phrasings);
+  const auto enough =
+      static_cast<std::int64_t>(std::ceil(options.enough * static_cast<double>(now.phrasings)));
+  while (now.recalled < enough && now.step < options.steps) {
+    train(
+        std::min(1.0, static_cast<double>(now.step + 1) / static_cast<double>(options.warmup + 1)));
+    const bool is_last = now.step == options.steps;
+    if (is_last || (now.step % options.check_every == 0 && seen.is_promising())) {
+      test();
+      const bool falls = best.see(now.held_out_recalled);
+      if (falls && static_cast<double>(now.recalled) >= 0.98 * static_cast<double>(now.phrasings)) {
+        best.take_back();
+        test();
+        break;
+      }
     }
     if (progress) progress(now);
   }
-  if (now.step == 0 || background.empty()) return now;
+  if (now.step == 0 || !(teacher.rehearses() || teacher.penalises())) return now;
   for (std::int64_t left = options.settle; left > 0; --left) {
-    train(now, static_cast<double>(left) / static_cast<double>(options.settle + 1));
-    if (left == 1) now.recalled = count_recalled(generator, phrasings);
+    train(static_cast<double>(left) / static_cast<double>(options.settle + 1));
+    if (left == 1) test();
+    if (progress) progress(now);
+  }
+  if (best.is_better_than(now.held_out_recalled)) {
+    best.take_back();
+    test();
     if (progress) progress(now);
   }
   return now;

@@ -84,6 +84,14 @@ void AllWeights::step(double rate) {
   show(false);
 }
 
+std::vector<at::Tensor> AllWeights::learned() const {
+  std::vector<at::Tensor> all = masters_;
+  if (rows_) {
+    for (const at::Tensor& rows : rows_->learned()) all.push_back(rows);
+  }
+  return all;
+}
+
 std::int64_t AllWeights::parameters() const {
   std::int64_t sum = rows_ ? rows_->parameters() : 0;
   for (const at::Tensor& weight : weights_) sum += weight.numel();
@@ -132,6 +140,15 @@ void LowRank::step(double rate) {
   set_rate(*optimizer_, rate * lr_);
   optimizer_->step();
   show(false);
+}
+
+std::vector<at::Tensor> LowRank::learned() const {
+  std::vector<at::Tensor> all;
+  for (const Adapter& adapter : adapters_) {
+    all.push_back(adapter.a);
+    all.push_back(adapter.b);
+  }
+  return all;
 }
 
 std::int64_t LowRank::parameters() const {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "edit/student.h"
+#include "edit/chosen_rows.h"
 
 namespace memlayers::edit {
 
@@ -20,6 +20,8 @@ class AllWeights : public Student {
   std::vector<at::Tensor> trained() const override;
   void show(bool before) override;
   void step(double rate) override;
+  bool keeps_lower_layers() const override { return false; }
+  std::vector<at::Tensor> learned() const override;
   std::int64_t parameters() const override;
 
  private:
@@ -39,6 +41,8 @@ class LowRank : public Student {
   std::vector<at::Tensor> trained() const override;
   void show(bool before) override;
   void step(double rate) override;
+  bool keeps_lower_layers() const override { return false; }
+  std::vector<at::Tensor> learned() const override;
   std::int64_t parameters() const override;
 
  private:

@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <utility>
 
+#include "io/number_text.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 
 namespace memlayers {
@@ -14,11 +15,9 @@ namespace {
 
 // Far above any machine, and such that products of two fit in int64_t.
 constexpr std::int64_t kMost = std::int64_t{1} << 31;
+constexpr std::int64_t kMostThreads = 4096;
 
-std::string text_of(double value) {  // the shortest that reads back the same
-  std::array<char, 32> text;
-  return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
-}
+std::string text_of(double value) { return io::number_text(value); }
 
 void check_min(const char* name, std::int64_t value, std::int64_t least) {
   if (value < least) {
@@ -50,21 +49,60 @@ void check_range(const char* name, double value, double least, double most) {
 
 void check_rope(const RopeConfig& rope) {
   check_positive("[model] rope_theta", rope.theta);
-  if (rope.type != "default" && rope.type != "linear" && rope.type != "llama3") {
-    throw Error("[model] rope_type: expected \"default\", \"linear\" or \"llama3\", got \"" +
-                rope.type + "\"");
+  constexpr std::array kTypes{"default", "linear", "dynamic", "llama3", "yarn"};
+  if (std::ranges::find(kTypes, rope.type) == kTypes.end()) {
+    throw Error(
+        "[model] rope_type: expected \"default\", \"linear\", \"dynamic\", \"llama3\" or \"yarn\", "
+        "got " +
+        io::quote(rope.type));
   }
   check_positive("[model] rope_factor", rope.factor);
+  if (rope.type == "default" || rope.type == "linear") return;
+  check_size("[model] rope_original_context", rope.original_context, 1);
+  if (rope.type == "yarn") {
+    check_positive("[model] rope_theta - 1", rope.theta - 1);
+    check_positive("[model] beta_fast", rope.beta_fast);
+    check_positive("[model] beta_slow", rope.beta_slow);
+    check_positive("[model] attention_factor", rope.attention_factor);
+  }
   if (rope.type != "llama3") return;
   check_positive("[model] rope_low_freq_factor", rope.low_freq_factor);
   if (!(rope.high_freq_factor > rope.low_freq_factor) || !std::isfinite(rope.high_freq_factor)) {
     throw Error("[model] rope_high_freq_factor: expected a number above rope_low_freq_factor (" +
                 text_of(rope.low_freq_factor) + "), got " + text_of(rope.high_freq_factor));
   }
-  check_size("[model] rope_original_context", rope.original_context, 1);
 }
 
-// What src/ops/missed_steps.h needs.
+void check_layers(const char* name, const std::vector<std::int64_t>& list, std::int64_t layers) {
+  std::int64_t before = -1;
+  for (const std::int64_t layer : list) {
+    if (layer <= before || layer >= layers) {
+      throw Error(std::string(name) + ": expected layers from 0 to " + std::to_string(layers - 1) +
+                  ", ascending, got " + std::to_string(layer));
+    }
+    before = layer;
+  }
+}
+
+// What no family of decoders has together could not be written so that it is read back.
+void check_attention(const ModelConfig& model) {
+  if (model.sliding_window) check_size("[model] sliding_window", *model.sliding_window, 1);
+  if (model.sliding_layers)
+    check_layers("[model] sliding_layers", *model.sliding_layers, model.layers);
+  check_layers("[model] unrotated_layers", model.unrotated_layers, model.layers);
+  const bool has_own_output = model.has_attention_output_bias() != model.attention_bias;
+  if (has_own_output && (!model.attention_bias || model.attention_norm)) {
+    throw Error("[model] attention_output_bias: expected what attention_bias is, got another");
+  }
+  if (!has_own_output && !model.attention_norm) return;
+  if (model.mlp_bias || !model.unrotated_layers.empty()) {
+    throw Error(std::string("[model] ") + (model.mlp_bias ? "mlp_bias" : "unrotated_layers") +
+                ": expected none beside " +
+                (has_own_output ? "an attention_output_bias of its own" : "attention_norm"));
+  }
+}
+
+// What src/ops/update/missed_steps.h needs.
 void check_dense_adamw(const TrainStepConfig& train) {
   constexpr const char* kWhere = " for value_optimizer \"dense_adamw\", got ";
   const double most = 0.995 * std::sqrt(train.value_beta2);
@@ -110,6 +148,11 @@ void MemoryConfig::validate_layer(std::int64_t dim) const {
     throw Error("[memory] n_keys: expected n_keys^2 rows below 2^60 numbers, got " +
                 std::to_string(n_keys));
   }
+  if (gate_dim) {
+    check_size("[memory] gate_dim", *gate_dim, 1);
+    if (!gate) throw Error("[memory] gate: expected true beside gate_dim, got false");
+  }
+  for (const double scale : output_scales) check_positive("[memory] output_scales", scale);
   const std::int64_t width = v_dim.value_or(dim);
   if (!value_proj.value_or(true) && width != dim) {
     throw Error("[memory] value_proj: expected true where v_dim (" + std::to_string(width) +
@@ -119,6 +162,12 @@ void MemoryConfig::validate_layer(std::int64_t dim) const {
 
 void MemoryConfig::validate(std::int64_t dim, std::int64_t decoder_layers) const {
   validate_layer(dim);
+  const std::size_t count = (layers ? *layers : default_memory_layers(decoder_layers)).size();
+  if (!output_scales.empty() && output_scales.size() != count) {
+    throw Error("[memory] output_scales: expected " + std::to_string(count) +
+                " numbers, one for each layer with memory, got " +
+                std::to_string(output_scales.size()));
+  }
   if (!layers) return;
   std::int64_t before = -1;
   for (std::int64_t layer : *layers) {
@@ -144,11 +193,21 @@ std::vector<std::int64_t> default_memory_layers(std::int64_t n) {
   return layers;
 }
 
-std::int64_t ModelConfig::value_dim() const { return memory ? memory->v_dim.value_or(dim) : dim; }
+std::int64_t MemoryConfig::row_width(std::int64_t dim) const {
+  return value_dim(dim) + (is_peer() ? dim : 0);
+}
 
-std::int64_t ModelConfig::row_width() const {
-  const bool is_peer = memory && memory->variant == MemoryVariant::kPeer;
-  return value_dim() + (is_peer ? dim : 0);
+bool MemoryConfig::has_value_proj(std::int64_t dim) const {
+  return value_proj.value_or(has_swilu() || value_dim(dim) != dim);
+}
+
+std::int64_t ModelConfig::value_dim() const { return memory ? memory->value_dim(dim) : dim; }
+
+std::int64_t ModelConfig::row_width() const { return memory ? memory->row_width(dim) : dim; }
+
+std::optional<std::int64_t> ModelConfig::window_of(std::int64_t layer) const {
+  const bool slides = !sliding_layers || std::ranges::binary_search(*sliding_layers, layer);
+  return slides ? sliding_window : std::nullopt;
 }
 
 std::vector<std::int64_t> ModelConfig::memory_layers() const {
@@ -159,6 +218,10 @@ std::vector<std::int64_t> ModelConfig::memory_layers() const {
 void ModelConfig::validate() const {
   check_size("[model] dim", dim, 1);
   check_size("[model] layers", layers, 1);
+  if (layers > kMostLayers) {
+    throw Error("[model] layers: expected at most " + std::to_string(kMostLayers) + ", got " +
+                std::to_string(layers));
+  }
   check_size("[model] heads", heads, 1);
   check_size("[model] kv_heads", num_kv_heads(), 1);
   check_size("[model] ff_dim", ff_dim, 1);
@@ -178,6 +241,8 @@ void ModelConfig::validate() const {
                 std::to_string(attention_head_dim()));
   }
   check_rope(rope);
+  if (rope.type == "dynamic") check_size("[model] head_dim", attention_head_dim(), 4);
+  check_attention(*this);
   check_positive("[model] norm_eps", norm_eps);
   if (memory) memory->validate(dim, layers);
 }
@@ -208,7 +273,11 @@ void TrainConfig::validate() const {
   if (train.clip) check_positive("[train] clip", *train.clip);
   if (train.value_clip) check_positive("[train] value_clip", *train.value_clip);
   check_min("[train] warmup", train.warmup, 0);
-  check_size("[train] threads", train.threads, 0);
+  check_min("[train] threads", train.threads, 0);
+  if (train.threads > kMostThreads) {
+    throw Error("[train] threads: expected at most " + std::to_string(kMostThreads) + ", got " +
+                std::to_string(train.threads));
+  }
   check_min("[train] log_every", train.log_every, 1);
   check_min("[train] eval_every", train.eval_every, 0);
   check_min("[train] save_every", train.save_every, 0);

@@ -197,6 +197,8 @@ void add_memory_keys(std::vector<ConfigKey>& keys) {
   add(key(s, "qk_norm", "RMSNorm with a learned scale on query halves and sub-keys",
           MEMORY(qk_norm)));
   add(key(s, "gate", "multiply the output by one sigmoid a token", MEMORY(gate)));
+  add(key(s, "gate_dim", "width of the gate's inner layer (absent: the gate is linear)",
+          MEMORY(gate_dim)));
   add(choice<RowType>(s, "row_dtype",
                       "element type of the pool's rows; int8 and int4 are read, not trained",
                       {{"float32", RowType::kFloat32},
@@ -209,8 +211,8 @@ void add_memory_keys(std::vector<ConfigKey>& keys) {
 void add_data_keys(std::vector<ConfigKey>& keys) {
   const std::string s = "data";
   keys.push_back(key(s, "train",
-                     "files, folders, or \"-\" for standard input; paths are relative to the "
-                     "current folder",
+                     "files, folders, or streams (\"-\": standard input); paths are relative to "
+                     "the current folder",
                      DATA(train)));
   keys.push_back(key(s, "valid", "held-out files or folders for evaluation", DATA(valid)));
   keys.push_back(choice<DataFormat>(s, "format", "how documents are read (auto: by file name)",
@@ -225,6 +227,10 @@ void add_data_keys(std::vector<ConfigKey>& keys) {
                      DATA(tokenizer)));
   keys.push_back(key(s, "pack", "join documents to full sequences; false: one document a sequence",
                      DATA(pack)));
+  keys.push_back(key(s, "across_documents",
+                     "a packed document attends to those before it (absent: false, or as the run "
+                     "that is resumed began)",
+                     DATA(across_documents)));
   keys.push_back(key(s, "cache", "folder of the token cache (absent: <out>/cache)", DATA(cache)));
 }
 

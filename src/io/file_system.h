@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,18 @@ namespace memlayers::io {
 
 // There is no file of that name (any more).
 class NotFound : public Error {
+ public:
+  using Error::Error;
+};
+
+// There is something of that name, where there should be nothing.
+class Exists : public Error {
+ public:
+  using Error::Error;
+};
+
+// The file system knows no locks.
+class NoLocks : public Error {
  public:
   using Error::Error;
 };
@@ -66,17 +79,27 @@ class Lock {
 
 enum class OpenMode { kRead, kCreate /* must not exist */, kReadWrite /* must exist */ };
 
+// Only regular files are opened and mapped: a FIFO, device, socket or folder is an Error that says
+// so, at once. (What a user may name instead of a file: io/streams.h.)
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
   virtual std::unique_ptr<File> open(const std::string& path, OpenMode mode) = 0;
   virtual std::unique_ptr<Mapping> map(const std::string& path) = 0;
   // The one write lock of a file, which is made where there is none; null while another holds it.
+  // Throws NoLocks where the file system has none.
   virtual std::unique_ptr<Lock> lock(const std::string& path);
   // All of the room is taken now, so that no later write to it finds the disk full. Throws Error
   // naming the folder, the bytes wanted and those there are.
   virtual std::unique_ptr<Scratch> make_scratch(const std::string& folder, std::uint64_t bytes);
   virtual void rename(const std::string& from, const std::string& to) = 0;
+  // The same where nothing may be at `to`; throws Exists where something is, whenever it came.
+  virtual void rename_new(const std::string& from, const std::string& to);
+  // A file, or a folder with all that is in it, following no link; absent is fine. Of what is in
+  // the folder `first` is removed before all else, unless it is "".
+  virtual void remove_tree(const std::string& path, const std::string& first);
+  // What users may still write to the disk on which the folder lies; none where that is unknown.
+  virtual std::optional<std::uint64_t> free_bytes(const std::string& folder);
   virtual void unlink(const std::string& path) = 0;         // a file
   virtual void remove_folder(const std::string& path) = 0;  // an empty folder
   virtual void make_folder(const std::string& path) = 0;    // parents must exist
@@ -98,8 +121,14 @@ FileSystem& posix();  // the real one
 // Helpers over any FileSystem.
 std::string read_text(FileSystem& fs, const std::string& path);  // whole file
 void make_folders(FileSystem& fs, const std::string& path);      // with parents
-void remove_all(FileSystem& fs, const std::string& path);        // absent is fine; follows no link
+// remove_tree(): the one way in which folders are removed.
+void remove_all(FileSystem& fs, const std::string& path, const std::string& first = "");
 void copy_file(FileSystem& fs, const std::string& from, const std::string& to);  // and sync
+// Asked before much is written: throws Error naming the folder, the bytes wanted and those there
+// are, where the disk has no room for so many. `folder` may not be there yet.
+void ask_for_room(FileSystem& fs, const std::string& folder, std::uint64_t bytes);
+std::string no_room_text(const std::string& folder, const std::string& what, std::uint64_t bytes,
+                         std::optional<std::uint64_t> free);
 // Replaces `path` whole or not at all: temporary name, sync, rename, sync of the folder.
 void write_atomic(FileSystem& fs, const std::string& path, std::string_view data);
 std::string join(std::string_view folder, std::string_view name);

@@ -2,7 +2,6 @@
 #include "io/folder.h"
 
 #define XXH_INLINE_ALL
-#include <unistd.h>
 #include <xxhash.h>
 
 #include <algorithm>
@@ -12,6 +11,8 @@
 #include <vector>
 
 #include "io/json.h"
+#include "io/json_field.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -65,6 +66,11 @@ std::uint64_t xxh3(std::span<const std::byte> data) {
 
 std::string xxh3_hex(std::span<const std::byte> data) { return hex(xxh3(data)); }
 
+std::string xxh3_128_hex(std::span<const std::byte> data) {
+  const XXH128_hash_t hash = XXH3_128bits(data.data(), data.size());
+  return hex(hash.high64) + hex(hash.low64);
+}
+
 // Read piece by piece: a file may be larger than memory.
 ManifestEntry entry_of(FileSystem& fs, const std::string& path) {
   const auto file = fs.open(path, OpenMode::kRead);
@@ -92,19 +98,17 @@ FolderWriter::FolderWriter(FileSystem& fs, std::string path, Place place)
     : fs_(fs),
       path_(without_slash_at_end(std::move(path))),
       replaces_(place == Place::kOfAFolder),
-      temporary_(path_ + (replaces_ ? ".next.tmp" : ".tmp-" + std::to_string(::getpid()))) {
+      name_(fs, path_, replaces_ ? TemporaryName::Left::kOfAll : TemporaryName::Left::kOfThisNumber,
+            replaces_ ? ".next-" : ".tmp-"),
+      temporary_(name_.path()) {
   if (!replaces_ && fs_.exists(path_))
-    throw Error(path_ + ": expected no folder of this name, found one");
-  remove_all(fs_, temporary_);
-  make_folders(fs_, temporary_);
+    throw Exists(path_ + ": expected no folder of this name, found one");
+  make_folders(fs_, parent(temporary_));
+  fs_.make_folder(temporary_);
 }
 
 FolderWriter::~FolderWriter() {
-  if (committed_) return;
-  try {
-    remove_all(fs_, temporary_);
-  } catch (const Error&) {  // nothing can be done here; the next writer removes it
-  }
+  if (!committed_) name_.remove();
 }
 
 std::string FolderWriter::file(const std::string& name) {
@@ -145,40 +149,27 @@ void FolderWriter::commit() {
   if (replaces_) {
     fs_.exchange(temporary_, path_);
   } else {
-    fs_.rename(temporary_, path_);
+    fs_.rename_new(temporary_, path_);
   }
   committed_ = true;
   fs_.sync_folder(parent(path_));
-  if (replaces_) remove_what_was_there();
-}
-
-void FolderWriter::remove_what_was_there() {
-  try {
-    // First the manifest: what is left of a folder must not look whole.
-    const std::string manifest = join(temporary_, kManifest);
-    if (fs_.exists(manifest)) fs_.unlink(manifest);
-    remove_all(fs_, temporary_);
-  } catch (const Error&) {  // the next writer removes it
-  }
+  // First the manifest: what is left of a folder must not look whole.
+  if (replaces_) name_.remove(kManifest);
 }
 
 std::map<std::string, ManifestEntry> read_manifest(FileSystem& fs, const std::string& folder) {
   const std::string path = join(folder, kManifest);
-  const nlohmann::json manifest = parse_json(read_text(fs, path), path);
-  if (!manifest.is_object() || manifest.value("format", nlohmann::json()) != "memlayers-manifest" ||
-      manifest.value("version", nlohmann::json()) != 1 || !manifest.contains("files") ||
-      !manifest["files"].is_object()) {
-    throw Error(path + ": expected a memlayers-manifest of version 1, got " + brief(manifest));
-  }
+  const nlohmann::json json = parse_json(read_text(fs, path), path);
+  const JsonField manifest(json, path);
+  const JsonField format = manifest.at("format");
+  if (format.string() != "memlayers-manifest") format.fail("\"memlayers-manifest\"");
+  manifest.at("version").integer(1, 1);
   std::map<std::string, ManifestEntry> entries;
-  for (const auto& [name, entry] : manifest["files"].items()) {
-    if (!is_inside(name) || !entry.is_object() || !entry.contains("size") ||
-        !entry["size"].is_number_unsigned() || !entry.contains("xxh3") ||
-        !entry["xxh3"].is_string()) {
-      throw Error(path + ": files: expected names inside the folder with size and xxh3, got " +
-                  brief(name) + ": " + brief(entry));
+  for (const auto& [name, entry] : manifest.at("files").members()) {
+    if (!is_inside(name)) {
+      throw Error(path + ": files: expected names of files inside the folder, got " + quote(name));
     }
-    entries[name] = {entry["size"].get<std::uint64_t>(), entry["xxh3"].get<std::string>()};
+    entries[name] = {entry.at("size").bits(), entry.at("xxh3").string()};
   }
   return entries;
 }
@@ -217,7 +208,7 @@ void verify_folder(FileSystem& fs, const std::string& folder, Share share) {
                   " bytes by MANIFEST.json, got " + std::to_string(summary.size));
     }
     if (summary.xxh3 != entry.xxh3) {
-      throw Error(path + ": expected checksum " + entry.xxh3 + " by MANIFEST.json, got " +
+      throw Error(path + ": expected checksum " + shown(entry.xxh3) + " by MANIFEST.json, got " +
                   summary.xxh3);
     }
   }

@@ -9,11 +9,13 @@
 #include <vector>
 
 #include "io/file_system.h"
+#include "io/temporary.h"
 
 namespace memlayers::io {
 
 std::uint64_t xxh3(std::span<const std::byte> data);
-std::string xxh3_hex(std::span<const std::byte> data);  // 16 lower-case hex digits
+std::string xxh3_hex(std::span<const std::byte> data);      // 16 lower-case hex digits
+std::string xxh3_128_hex(std::span<const std::byte> data);  // XXH3-128, 32 of them
 
 struct ManifestEntry {
   std::uint64_t size;
@@ -24,13 +26,14 @@ ManifestEntry entry_of(FileSystem& fs, const std::string& path);  // reads the f
 // Files of a folder and of the folders in it, as "name" or "folder/name", without its manifest.
 std::vector<std::string> files_in(FileSystem& fs, const std::string& folder);
 
-// Collects files under `<path>.tmp-<pid>`; commit() writes MANIFEST.json, syncs, renames to `path`
-// and syncs the parent. `path` must not exist as a complete folder. Destroyed without commit, or
-// when anything throws, it removes what it wrote.
+// Collects files in a folder with a temporary name (io/temporary.h); commit() writes MANIFEST.json,
+// syncs, renames to `path` and syncs the parent. Nothing may be at `path`: throws Exists where
+// something is, also when it came meanwhile. Destroyed without commit, or when anything throws, it
+// removes what it wrote.
 //
-// One that takes the place of a folder collects under `<path>.next.tmp` and exchanges the two in
-// one step; what was there is then removed. The caller keeps others from doing the same: what is
-// found under that name, a killed process left.
+// One that takes the place of a folder collects under `<path>.next-<process>-<8 hex digits>` and
+// exchanges the two in one step; what was there is then removed. The caller keeps others from doing
+// the same: what is found under such names, killed processes left.
 class FolderWriter {
  public:
   enum class Place { kNew, kOfAFolder };
@@ -46,12 +49,11 @@ class FolderWriter {
   void commit();
 
  private:
-  void remove_what_was_there();
-
   FileSystem& fs_;
   std::string path_;
   const bool replaces_;
-  std::string temporary_;
+  TemporaryName name_;
+  std::string temporary_;  // its path
   std::map<std::string, ManifestEntry> entries_;
   bool committed_ = false;
 };

@@ -29,6 +29,37 @@ inline void copy_mapped(void* to, std::span<const std::byte> from) {
   read_mapped([=] { std::memcpy(to, from.data(), from.size()); });
 }
 
+// While it lives, any thread may read these bytes of a mapped file in whatever function: a page
+// that cannot be had reads as zeros, and check() tells. What was made of the bytes is of use only
+// if check() did not throw behind it.
+class WatchedBytes {
+ public:
+  explicit WatchedBytes(std::span<const std::byte> bytes);
+  ~WatchedBytes();
+  WatchedBytes(WatchedBytes&& other) noexcept;
+  WatchedBytes& operator=(WatchedBytes&& other) noexcept;
+  void check() const;  // throws Error, as read_mapped()
+
+ private:
+  struct Watch;
+  friend struct Watches;
+  Watch* watch_ = nullptr;
+};
+
+// f(), which may do what it likes with these bytes; Error, whatever f threw, where some of them
+// could not be had. For bytes that only f reads.
+template <class F>
+void read_watched(std::span<const std::byte> bytes, const F& f) {
+  const WatchedBytes watched(bytes);
+  try {
+    f();
+  } catch (...) {
+    watched.check();  // what f met may have been the zeros
+    throw;
+  }
+  watched.check();
+}
+
 // While it lives, errors of read_mapped() name `path` for these bytes.
 class NamedBytes {
  public:

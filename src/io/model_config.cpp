@@ -3,104 +3,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "io/json.h"
-#include "io/nearest.h"
+#include "io/json_object.h"
+#include "io/model_config_names.h"
+#include "io/model_family.h"
+#include "io/model_rope.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
 namespace {
 
 using nlohmann::json;
-
-bool is_integer(const json& value) {  // that an int64_t holds
-  constexpr auto kMax = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-  return value.is_number_integer() &&
-         (!value.is_number_unsigned() || value.get<std::uint64_t>() <= kMax);
-}
-
-// Typed access to the fields of one JSON object; every complaint names the file and the field.
-class Fields {
- public:
-  Fields(const json& object, std::string where) : object_(object), where_(std::move(where)) {
-    if (!object.is_object()) throw Error(where_ + ": expected an object, got " + brief(object));
-  }
-  bool has(const char* name) const { return object_.contains(name) && !object_[name].is_null(); }
-  std::int64_t integer(const char* name) const {
-    const json& value = at(name);
-    if (!is_integer(value)) fail(name, "an integer");
-    return value.get<std::int64_t>();
-  }
-  double number(const char* name) const {
-    const json& value = at(name);
-    if (!value.is_number() || !std::isfinite(value.get<double>())) fail(name, "a number");
-    return value.get<double>();
-  }
-  bool boolean(const char* name) const {
-    const json& value = at(name);
-    if (!value.is_boolean()) fail(name, "true or false");
-    return value.get<bool>();
-  }
-  std::string string(const char* name) const {
-    const json& value = at(name);
-    if (!value.is_string()) fail(name, "a string");
-    return value.get<std::string>();
-  }
-  std::vector<std::int64_t> integers(const char* name) const {  // a number is a list of one
-    const json& value = at(name);
-    if (is_integer(value)) return {value.get<std::int64_t>()};
-    if (!value.is_array()) fail(name, "an integer or a list of them");
-    std::vector<std::int64_t> list;
-    for (const json& item : value) {
-      if (!is_integer(item)) fail(name, "an integer or a list of them");
-      list.push_back(item.get<std::int64_t>());
-    }
-    return list;
-  }
-  Fields object(const char* name) const { return {at(name), where_ + ": " + name}; }
-  // A newer writer's field may change what is computed, so an unknown one is no trifle.
-  void expect_only(const std::vector<std::string>& known) const {
-    for (const auto& [name, value] : object_.items()) {
-      if (std::find(known.begin(), known.end(), name) == known.end()) {
-        throw Error(where_ + ": unknown field \"" + name + "\"; did you mean \"" +
-                    nearest(name, known) + "\"?");
-      }
-    }
-  }
-  void expect_no_objects() const {
-    for (const auto& [name, value] : object_.items()) {
-      if (value.is_object()) fail(name.c_str(), "a number or string");
-    }
-  }
-  [[noreturn]] void fail(const char* name, const std::string& wanted) const {
-    throw Error(where_ + ": " + name + ": expected " + wanted + ", got " + brief(object_[name]));
-  }
-
- private:
-  const json& at(const char* name) const {
-    if (!has(name)) throw Error(where_ + ": expected a field \"" + name + "\", found none");
-    return object_[name];
-  }
-  const json& object_;
-  std::string where_;
-};
-
-template <class Enum>
-struct Name {
-  Enum value;
-  const char* text;
-};
-constexpr Name<RowType> kRowTypes[] = {{RowType::kFloat32, "float32"},
-                                       {RowType::kBFloat16, "bfloat16"},
-                                       {RowType::kInt8, "int8"},
-                                       {RowType::kInt4, "int4"}};
-constexpr Name<MemoryVariant> kVariants[] = {{MemoryVariant::kPlain, "plain"},
-                                             {MemoryVariant::kMemoryPlus, "memory+"},
-                                             {MemoryVariant::kPeer, "peer"}};
-constexpr Name<MemoryPlacement> kPlacements[] = {{MemoryPlacement::kReplace, "replace"},
-                                                 {MemoryPlacement::kBeside, "beside"}};
+using Fields = JsonObject;
 
 template <class Enum, std::size_t N>
 Enum parse(const Fields& fields, const char* name, const Name<Enum> (&names)[N]) {
@@ -113,39 +30,10 @@ Enum parse(const Fields& fields, const char* name, const Name<Enum> (&names)[N])
   fields.fail(name, wanted);
 }
 
-template <class Enum, std::size_t N>
-const char* text_of(Enum value, const Name<Enum> (&names)[N]) {
-  for (const auto& candidate : names) {
-    if (value == candidate.value) return candidate.text;
-  }
-  return names[0].text;
-}
-
-RopeConfig read_rope(const Fields& fields) {
-  RopeConfig rope;
-  if (fields.has("rope_theta")) rope.theta = fields.number("rope_theta");
-  const char* name = fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-  if (fields.has(name)) {
-    const Fields scaling = fields.object(name);
-    scaling.expect_no_objects();  // one RoPE a kind of layer: not a LLaMA
-    if (scaling.has("rope_theta")) rope.theta = scaling.number("rope_theta");
-    const char* type = scaling.has("rope_type") ? "rope_type" : "type";
-    if (scaling.has(type)) rope.type = scaling.string(type);
-    if (rope.type == "linear" || rope.type == "llama3") rope.factor = scaling.number("factor");
-    if (rope.type == "llama3") {
-      rope.low_freq_factor = scaling.number("low_freq_factor");
-      rope.high_freq_factor = scaling.number("high_freq_factor");
-      rope.original_context = scaling.integer("original_max_position_embeddings");
-    } else if (rope.type != "default" && rope.type != "linear") {
-      scaling.fail(type, "\"default\", \"linear\" or \"llama3\"");
-    }
-  }
-  return rope;
-}
-
 MemoryConfig read_memory(const Fields& fields) {
   fields.expect_only({"layers", "n_keys", "heads", "knn", "k_dim", "v_dim", "variant", "placement",
-                      "value_proj", "qk_norm", "gate", "row_dtype", "open_keys"});
+                      "value_proj", "qk_norm", "gate", "gate_dim", "output_scales", "row_dtype",
+                      "open_keys"});
   MemoryConfig memory;
   memory.layers = fields.integers("layers");
   memory.n_keys = fields.integer("n_keys");
@@ -159,54 +47,181 @@ MemoryConfig read_memory(const Fields& fields) {
   memory.qk_norm = fields.boolean("qk_norm");
   memory.gate = fields.boolean("gate");
   memory.row_dtype = parse(fields, "row_dtype", kRowTypes);
+  if (fields.has("gate_dim")) memory.gate_dim = fields.integer("gate_dim");
+  if (fields.has("output_scales")) memory.output_scales = fields.numbers("output_scales");
   if (fields.has("open_keys")) memory.open_keys = fields.integer("open_keys");
   return memory;
 }
 
-}  // namespace
+// Fields of other decoders: where they say something, they change what is computed.
+void refuse_what_is_not_done(const Fields& fields, ModelFamily family) {
+  fields.expect_neutral("partial_rotary_factor", {1});
+  for (const char* name : {"attn_logit_softcapping", "final_logit_softcapping",
+                           "attention_multiplier", "attention_chunk_size", "clip_qkv"}) {
+    fields.expect_neutral(name, {});
+  }
+  for (const char* name :
+       {"embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale"}) {
+    fields.expect_neutral(name, {1});
+  }
+  for (const char* name : {"num_experts", "num_local_experts"}) fields.expect_neutral(name, {0, 1});
+  for (const char* name : {"is_encoder_decoder", "add_cross_attention", "use_qk_norm", "alibi",
+                           "parallel_attn", "use_parallel_residual"}) {
+    fields.expect_neutral(name, {false});
+  }
+  const bool has_mlp_bias = family == ModelFamily::kLlama || family == ModelFamily::kSmolLm3;
+  if (!has_mlp_bias) fields.expect_neutral("mlp_bias", {false});
+  // Qwen2 has biases, whatever is said.
+  if (family == ModelFamily::kMistral) fields.expect_neutral("attention_bias", {false});
+  if (family == ModelFamily::kQwen2) fields.expect_neutral("attention_bias", {true});
+}
 
-ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
-  const json parsed = parse_json(read_text(fs, path), path);
-  const Fields fields(parsed, path);
-  if (fields.has("model_type")) {
-    const std::string type = fields.string("model_type");
-    if (type != "llama" && type != "memlayers" && type != "mistral") {
-      fields.fail("model_type", "\"llama\", \"mistral\" or \"memlayers\"");
+// The layers of "layer_types" that see a window only.
+std::vector<std::int64_t> read_layer_types(const Fields& fields, std::int64_t layers) {
+  const std::vector<std::string> types = fields.strings("layer_types");
+  if (static_cast<std::int64_t>(types.size()) != layers) {
+    fields.fail("layer_types", std::to_string(layers) + " strings, as many as layers");
+  }
+  std::vector<std::int64_t> sliding;
+  for (std::int64_t layer = 0; layer < layers; ++layer) {
+    const std::string& type = types[static_cast<std::size_t>(layer)];
+    if (type == "sliding_attention") sliding.push_back(layer);
+    if (type != "sliding_attention" && type != "full_attention") {
+      fields.fail("layer_types", "\"full_attention\" and \"sliding_attention\" alone");
     }
   }
-  if (fields.has("hidden_act") && fields.string("hidden_act") != "silu")
-    fields.fail("hidden_act", "\"silu\"");
-  if (fields.has("sliding_window")) fields.fail("sliding_window", "null");
-  ModelConfig config;
-  config.dim = fields.integer("hidden_size");
-  config.layers = fields.integer("num_hidden_layers");
-  config.heads = fields.integer("num_attention_heads");
-  if (fields.has("num_key_value_heads")) config.kv_heads = fields.integer("num_key_value_heads");
-  if (fields.has("head_dim")) config.head_dim = fields.integer("head_dim");
-  config.ff_dim = fields.integer("intermediate_size");
-  config.vocab_size = fields.integer("vocab_size");
-  if (fields.has("max_position_embeddings"))
-    config.context = fields.integer("max_position_embeddings");
-  config.rope = read_rope(fields);
-  if (fields.has("rms_norm_eps")) config.norm_eps = fields.number("rms_norm_eps");
-  config.tie_embeddings =
-      fields.has("tie_word_embeddings") && fields.boolean("tie_word_embeddings");
+  return sliding;
+}
+
+// Of the families in which any layer may slide: by layer_types, or else the layers `otherwise`.
+void read_windows(const Fields& fields, std::optional<std::int64_t> absent,
+                  std::vector<std::int64_t> otherwise, ModelConfig& config) {
+  std::optional<std::int64_t> window;
+  if (fields.boolean("use_sliding_window", false)) {
+    window = fields.is_given("sliding_window") ? std::nullopt : absent;
+    if (fields.has("sliding_window")) window = fields.integer("sliding_window");
+  }
+  const bool has_types = fields.has("layer_types");
+  if (has_types) otherwise = read_layer_types(fields, config.layers);
+  if (has_types && !otherwise.empty() && !window) {
+    fields.fail("layer_types", "\"full_attention\" alone without a sliding window");
+  }
+  if (!window || otherwise.empty()) return;
+  config.sliding_window = window;
+  config.sliding_layers = std::move(otherwise);
+}
+
+std::vector<std::int64_t> layers_from(std::int64_t first, std::int64_t layers) {
+  std::vector<std::int64_t> list;
+  for (std::int64_t layer = std::max<std::int64_t>(0, first); layer < layers; ++layer) {
+    list.push_back(layer);
+  }
+  return list;
+}
+
+std::vector<std::int64_t> read_unrotated(const Fields& fields, std::int64_t layers) {
+  std::vector<std::int64_t> list;
+  if (fields.has("no_rope_layers")) {  // 1: with RoPE
+    const std::vector<std::int64_t> has_rope = fields.integers("no_rope_layers");
+    if (static_cast<std::int64_t>(has_rope.size()) < layers) {
+      fields.fail("no_rope_layers", "a number a layer, " + std::to_string(layers));
+    }
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+      if (has_rope[static_cast<std::size_t>(layer)] == 0) list.push_back(layer);
+    }
+    return list;
+  }
+  const std::int64_t interval = fields.integer("no_rope_layer_interval", 4);
+  if (interval < 1) fields.fail("no_rope_layer_interval", "a number of at least 1");
+  for (std::int64_t layer = interval - 1; layer < layers; layer += interval) list.push_back(layer);
+  return list;
+}
+
+void read_attention(const Fields& fields, ModelFamily family, ModelConfig& config) {
   config.attention_bias = fields.has("attention_bias") && fields.boolean("attention_bias");
   config.mlp_bias = fields.has("mlp_bias") && fields.boolean("mlp_bias");
-  if (fields.has("bos_token_id")) config.bos_token = fields.integer("bos_token_id");
-  if (fields.has("eos_token_id")) config.eos_tokens = fields.integers("eos_token_id");
-  // The first LLaMA's folders say -1 where there is none.
-  if (fields.has("pad_token_id") && fields.integer("pad_token_id") != -1) {
-    config.pad_token = fields.integer("pad_token_id");
+  // Not more is made of an impossible number of layers, which validate() refuses.
+  const std::int64_t layers = std::min(config.layers, ModelConfig::kMostLayers);
+  const std::int64_t qwen_window = 4096, qwen_first = 28;
+  switch (family) {
+    case ModelFamily::kLlama:
+      fields.expect_neutral("sliding_window", {});
+      fields.expect_neutral("use_sliding_window", {false});
+      if (!fields.has("layer_types")) return;
+      if (!read_layer_types(fields, config.layers).empty()) {
+        fields.fail("layer_types", "\"full_attention\" alone");
+      }
+      return;
+    case ModelFamily::kMistral:
+      if (fields.has("sliding_window")) config.sliding_window = fields.integer("sliding_window");
+      if (!fields.is_given("sliding_window")) config.sliding_window = 4096;
+      fields.expect_neutral("layer_types", {});
+      return;
+    case ModelFamily::kQwen3:
+      config.attention_norm = true;
+      break;
+    case ModelFamily::kQwen2:
+      config.attention_bias = true;
+      config.attention_output_bias = false;
+      break;
+    case ModelFamily::kSmolLm3:
+      config.unrotated_layers = read_unrotated(fields, layers);
+      read_windows(fields, std::nullopt, config.unrotated_layers, config);
+      return;
   }
-  const auto check_token = [&](const char* name, std::int64_t token) {
-    if (token < 0 || token >= config.vocab_size) {
-      fields.fail(name, "tokens from 0 to " + std::to_string(config.vocab_size - 1));
-    }
+  read_windows(fields, qwen_window,
+               layers_from(fields.integer("max_window_layers", qwen_first), layers), config);
+}
+
+void read_sizes(const Fields& fields, const FamilyDefaults& defaults, bool is_ours,
+                ModelConfig& config) {
+  // We write all of them.
+  const auto size = [&](const char* name, std::int64_t absent) {
+    return is_ours ? fields.integer(name) : fields.integer(name, absent);
   };
-  if (config.bos_token) check_token("bos_token_id", *config.bos_token);
-  for (const std::int64_t token : config.eos_tokens) check_token("eos_token_id", token);
-  if (config.pad_token) check_token("pad_token_id", *config.pad_token);
+  config.dim = size("hidden_size", defaults.hidden_size);
+  config.layers = size("num_hidden_layers", defaults.num_hidden_layers);
+  config.heads = size("num_attention_heads", defaults.num_attention_heads);
+  config.ff_dim = size("intermediate_size", defaults.intermediate_size);
+  config.vocab_size = size("vocab_size", defaults.vocab_size);
+  config.context = fields.integer("max_position_embeddings", defaults.max_position_embeddings);
+  const auto optional = [&](const char* name, std::optional<std::int64_t> absent) {
+    if (!fields.is_given(name)) return absent;
+    return fields.has(name) ? std::optional(fields.integer(name)) : std::nullopt;
+  };
+  config.kv_heads = optional("num_key_value_heads", defaults.num_key_value_heads);
+  config.head_dim = optional("head_dim", defaults.head_dim);
+}
+
+std::vector<std::int64_t> read_tokens(const Fields& fields, const char* name,
+                                      std::int64_t vocab_size) {
+  if (!fields.has(name)) return {};
+  std::vector<std::int64_t> tokens = fields.integers(name);
+  for (const std::int64_t token : tokens) {
+    if (token < 0 || token >= vocab_size) {
+      fields.fail(name, "tokens from 0 to " + std::to_string(vocab_size - 1));
+    }
+  }
+  return tokens;
+}
+
+// None of a generation's own settings has a default in transformers, nor here: what is absent is
+// none, whatever the configuration class says.
+void read_special_tokens(const Fields& fields, ModelConfig& config) {
+  const auto one = [&](const char* name) -> std::optional<std::int64_t> {
+    if (!fields.has(name)) return std::nullopt;
+    static_cast<void>(fields.integer(name));  // not a list
+    return read_tokens(fields, name, config.vocab_size).front();
+  };
+  config.bos_token = one("bos_token_id");
+  config.eos_tokens = read_tokens(fields, "eos_token_id", config.vocab_size);
+  // The first LLaMA's folders say -1 where there is none.
+  const bool has_no_pad = fields.has("pad_token_id") && fields.integer("pad_token_id") == -1;
+  if (!has_no_pad) config.pad_token = one("pad_token_id");
+}
+
+DenseType read_dtype(const Fields& fields) {
+  DenseType type = DenseType::kFloat32;
   for (const char* name : {"torch_dtype", "dtype"}) {
     if (!fields.has(name)) continue;
     const std::string dtype = fields.string(name);
@@ -214,10 +229,65 @@ ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
       fields.fail(name, "\"float32\", \"bfloat16\" or \"float16\"");
     }
     // float16 weights are computed with in float32: no range is lost.
-    config.dtype = dtype == "bfloat16" ? DenseType::kBFloat16 : DenseType::kFloat32;
+    type = dtype == "bfloat16" ? DenseType::kBFloat16 : DenseType::kFloat32;
   }
-  if (fields.has("memlayers") && fields.object("memlayers").has("memory")) {
-    config.memory = read_memory(fields.object("memlayers").object("memory"));
+  return type;
+}
+
+ModelFamily read_family(const Fields& fields) {
+  std::string type = fields.has("model_type") ? fields.string("model_type") : "llama";
+  std::string wanted;
+  for (const FamilyDefaults& defaults : families()) {
+    if (type == defaults.model_type) return defaults.family;
+    wanted += "\"" + std::string(defaults.model_type) + "\", ";
+  }
+  wanted.resize(wanted.size() - 2);
+  if (type != kOurs) fields.fail("model_type", wanted + " or \"memlayers\"");
+  // The decoder that has the memory.
+  if (!fields.has(kOurs) || !fields.object(kOurs).has(kBase)) return ModelFamily::kLlama;
+  type = fields.object(kOurs).string(kBase);
+  for (const FamilyDefaults& defaults : families()) {
+    if (type == defaults.model_type) return defaults.family;
+  }
+  fields.object(kOurs).fail(kBase, wanted);
+}
+
+// "quantization_config": other tools' ways of storing weights are none of ours.
+std::optional<RowType> read_weights(const Fields& fields) {
+  if (!fields.has(kQuantization)) return std::nullopt;
+  const Fields of_weights = fields.object(kQuantization);
+  if (!of_weights.has("quant_method") || of_weights.string("quant_method") != kOurs) {
+    of_weights.fail("quant_method", "\"memlayers\"");
+  }
+  const RowType type = parse(of_weights, "weights", kRowTypes);
+  if (!is_quantized(type)) of_weights.fail("weights", "\"int8\" or \"int4\"");
+  return type;
+}
+
+}  // namespace
+
+ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
+  const json parsed = parse_json(read_text(fs, path), path);
+  const Fields fields(parsed, path);
+  ModelConfig config;
+  const ModelFamily family = read_family(fields);
+  const FamilyDefaults& defaults = defaults_of(family);
+  if (fields.has("hidden_act") && fields.string("hidden_act") != "silu" &&
+      fields.string("hidden_act") != "swish") {
+    fields.fail("hidden_act", "\"silu\"");
+  }
+  refuse_what_is_not_done(fields, family);
+  const bool is_ours = fields.has("model_type") && fields.string("model_type") == kOurs;
+  read_sizes(fields, defaults, is_ours, config);
+  read_attention(fields, family, config);
+  config.rope = read_rope(fields, defaults, config.context);
+  config.norm_eps = fields.number("rms_norm_eps", defaults.rms_norm_eps);
+  config.tie_embeddings = fields.boolean("tie_word_embeddings", defaults.tie_word_embeddings);
+  read_special_tokens(fields, config);
+  config.dtype = read_dtype(fields);
+  config.weights = read_weights(fields);
+  if (fields.has(kOurs) && fields.object(kOurs).has("memory")) {
+    config.memory = read_memory(fields.object(kOurs).object("memory"));
   }
   try {
     config.validate();
@@ -227,61 +297,28 @@ ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
   return config;
 }
 
-std::string model_config_json(const ModelConfig& config) {
-  nlohmann::ordered_json out;
-  // A decoder without memory layers is a LLaMA for every other tool too.
-  const bool has_memory = !config.memory_layers().empty();
-  out["architectures"] = {has_memory ? "MemlayersForCausalLM" : "LlamaForCausalLM"};
-  out["model_type"] = has_memory ? "memlayers" : "llama";
-  out["hidden_size"] = config.dim;
-  out["num_hidden_layers"] = config.layers;
-  out["num_attention_heads"] = config.heads;
-  out["num_key_value_heads"] = config.num_kv_heads();
-  out["head_dim"] = config.attention_head_dim();
-  out["intermediate_size"] = config.ff_dim;
-  out["vocab_size"] = config.vocab_size;
-  out["max_position_embeddings"] = config.context;
-  out["hidden_act"] = "silu";
-  out["rms_norm_eps"] = config.norm_eps;
-  nlohmann::ordered_json rope = {{"rope_type", config.rope.type},
-                                 {"rope_theta", config.rope.theta}};
-  if (config.rope.type != "default") rope["factor"] = config.rope.factor;
-  if (config.rope.type == "llama3") {
-    rope["low_freq_factor"] = config.rope.low_freq_factor;
-    rope["high_freq_factor"] = config.rope.high_freq_factor;
-    rope["original_max_position_embeddings"] = config.rope.original_context;
+void read_generation_config(FileSystem& fs, const std::string& path, ModelConfig& config) {
+  const json parsed = parse_json(read_text(fs, path), path);
+  const Fields fields(parsed, path);
+  // They choose, forbid or force tokens, or decide where a text ends.
+  for (const char* name : {"forced_bos_token_id", "forced_eos_token_id", "force_words_ids",
+                           "constraints", "sequence_bias", "exponential_decay_length_penalty",
+                           "watermarking_config", "penalty_alpha", "dola_layers"}) {
+    fields.expect_neutral(name, {});
   }
-  // Both spellings, so that older and newer readers agree.
-  out["rope_theta"] = config.rope.theta;
-  if (config.rope.type != "default") out["rope_scaling"] = rope;
-  out["rope_parameters"] = rope;
-  out["tie_word_embeddings"] = config.tie_embeddings;
-  out["attention_bias"] = config.attention_bias;
-  out["mlp_bias"] = config.mlp_bias;
-  if (config.bos_token) out["bos_token_id"] = *config.bos_token;
-  if (config.eos_tokens.size() == 1) out["eos_token_id"] = config.eos_tokens[0];
-  if (config.eos_tokens.size() > 1) out["eos_token_id"] = config.eos_tokens;
-  if (config.pad_token) out["pad_token_id"] = *config.pad_token;
-  out["torch_dtype"] = out["dtype"] = config.dtype == DenseType::kFloat32 ? "float32" : "bfloat16";
-  if (config.memory) {
-    const MemoryConfig& memory = *config.memory;
-    const bool is_plus = memory.variant == MemoryVariant::kMemoryPlus;
-    out["memlayers"]["memory"] = {
-        {"layers", config.memory_layers()},
-        {"n_keys", memory.n_keys},
-        {"heads", memory.heads},
-        {"knn", memory.knn},
-        {"k_dim", memory.k_dim},
-        {"v_dim", config.value_dim()},
-        {"variant", text_of(memory.variant, kVariants)},
-        {"placement", text_of(memory.placement, kPlacements)},
-        {"value_proj", memory.value_proj.value_or(is_plus || config.value_dim() != config.dim)},
-        {"qk_norm", memory.qk_norm},
-        {"gate", memory.gate},
-        {"row_dtype", text_of(memory.row_dtype, kRowTypes)}};
-    if (memory.open_keys) out["memlayers"]["memory"]["open_keys"] = *memory.open_keys;
+  for (const char* name :
+       {"suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "stop_strings"}) {
+    fields.expect_neutral(name, {json::array()});
   }
-  return out.dump(2) + "\n";
+  for (const char* name :
+       {"min_length", "min_new_tokens", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"}) {
+    fields.expect_neutral(name, {0});
+  }
+  for (const char* name : {"guidance_scale", "encoder_repetition_penalty"}) {
+    fields.expect_neutral(name, {1});
+  }
+  fields.expect_neutral("token_healing", {false});
+  config.eos_tokens = read_tokens(fields, "eos_token_id", config.vocab_size);
 }
 
 }  // namespace memlayers::io

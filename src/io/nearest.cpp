@@ -25,9 +25,13 @@ std::size_t distance(std::string_view a, std::string_view b) {
 }  // namespace
 
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates) {
+  // A slip of the pen is no longer than that; the comparison takes the product of both lengths.
+  constexpr std::size_t kLongest = 300;
+  name = name.substr(0, kLongest);
   std::string best;
   std::size_t least = std::numeric_limits<std::size_t>::max();
   for (const std::string& candidate : candidates) {
+    if (candidate.size() > kLongest) continue;
     const std::size_t d = distance(name, candidate);
     if (d < least) {
       least = d;

@@ -8,7 +8,7 @@
 namespace memlayers::io {
 
 // The candidate with the smallest edit distance to `name` (the first of equals); "" where there is
-// none.
+// none of at most 300 bytes.
 std::string nearest(std::string_view name, const std::vector<std::string>& candidates);
 
 }  // namespace memlayers::io

@@ -9,9 +9,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "io/file_kind.h"
+#include "io/finite.h"
 #include "io/json.h"
 #include "io/mapped_read.h"
 #include "io/nearest.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 
 namespace memlayers::io {
@@ -69,7 +72,7 @@ Parsed parse_tensor(const std::string& where, const nlohmann::json& entry,
   const std::string dtype = entry["dtype"].get<std::string>();
   const auto type = std::find_if(kTypes.begin(), kTypes.end(),
                                  [&](const TypeInfo& t) { return t.name == dtype; });
-  if (type == kTypes.end()) throw Error(where + ": expected a known dtype, got \"" + dtype + "\"");
+  if (type == kTypes.end()) throw Error(where + ": expected a known dtype, got " + quote(dtype));
   Parsed parsed{{type->type, {}, {}},
                 offset_of(entry["data_offsets"][0], where),
                 offset_of(entry["data_offsets"][1], where)};
@@ -99,6 +102,18 @@ Parsed parse_tensor(const std::string& where, const nlohmann::json& entry,
   return parsed;
 }
 
+void read_metadata(const std::string& path, const nlohmann::json& entry,
+                   std::map<std::string, std::string>& metadata) {
+  if (!entry.is_object()) throw Error(path + ": __metadata__: expected an object of strings");
+  for (const auto& [key, value] : entry.items()) {
+    if (!value.is_string()) {
+      throw Error(path + ": __metadata__: expected a string for " + quote(key) + ", got " +
+                  brief(value));
+    }
+    metadata[key] = value.get<std::string>();
+  }
+}
+
 }  // namespace
 
 std::int64_t element_bytes(ElementType type) { return info(type).bytes; }
@@ -113,6 +128,11 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
     throw Error(path + ": expected a safetensors header, got a file of " +
                 std::to_string(bytes.size()) + " bytes");
   }
+  std::string beginning(std::min<std::size_t>(bytes.size(), 64), '\0');
+  copy_mapped(beginning.data(), bytes.first(beginning.size()));
+  if (const std::string_view kind = known_kind(beginning); !kind.empty()) {
+    throw Error(path + ": expected a safetensors file, got " + std::string(kind));
+  }
   std::uint64_t header_bytes = 0;
   copy_mapped(&header_bytes, bytes.first(8));
   if (header_bytes > bytes.size() - 8 || header_bytes > kMaxHeader) {
@@ -122,33 +142,26 @@ SafetensorsFile SafetensorsFile::open(FileSystem& fs, const std::string& path) {
   }
   std::string text(header_bytes, '\0');
   copy_mapped(text.data(), bytes.subspan(8, header_bytes));
-  const nlohmann::json header = parse_json(text, path + ": header");
-  if (!header.is_object()) throw Error(path + ": header: expected a JSON object");
   const std::span<const std::byte> data = bytes.subspan(8 + header_bytes);
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
-  for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") {
-      if (!entry.is_object()) throw Error(path + ": __metadata__: expected an object of strings");
-      for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) {
-          throw Error(path + ": __metadata__: expected a string for \"" + key + "\", got " +
-                      brief(value));
-        }
-        file.metadata_[key] = value.get<std::string>();
-      }
-      continue;
-    }
-    Parsed parsed = parse_tensor(path + ": tensor \"" + name + "\"", entry, data);
-    ranges.emplace_back(parsed.begin, parsed.end);
-    const auto size = static_cast<std::size_t>(element_bytes(parsed.view.type));
-    if (reinterpret_cast<std::uintptr_t>(parsed.view.bytes.data()) % size != 0) {
-      // Old writers did not pad the header; readers of numbers need them aligned.
-      auto& copy = file.copies_.emplace_back(parsed.view.bytes.size());
-      copy_mapped(copy.data(), parsed.view.bytes);
-      parsed.view.bytes = copy;
-    }
-    file.tensors_.emplace(name, std::move(parsed.view));
-  }
+  parse_json_members(text, path + ": header",
+                     [&](const std::string& name, const nlohmann::json& entry) {
+                       if (name == "__metadata__") {
+                         read_metadata(path, entry, file.metadata_);
+                         return;
+                       }
+                       Parsed parsed = parse_tensor(path + ": tensor " + quote(name), entry, data);
+                       ranges.emplace_back(parsed.begin, parsed.end);
+                       const auto size = static_cast<std::size_t>(element_bytes(parsed.view.type));
+                       if (reinterpret_cast<std::uintptr_t>(parsed.view.bytes.data()) % size != 0) {
+                         // Old writers did not pad the header; readers of numbers need them
+                         // aligned.
+                         auto& copy = file.copies_.emplace_back(parsed.view.bytes.size());
+                         copy_mapped(copy.data(), parsed.view.bytes);
+                         parsed.view.bytes = copy;
+                       }
+                       file.tensors_.emplace(name, std::move(parsed.view));
+                     });
   std::sort(ranges.begin(), ranges.end());
   std::uint64_t end = 0;
   for (const auto& [begin, stop] : ranges) {
@@ -173,7 +186,7 @@ const TensorView& SafetensorsFile::at(const std::string& name) const {
   std::vector<std::string> names;
   for (const auto& [candidate, view] : tensors_) names.push_back(candidate);
   const std::string guess = nearest(name, names);
-  if (!guess.empty()) message += " (the nearest is \"" + guess + "\")";
+  if (!guess.empty()) message += " (the nearest is " + quote(guess) + ")";
   throw Error(message);
 }
 
@@ -189,12 +202,41 @@ void SafetensorsFile::release(std::span<const std::byte> part) const {
 }
 
 namespace {
-void check_to_write(const std::string& path, const TensorToWrite& tensor) {
+std::uint64_t bytes_to_write(const TensorToWrite& tensor) {
   std::int64_t bytes = element_bytes(tensor.type);
   for (const std::int64_t extent : tensor.shape) bytes *= extent;
-  if (bytes != static_cast<std::int64_t>(tensor.bytes.size())) {
+  return static_cast<std::uint64_t>(bytes);
+}
+
+void check_finite(const std::string& path, const TensorToWrite& tensor,
+                  std::span<const std::byte> bytes) {
+  if (all_finite(bytes, tensor.type)) return;
+  throw NotFinite(path + ": tensor \"" + tensor.name +
+                  "\": expected finite numbers, got NaN or infinity");
+}
+
+void check_to_write(const std::string& path, const TensorToWrite& tensor) {
+  if (tensor.read) return;  // as it is written
+  const std::uint64_t bytes = bytes_to_write(tensor);
+  if (bytes != tensor.bytes.size()) {
     throw Error(path + ": tensor \"" + tensor.name + "\": expected " + std::to_string(bytes) +
                 " bytes for its shape, got " + std::to_string(tensor.bytes.size()));
+  }
+  check_finite(path, tensor, tensor.bytes);
+}
+
+void write_tensor(File& file, const std::string& path, const TensorToWrite& tensor,
+                  std::uint64_t place) {
+  if (!tensor.read) return file.pwrite(tensor.bytes, place);
+  constexpr std::uint64_t kAtOnce = 4 << 20;
+  const std::uint64_t bytes = bytes_to_write(tensor);
+  std::vector<std::byte> buffer(std::min(bytes, kAtOnce));
+  for (std::uint64_t at = 0; at < bytes;) {
+    const auto piece = std::span(buffer).first(std::min<std::uint64_t>(kAtOnce, bytes - at));
+    tensor.read(static_cast<std::int64_t>(at) / element_bytes(tensor.type), piece);
+    check_finite(path, tensor, piece);
+    file.pwrite(piece, place + at);
+    at += piece.size();
   }
 }
 }  // namespace
@@ -206,7 +248,7 @@ void write_safetensors(FileSystem& fs, const std::string& path,
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t offset = 0;
   for (const TensorToWrite& tensor : tensors) {
-    const std::uint64_t end = offset + tensor.bytes.size();
+    const std::uint64_t end = offset + bytes_to_write(tensor);
     check_to_write(path, tensor);
     if (header.contains(tensor.name)) {
       throw Error(path + ": tensor \"" + tensor.name + "\": expected each name once, got it twice");
@@ -225,14 +267,17 @@ void write_safetensors(FileSystem& fs, const std::string& path,
   const auto unit = static_cast<std::size_t>(std::max<std::int64_t>(8, alignment));
   text.append((unit - (8 + text.size()) % unit) % unit, ' ');
   const std::uint64_t header_bytes = text.size();
+  std::uint64_t all = 8 + header_bytes;
+  for (const TensorToWrite& tensor : tensors) all += bytes_to_write(tensor);
+  ask_for_room(fs, parent(path), all);
   const auto file = fs.open(path, OpenMode::kCreate);
   try {
     file->pwrite(std::as_bytes(std::span(&header_bytes, 1)), 0);
     file->pwrite(std::as_bytes(std::span(text)), 8);
     std::uint64_t place = 8 + header_bytes;
     for (const TensorToWrite& tensor : tensors) {
-      file->pwrite(tensor.bytes, place);
-      place += tensor.bytes.size();
+      write_tensor(*file, path, tensor, place);
+      place += bytes_to_write(tensor);
     }
     file->sync();
   } catch (...) {
@@ -249,7 +294,8 @@ SafetensorsFolder SafetensorsFolder::open(FileSystem& fs, const std::string& fol
   all.folder_ = folder;
   const std::string index_path = join(folder, "model.safetensors.index.json");
   std::map<std::string, std::vector<std::string>> expected;  // file -> tensors
-  if (fs.exists(index_path)) {
+  const std::string single = "model.safetensors";
+  if (!fs.exists(join(folder, single)) && fs.exists(index_path)) {
     const nlohmann::json index = parse_json(read_text(fs, index_path), index_path);
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
       throw Error(index_path + ": expected an object \"weight_map\" of tensors and their files");
@@ -258,23 +304,27 @@ SafetensorsFolder SafetensorsFolder::open(FileSystem& fs, const std::string& fol
       if (!file.is_string() || file.get<std::string>().empty() ||
           file.get<std::string>().find('/') != std::string::npos) {
         throw Error(index_path + ": weight_map: expected names of files in this folder, got " +
-                    brief(file) + " for \"" + tensor + "\"");
+                    brief(file) + " for " + quote(tensor));
       }
       expected[file.get<std::string>()].push_back(tensor);
     }
   } else {
-    expected["model.safetensors"];
+    expected[single];
   }
   for (const auto& [name, wanted] : expected) {
     all.files_.push_back(SafetensorsFile::open(fs, join(folder, name)));
     for (const auto& [tensor, view] : all.files_.back().tensors()) {
       if (!all.tensors_.emplace(tensor, view).second) {
-        throw Error(join(folder, name) + ": tensor \"" + tensor + "\": also in another file");
+        throw Error(join(folder, name) + ": tensor " + quote(tensor) + ": also in another file");
       }
     }
     for (const std::string& tensor : wanted) all.files_.back().at(tensor);
   }
   return all;
+}
+
+void SafetensorsFolder::release(std::span<const std::byte> part) const {
+  for (const SafetensorsFile& file : files_) file.release(part);
 }
 
 }  // namespace memlayers::io

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -72,23 +73,36 @@ struct TensorToWrite {
   ElementType type;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
+  // Of one that does not lie in memory (`bytes` is empty): fills `out` with its elements from
+  // `first` on, and is asked for all of them in order, a piece at a time.
+  std::function<void(std::int64_t first, std::span<std::byte> out)> read = {};
 };
 
-// Writes and syncs a new file; throws Error (and leaves no file) when it cannot. The header is
-// padded with spaces so that the first tensor's bytes start at a multiple of `alignment`. Tensors
-// are laid out in the order given.
+// Numbers that are never written to a file.
+class NotFinite : public Error {
+ public:
+  using Error::Error;
+};
+
+// Writes and syncs a new file; throws Error (and leaves no file) when it cannot, before it writes
+// anything where the disk has no room for all of it, NotFinite where a tensor has a NaN or an
+// infinity. The header is padded with spaces so that the first tensor's bytes start at a multiple
+// of `alignment`. Tensors are laid out in the order given.
 void write_safetensors(FileSystem& fs, const std::string& path,
                        const std::vector<TensorToWrite>& tensors,
                        const std::map<std::string, std::string>& metadata = {},
                        std::int64_t alignment = 64);
 
-// All *.safetensors files of a model folder as one: model.safetensors, or the shards named by
-// model.safetensors.index.json. Throws Error where one is missing or a tensor is named twice.
+// The weights of a model folder as one: model.safetensors or, where there is none, the shards named
+// by model.safetensors.index.json, as transformers has it. Throws Error where one is missing or a
+// tensor is named twice.
 class SafetensorsFolder {
  public:
   static SafetensorsFolder open(FileSystem& fs, const std::string& folder);
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }
   const std::string& folder() const { return folder_; }
+  // A part of a tensor's bytes is not needed in memory for now.
+  void release(std::span<const std::byte> part) const;
 
  private:
   std::string folder_;

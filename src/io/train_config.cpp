@@ -9,6 +9,9 @@
 #include "io/config_keys.h"
 #include "io/file_system.h"
 #include "io/nearest.h"
+#include "io/number_text.h"
+#include "io/shown.h"
+#include "io/streams.h"
 #include "memlayers/error.h"
 
 namespace memlayers {
@@ -17,6 +20,7 @@ namespace {
 using io::config_keys;
 using io::ConfigKey;
 using io::ConfigValue;
+using io::number_text;
 
 // What a TOML value is called in an error.
 std::string describe(const toml::node& node) {
@@ -24,17 +28,19 @@ std::string describe(const toml::node& node) {
   node.visit([&](const auto& value) {
     using T = std::remove_cvref_t<decltype(value)>;
     if constexpr (toml::is_string<T>) {
-      text << "the string \"" << value.get() << '"';
+      text << "the string " << io::quote(value.get());
     } else if constexpr (toml::is_integer<T>) {
       text << "the integer " << value.get();
     } else if constexpr (toml::is_floating_point<T>) {
-      text << "the number " << value.get();
+      text << "the number " << number_text(value.get());
     } else if constexpr (toml::is_boolean<T>) {
       text << (value.get() ? "true" : "false");
     } else if constexpr (toml::is_table<T>) {
       text << "a table";
     } else if constexpr (toml::is_array<T>) {
-      text << "the list " << value;
+      std::ostringstream list;
+      list << value;
+      text << "the list " << io::shown(list.str());
     } else {
       text << "a date or time";
     }
@@ -92,7 +98,7 @@ std::string unknown_key(const std::string& section, const std::string& name) {
     if (key.section == section) here.push_back(key.name);
     everywhere.push_back(key.name);
   }
-  const std::string shown = section.empty() ? name : "[" + section + "] " + name;
+  const std::string shown = io::shown(section.empty() ? name : "[" + section + "] " + name);
   // The same word in another section is a likelier slip than a like word in this one.
   for (const ConfigKey& key : config_keys()) {
     if (key.name == name) return "unknown key " + shown + "; did you mean " + key.full_name() + "?";
@@ -132,7 +138,7 @@ std::set<std::string> sections() {
 }
 
 void read_file(TrainConfig& config, const std::string& path) {
-  const std::string text = io::read_text(io::posix(), path);
+  const std::string text = io::read_stream_or_file(io::posix(), path);
   toml::table table;
   try {
     table = toml::parse(text);
@@ -148,7 +154,7 @@ void read_file(TrainConfig& config, const std::string& path) {
     if (const toml::table* inner = node.as_table()) {
       if (!sections().contains(section)) {
         const std::set<std::string> known = sections();
-        throw Error(where(node) + "unknown section [" + section + "]; did you mean [" +
+        throw Error(where(node) + "unknown section [" + io::shown(section) + "]; did you mean [" +
                     io::nearest(section, {known.begin(), known.end()}) + "]?");
       }
       if (section == "memory" && !config.model.memory) config.model.memory.emplace();
@@ -198,7 +204,9 @@ std::string toml_text(const ConfigValue& value) {
           for (const auto& item : v) list.push_back(item);
           out << list;
         } else if constexpr (std::is_same_v<T, double>) {
-          out << toml::value<double>(v);
+          const std::string number = number_text(v);
+          const bool is_whole = number.find_first_not_of("-0123456789") == std::string::npos;
+          out << number << (is_whole ? ".0" : "");
         } else if constexpr (std::is_same_v<T, std::string>) {
           out << toml::value<std::string>(v);
         } else if constexpr (std::is_same_v<T, bool>) {

@@ -3,6 +3,8 @@
 // it by accident.
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "kernels/kernels.h"
 
 namespace memlayers::kernels {
@@ -303,6 +305,33 @@ Words product(Words a, Words b) {  // of the lower halves
 }
 Doubles sqrt(Doubles a) { return _mm256_sqrt_pd(a); }
 
+// What packed.inl needs.
+Vec load_half(const std::uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+Vec as_floats(Ints a) { return _mm256_cvtepi32_ps(as_vector(a)); }
+// sum + the products of the four unsigned bytes of each lane with the four signed ones at p.
+Ints add_quads(Ints sum, Bits numbers, const std::int8_t* p) {
+  std::int32_t four;
+  std::memcpy(&four, p, sizeof four);
+  const __m256i vector = _mm256_set1_epi32(four), low = _mm256_set1_epi16(0xff);
+  const __m256i all = as_vector(numbers);
+  const __m256i even = _mm256_madd_epi16(_mm256_and_si256(all, low),
+                                         _mm256_srai_epi16(_mm256_slli_epi16(vector, 8), 8));
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(all, 8), _mm256_srai_epi16(vector, 8));
+  return as_ints(_mm256_add_epi32(as_vector(sum), _mm256_add_epi32(even, odd)));
+}
+// The nearest whole numbers, and their sum.
+std::uint32_t store_nearest_bytes(std::int8_t* p, Vec v) {
+  const Ints whole = as_ints(_mm256_cvtps_epi32(v));
+  std::uint32_t total = 0;
+  for (int i = 0; i < kWidth; ++i) {
+    p[i] = static_cast<std::int8_t>(whole[i]);
+    total += static_cast<std::uint32_t>(whole[i]);
+  }
+  return total;
+}
+
 #include "select.inl"
 
 #include "rank.inl"
@@ -313,7 +342,10 @@ Doubles sqrt(Doubles a) { return _mm256_sqrt_pd(a); }
 
 #include "int4.inl"
 #include "lookup.inl"
+
+#include "dense.inl"
 #include "normal.inl"
+#include "packed.inl"
 #include "screen.inl"
 #include "update.inl"
 

@@ -285,6 +285,33 @@ Words product(Words a, Words b) {  // of the lower halves
 }
 Doubles sqrt(Doubles a) { return _mm512_sqrt_pd(a); }
 
+// What packed.inl needs.
+Vec load_half(const std::uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+Vec as_floats(Ints a) { return _mm512_cvtepi32_ps(as_vector(a)); }
+// sum + the products of the four unsigned bytes of each lane with the four signed ones at p.
+Ints add_quads(Ints sum, Bits numbers, const std::int8_t* p) {
+  std::int32_t four;
+  std::memcpy(&four, p, sizeof four);
+  const __m512i vector = _mm512_set1_epi32(four);
+#if defined(__AVX512VNNI__)
+  return as_ints(_mm512_dpbusd_epi32(as_vector(sum), as_vector(numbers), vector));
+#else
+  const __m512i low = _mm512_set1_epi16(0xff), all = as_vector(numbers);
+  const __m512i even = _mm512_madd_epi16(_mm512_and_si512(all, low),
+                                         _mm512_srai_epi16(_mm512_slli_epi16(vector, 8), 8));
+  const __m512i odd = _mm512_madd_epi16(_mm512_srli_epi16(all, 8), _mm512_srai_epi16(vector, 8));
+  return as_ints(_mm512_add_epi32(as_vector(sum), _mm512_add_epi32(even, odd)));
+#endif
+}
+// The nearest whole numbers, and their sum.
+std::uint32_t store_nearest_bytes(std::int8_t* p, Vec v) {
+  const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+  return static_cast<std::uint32_t>(_mm512_reduce_add_epi32(_mm512_cvtepi8_epi32(bytes)));
+}
+
 #include "select.inl"
 
 #include "rank.inl"
@@ -295,7 +322,10 @@ Doubles sqrt(Doubles a) { return _mm512_sqrt_pd(a); }
 
 #include "int4.inl"
 #include "lookup.inl"
+
+#include "dense.inl"
 #include "normal.inl"
+#include "packed.inl"
 #include "screen.inl"
 #include "update.inl"
 

@@ -2,6 +2,8 @@
 // Compiled with AVX-512 F, BW, VL, DQ and VNNI.
 #include <immintrin.h>
 
+#include <cstring>
+
 #include "kernels/kernels.h"
 
 namespace memlayers::kernels {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "kernels/bfloat16.h"
+#include "kernels/packed_weights.h"
 #include "kernels/quantized.h"
 
 namespace memlayers::kernels {
@@ -52,7 +53,7 @@ struct MomentumStep {
 };
 
 // All AdamW steps that a row has missed, in which its gradient was zero, at once; where the numbers
-// come from, and what they leave out: src/ops/missed_steps.h.
+// come from, and what they leave out: src/ops/update/missed_steps.h.
 //   d_j = 1 / (1 + sqrt(v) * groups[j].inverse_eps)
 //   row = decay * (row - m * sum over groups j and k < kTerms of groups[j].c[k] * d_j^(k + 1))
 //   m = m_decay * m;  v = v_decay * v
@@ -133,6 +134,17 @@ struct RowKernels : ReadKernels<Row> {
   // out[i] depends on its row alone.
   void (*dots_in_order)(const Row* rows, std::int64_t width, std::int64_t count, const float* x,
                         float* out) noexcept;
+  // out[t * out_stride + i] = the sum of dots_in_order, bit for bit, for the row i < count and the
+  // vector at x + t * x_stride, t < vectors: for vectors so many that arithmetic costs more than
+  // reading the matrix. Rows that lie in a cache: none are asked for.
+  void (*products)(const Row* rows, std::int64_t width, std::int64_t count, const float* x,
+                   std::int64_t x_stride, std::int64_t vectors, float* out,
+                   std::int64_t out_stride) noexcept;
+  // out[t * width + c] += sum over i < count of weights[t * stride + i] * rows[i * width + c], for
+  // the vectors of weights t < vectors: for every column in the order of i, as gather_add sums.
+  void (*weighted_sums_add)(const Row* rows, std::int64_t width, std::int64_t count,
+                            const float* weights, std::int64_t stride, std::int64_t vectors,
+                            float* out) noexcept;
   // One optimizer step on one row. `master` is the float32 copy of the row that the step is applied
   // to (row then holds it rounded to nearest even), or null; always null for float32 rows.
   void (*adamw)(Row* row, float* master, float* m, float* v, const float* gradient,
@@ -224,6 +236,11 @@ struct Kernels {
   // combine leaves them: NaN or infinity there makes all of them NaN. out may be scores. Error:
   // 1e-6 of exp of the rounded difference; differences below -87 count as -87.
   void (*softmax)(const float* scores, std::int64_t k, float* out) noexcept;
+  // The same of n >= 1 scores in any order, from the greatest of them; NaN where one is not finite.
+  void (*softmax_of_all)(const float* scores, std::int64_t n, float* out) noexcept;
+  // out[i] = x[i] / (1 + exp(-x[i])), each from its x alone, to an error of 1e-6 of it or, where it
+  // is below 2^-114, of 1e-33. out may be x.
+  void (*silu)(const float* x, std::int64_t n, float* out) noexcept;
 
   // out[i] = sum over c < width of query[c] * (the 8-bit number in column c of row i), i < count,
   // for rows one after the other: whole numbers, the same on every instruction set. query: zeros
@@ -241,6 +258,16 @@ struct Kernels {
                         const float* weights, std::int64_t count, float* out) noexcept;
   void (*gather_cached_add)(const float* values, std::int64_t width, const std::int64_t* ids,
                             const float* weights, std::int64_t count, float* out) noexcept;
+
+  // out[t * out_stride + row] = the product of vector t < vectors with each row of tiles [first,
+  // end) of the weights: of each group the whole sum, times both scales, summed in the order of the
+  // groups. A number depends on its row and vector alone.
+  void (*packed_products)(const PackedWeights& weights, std::int64_t first, std::int64_t end,
+                          const PackedVectors& x, std::int64_t vectors, float* out,
+                          std::int64_t out_stride) noexcept;
+  // Vectors (vectors, width) as 8 bits.
+  void (*pack_vectors)(const float* x, std::int64_t width, std::int64_t vectors,
+                       const PackedVectors& to) noexcept;
 
   // sum of x[c]^2 in float64
   double (*squared_norm)(const float* x, std::int64_t width) noexcept;

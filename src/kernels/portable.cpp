@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/float16.h"
 #include "kernels/kernels.h"
 
 namespace memlayers::kernels {
@@ -252,6 +253,28 @@ Words product(Words a, Words b) {  // of the lower halves
 }
 Doubles sqrt(Doubles a) { return Doubles{std::sqrt(a[0]), std::sqrt(a[1])}; }
 
+// What packed.inl needs.
+Vec load_half(const std::uint16_t* p) {
+  return Vec{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
+}
+Vec as_floats(Ints a) { return __builtin_convertvector(a, Vec); }
+// sum + the products of the four unsigned bytes of each lane with the four signed ones at p.
+Ints add_quads(Ints sum, Bits numbers, const std::int8_t* p) {
+  for (int i = 0; i < 4; ++i) sum += __builtin_bit_cast(Ints, numbers >> 8 * i & 0xffU) * p[i];
+  return sum;
+}
+// The nearest whole numbers, and their sum.
+std::uint32_t store_nearest_bytes(std::int8_t* p, Vec v) {
+  constexpr float kShift = 0x1.8p23F;
+  std::uint32_t total = 0;
+  for (int i = 0; i < kWidth; ++i) {
+    const float whole = (v[i] + kShift) - kShift;
+    p[i] = whole >= -127 && whole <= 127 ? static_cast<std::int8_t>(whole) : std::int8_t{0};
+    total += static_cast<std::uint32_t>(std::int32_t{p[i]});
+  }
+  return total;
+}
+
 #include "select.inl"
 
 #include "rank.inl"
@@ -262,7 +285,10 @@ Doubles sqrt(Doubles a) { return Doubles{std::sqrt(a[0]), std::sqrt(a[1])}; }
 
 #include "int4.inl"
 #include "lookup.inl"
+
+#include "dense.inl"
 #include "normal.inl"
+#include "packed.inl"
 #include "screen.inl"
 #include "update.inl"
 

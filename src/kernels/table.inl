@@ -8,8 +8,9 @@ constexpr ReadKernels<Row> read_kernels() {
 
 template <class Row>
 constexpr RowKernels<Row> row_kernels() {
-  return {read_kernels<Row>(), dots_in_order<Row>, adamw<Row>, sgd<Row>,
-          momentum<Row>,       catch_up<Row>,      normal<Row>};
+  return {read_kernels<Row>(),    dots_in_order<Row>, products<Row>,
+          weighted_sums_add<Row>, adamw<Row>,         sgd<Row>,
+          momentum<Row>,          catch_up<Row>,      normal<Row>};
 }
 
 constexpr Kernels make_table(const char* isa) {
@@ -17,10 +18,14 @@ constexpr Kernels make_table(const char* isa) {
           top_k,
           combine,
           softmax,
+          softmax_of_all,
+          silu,
           screen,
           block_screen(),
           gather_cached,
           gather_cached_add,
+          packed_products,
+          pack_vectors,
           squared_norm,
           row_kernels<float>(),
           row_kernels<BFloat16>(),

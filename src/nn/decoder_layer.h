@@ -3,13 +3,15 @@
 #pragma once
 
 #include <torch/nn/module.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/nn/pimpl.h>
 #include <torch/types.h>
 
 #include <cstdint>
+#include <optional>
 
+#include "memlayers/linear.h"
 #include "memlayers/llama.h"
+#include "nn/document_runs.h"
 
 namespace memlayers {
 
@@ -19,21 +21,35 @@ struct RopeTables {
   at::Tensor cos, sin;
 };
 
-// inv_freq [head_dim / 2] float32, scaled as the configuration says [RoPE21].
-at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t head_dim);
-// positions [B or 1, T] int64
+// inv_freq [head_dim / 2] float32, scaled as the configuration says [RoPE21], for a sequence of
+// `length` tokens: more than rope.original_context change what "dynamic" gives.
+at::Tensor rope_frequencies(const RopeConfig& rope, std::int64_t head_dim, std::int64_t length = 0);
+// positions [B or 1, T] int64; `factor` multiplies both.
 RopeTables rope_tables(const at::Tensor& frequencies, const at::Tensor& positions,
-                       at::ScalarType dtype);
+                       at::ScalarType dtype, double factor = 1);
+
+// How a layer attends: in what the decoders of the family differ.
+struct AttentionOptions {
+  std::int64_t dim, heads, kv_heads, head_dim;
+  bool has_bias, has_output_bias;
+  bool has_norm;  // of each head's queries and keys
+  double norm_eps;
+  bool is_rotated;                     // by RoPE
+  std::optional<std::int64_t> window;  // how many tokens a query sees; absent: all before it
+};
+AttentionOptions attention_options(const ModelConfig& config, std::int64_t layer);
 
 struct AttentionImpl : torch::nn::Module {
-  explicit AttentionImpl(const ModelConfig& config);
-  // x [B, T, dim]; mask [B, 1, T, T + cached] bool, or undefined: causal (or, for one new token,
-  // all).
-  at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const at::Tensor& mask,
-                     KvCache* cache, std::int64_t layer);
+  explicit AttentionImpl(const AttentionOptions& options);
+  // x [B, T, dim]; causal, in each document by itself where `documents` is not null.
+  at::Tensor forward(const at::Tensor& x, const RopeTables& rope,
+                     const nn::DocumentRuns* documents = nullptr);
+  // x [tokens, dim] of a step, in layer number `layer`.
+  at::Tensor step(const at::Tensor& x, const nn::Step& step, std::int64_t layer);
 
-  std::int64_t heads, kv_heads, head_dim;
-  torch::nn::Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
+  AttentionOptions options;
+  torch::Tensor q_norm, k_norm;  // [head_dim]; undefined without
+  Linear q_proj{nullptr}, k_proj{nullptr}, v_proj{nullptr}, o_proj{nullptr};
 };
 TORCH_MODULE(Attention);
 
@@ -41,7 +57,7 @@ struct FeedForwardImpl : torch::nn::Module {  // SwiGLU
   explicit FeedForwardImpl(const ModelConfig& config);
   at::Tensor forward(const at::Tensor& x);
 
-  torch::nn::Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
+  Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
 };
 TORCH_MODULE(FeedForward);
 
@@ -49,8 +65,14 @@ struct DecoderLayerImpl : torch::nn::Module {
   // `pool` is empty where this layer has no memory.
   DecoderLayerImpl(const ModelConfig& config, std::int64_t index, const MemoryPool& pool);
   // `rows`: of MemoryLayer::forward.
-  at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const at::Tensor& mask,
-                     KvCache* cache, const Snapshot* rows);
+  at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const Snapshot* rows,
+                     const nn::DocumentRuns* documents = nullptr);
+  // The two halves of forward: x and its attention; and what the rest makes of them.
+  at::Tensor attend(const at::Tensor& x, const RopeTables& rope,
+                    const nn::DocumentRuns* documents = nullptr);
+  at::Tensor go_on(const at::Tensor& attended, const Snapshot* rows);
+  at::Tensor normed(const at::Tensor& attended) const;         // what feed-forward and memory take
+  at::Tensor step(const at::Tensor& x, const nn::Step& step);  // x [tokens, dim]
 
   std::int64_t index;
   double norm_eps;

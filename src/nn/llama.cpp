@@ -4,52 +4,17 @@
 #include <torch/nn/functional/loss.h>
 #include <torch/nn/init.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "nn/decoder_layer.h"
-#include "nn/project.h"
+#include "nn/linear.h"
 #include "nn/rms_norm.h"
+#include "nn/step.h"
 #include "nn/table.h"
+#include "nn/unset_weights.h"
 
 namespace memlayers {
-
-KvCache::KvCache(const ModelConfig& config, std::int64_t batch, std::int64_t capacity)
-    : batch_(batch), capacity_(capacity) {
-  TORCH_CHECK_VALUE(batch >= 1 && capacity >= 1, "KvCache: expected batch and capacity >= 1, got ",
-                    batch, " and ", capacity);
-  const at::ScalarType dtype = nn::element_type(config.dtype);
-  for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-    const std::vector<std::int64_t> shape{batch, config.num_kv_heads(), capacity,
-                                          config.attention_head_dim()};
-    keys_.push_back(torch::zeros(shape, dtype));
-    values_.push_back(torch::zeros(shape, dtype));
-  }
-}
-
-void KvCache::set_padding(std::vector<std::int64_t> padding) {
-  TORCH_CHECK_VALUE(static_cast<std::int64_t>(padding.size()) == batch_,
-                    "KvCache: expected padding for ", batch_, " rows, got ", padding.size());
-  TORCH_CHECK_VALUE(length_ == 0,
-                    "KvCache: expected padding before the first tokens, got it after ", length_);
-  padding_ = std::move(padding);
-}
-
-std::optional<std::uint64_t> KvCache::pool_version() const {
-  if (!rows_) return std::nullopt;
-  return rows_->version();
-}
-
-void KvCache::keep_rows(const std::vector<std::int64_t>& rows) {
-  const at::Tensor index = torch::tensor(rows, torch::kLong);
-  for (at::Tensor& keys : keys_) keys = keys.index_select(0, index.to(keys.device()));
-  for (at::Tensor& values : values_) values = values.index_select(0, index.to(values.device()));
-  if (!padding_.empty()) {
-    std::vector<std::int64_t> kept;
-    for (std::int64_t row : rows) kept.push_back(padding_[row]);
-    padding_ = std::move(kept);
-  }
-  batch_ = static_cast<std::int64_t>(rows.size());
-}
 
 namespace {
 
@@ -91,9 +56,10 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, std::shared_ptr<StoreReader> sto
 LlamaImpl::LlamaImpl(const ModelConfig& config, const PoolOptions& pool) : config_(config) {
   const std::vector<std::int64_t> with_memory = config.memory_layers();
   if (!with_memory.empty()) pool_ = register_module("pool", MemoryPool(pool));
+  const bool is_unset = nn::are_weights_unset();
   embed_tokens_ =
-      register_module("embed_tokens", torch::nn::Embedding(config.vocab_size, config.dim));
-  torch::nn::init::normal_(embed_tokens_->weight, 0, 0.02);
+      register_module("embed_tokens", nn::make_embedding(config.vocab_size, config.dim));
+  if (!is_unset) torch::nn::init::normal_(embed_tokens_->weight, 0, 0.02);
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     const bool has_memory =
         std::find(with_memory.begin(), with_memory.end(), layer) != with_memory.end();
@@ -104,67 +70,169 @@ LlamaImpl::LlamaImpl(const ModelConfig& config, const PoolOptions& pool) : confi
   }
   norm_ = register_parameter("norm", torch::ones({config.dim}));
   if (!config.tie_embeddings) {
-    lm_head_ = register_module(
-        "lm_head",
-        torch::nn::Linear(torch::nn::LinearOptions(config.dim, config.vocab_size).bias(false)));
-    torch::nn::init::normal_(lm_head_->weight, 0, 0.02);
+    lm_head_ = register_module("lm_head",
+                               nn::make_linear(config.dim, config.vocab_size, /*has_bias=*/false));
+    if (!is_unset) torch::nn::init::normal_(lm_head_->weight, 0, 0.02);
   }
   rope_frequencies_ = rope_frequencies(config.rope, config.attention_head_dim());
   if (config.dtype == DenseType::kBFloat16) {
     const torch::NoGradGuard no_grad;
-    for (auto& [name, parameter] : dense_parameters())
-      parameter.set_data(parameter.to(torch::kBFloat16));
+    for (auto& [name, parameter] : dense_parameters()) {
+      parameter.set_data(is_unset ? torch::empty_like(parameter, torch::kBFloat16)
+                                  : parameter.to(torch::kBFloat16));
+    }
   }
 }
 
-at::Tensor LlamaImpl::forward(const at::Tensor& tokens, KvCache* cache) {
-  return logits(hidden_states(tokens, cache));
+at::Tensor LlamaImpl::forward(const at::Tensor& tokens) { return logits(hidden_states(tokens)); }
+
+struct LlamaImpl::Pass {
+  RopeTables rope;
+  std::optional<nn::DocumentRuns> documents;
+  std::optional<Snapshot> rows;  // all layers read one version of the pool
+
+  const Snapshot* snapshot() const { return rows ? &*rows : nullptr; }
+  const nn::DocumentRuns* runs() const { return documents ? &*documents : nullptr; }
+};
+
+LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& positions, std::int64_t length,
+                                   const at::Tensor& document_begin, const Snapshot* rows) {
+  const at::Tensor frequencies =
+      config_.rope.type == "dynamic"
+          ? rope_frequencies(config_.rope, config_.attention_head_dim(), length)
+          : rope_frequencies_;
+  Pass pass;
+  pass.rope = rope_tables(frequencies.to(positions.device()), positions, dense_type(),
+                          config_.rope.attention_factor);
+  if (document_begin.defined()) pass.documents = nn::document_runs(document_begin, dense_type());
+  if (rows != nullptr) {
+    pass.rows = *rows;
+  } else if (!pool_.is_empty()) {
+    pass.rows = pool_->snapshot();
+  }
+  return pass;
 }
 
-at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, KvCache* cache) {
+std::size_t LlamaImpl::first_memory() const {
+  const auto first =
+      std::ranges::find_if(layers_, [](const auto& layer) { return !layer->memory.is_empty(); });
+  TORCH_CHECK_VALUE(first != layers_.end(), "Llama: expected memory layers, got none");
+  return static_cast<std::size_t>(first - layers_.begin());
+}
+
+namespace {
+
+void check_tokens(const at::Tensor& tokens) {
   TORCH_CHECK_VALUE(tokens.dim() == 2, "Llama: expected tokens [B, T], got ", tokens.sizes());
   TORCH_CHECK_TYPE(tokens.scalar_type() == torch::kLong,
                    "Llama: expected tokens of type Long, got ", tokens.scalar_type());
-  const std::int64_t B = tokens.size(0), T = tokens.size(1);
-  const std::int64_t past = cache == nullptr ? 0 : cache->length_;
-  if (cache != nullptr) {
-    TORCH_CHECK_VALUE(cache->batch_ == B && past + T <= cache->capacity_, "Llama: expected ",
-                      cache->batch_, " rows and at most ", cache->capacity_ - past,
-                      " tokens more in the cache, got ", tokens.sizes());
+}
+
+at::Tensor positions_of(const at::Tensor& states) {  // [1, T] of states or tokens [B, T, ..]
+  return torch::arange(states.size(1), states.options().dtype(torch::kLong)).unsqueeze(0);
+}
+
+}  // namespace
+
+at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const at::Tensor& document_begin) {
+  return hidden_states(tokens, document_begin, nullptr);
+}
+
+at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const at::Tensor& document_begin,
+                                    const Snapshot* rows) {
+  check_tokens(tokens);
+  at::Tensor positions = positions_of(tokens);
+  bool has_several = false;  // documents in a row
+  if (document_begin.defined()) {
+    TORCH_CHECK_VALUE(document_begin.sizes() == tokens.sizes() &&
+                          document_begin.scalar_type() == torch::kLong && document_begin.is_cpu(),
+                      "Llama: expected document_begin of the shape of tokens, ", tokens.sizes(),
+                      ", of type Long on the CPU, got ", document_begin.sizes(), " of type ",
+                      document_begin.scalar_type());
+    has_several = document_begin.any().item<bool>();
+    if (has_several) positions = positions - document_begin.to(tokens.device());  // [B, T]
   }
-  at::Tensor positions = torch::arange(past, past + T, tokens.options()).unsqueeze(0);  // [1, T]
-  at::Tensor mask;
-  const bool has_padding = cache != nullptr && !cache->padding_.empty();
-  if (has_padding) {
-    const at::Tensor padding =
-        torch::tensor(cache->padding_, tokens.options()).unsqueeze(1);  // [B, 1]
-    const at::Tensor keys = torch::arange(0, past + T, tokens.options());
-    // Causal, and no padding; a padded query sees itself, so that its softmax has something to sum.
-    const at::Tensor query = positions.squeeze(0).unsqueeze(1);            // [T, 1]
-    const at::Tensor causal = (keys <= query).unsqueeze(0);                // [1, T, past + T]
-    const at::Tensor real = (keys >= padding).unsqueeze(1);                // [B, 1, past + T]
-    mask = ((causal & real) | (keys == query).unsqueeze(0)).unsqueeze(1);  // [B, 1, T, past + T]
-    positions = (positions - padding).clamp_min(0);                        // [B, T]
-  } else if (past > 0 && T > 1) {
-    const at::Tensor keys = torch::arange(0, past + T, tokens.options());
-    mask = (keys <= positions.squeeze(0).unsqueeze(1)).view({1, 1, T, past + T});
+  const Pass pass =
+      pass_of(positions, tokens.size(1), has_several ? document_begin : at::Tensor(), rows);
+  at::Tensor x = embed_tokens_(tokens).to(dense_type());
+  for (const auto& layer : layers_) {
+    x = layer->forward(x, pass.rope, pass.snapshot(), pass.runs());
   }
-  at::Tensor x = embed_tokens_(tokens);
-  const RopeTables rope =
-      rope_tables(rope_frequencies_.to(tokens.device()), positions, x.scalar_type());
-  // All layers and, with a cache, all tokens of a request read one version of the pool.
-  std::optional<Snapshot> rows = cache == nullptr ? std::nullopt : cache->rows_;
-  if (!rows && !pool_.is_empty()) rows = pool_->snapshot();
-  if (cache != nullptr) cache->rows_ = rows;
-  const Snapshot* read = rows ? &*rows : nullptr;
-  for (const auto& layer : layers_) x = layer->forward(x, rope, mask, cache, read);
-  if (cache != nullptr) cache->length_ += T;
   return nn::rms_norm(x, norm_, config_.norm_eps);
 }
 
+at::Tensor LlamaImpl::states_before_memory(const at::Tensor& tokens) {
+  check_tokens(tokens);
+  const std::size_t first = first_memory();
+  const Pass pass = pass_of(positions_of(tokens), tokens.size(1), {});
+  at::Tensor x = embed_tokens_(tokens).to(dense_type());
+  for (std::size_t i = 0; i < first; ++i) x = layers_[i]->forward(x, pass.rope, nullptr);
+  return layers_[first]->attend(x, pass.rope);
+}
+
+at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states) {
+  const std::size_t first = first_memory();
+  TORCH_CHECK_VALUE(states.dim() == 3 && states.size(2) == config_.dim,
+                    "Llama: expected states [B, T, ", config_.dim, "], got ", states.sizes());
+  const Pass pass = pass_of(positions_of(states), states.size(1), {});
+  at::Tensor x = layers_[first]->go_on(states, pass.snapshot());
+  for (std::size_t i = first + 1; i < layers_.size(); ++i) {
+    x = layers_[i]->forward(x, pass.rope, pass.snapshot());
+  }
+  return nn::rms_norm(x, norm_, config_.norm_eps);
+}
+
+std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
+    const at::Tensor& tokens, std::span<const std::int64_t> layers) {
+  check_tokens(tokens);
+  const Pass pass = pass_of(positions_of(tokens), tokens.size(1), {});
+  at::Tensor x = embed_tokens_(tokens).to(dense_type());
+  std::vector<FeedForwardStates> states;
+  for (const auto& layer : layers_) {
+    if (states.size() == layers.size()) break;
+    const at::Tensor attended = layer->attend(x, pass.rope);
+    if (layer->index == layers[states.size()]) {
+      TORCH_CHECK_VALUE(!layer->feed_forward.is_empty(), "Llama: layer ", layer->index,
+                        ": expected a feed-forward block, got none");
+      const at::Tensor in = layer->normed(attended);
+      states.push_back({in, layer->feed_forward->forward(in)});
+    }
+    x = layer->go_on(attended, pass.snapshot());
+  }
+  TORCH_CHECK_VALUE(states.size() == layers.size(), "Llama: expected layers from 0 to ",
+                    config_.layers - 1, ", ascending, got ",
+                    at::IntArrayRef(layers.data(), layers.size()));
+  return states;
+}
+
+at::Tensor LlamaImpl::step(std::span<const SequenceTokens> sequences) {
+  TORCH_CHECK_VALUE(norm_.is_cpu(), "Llama::step: expected a model on the CPU, got one on ",
+                    norm_.device());
+  const torch::NoGradGuard no_grad;
+  const nn::TokenByToken token_by_token;
+  const nn::Step step(sequences, config_, pool_, rope_frequencies_);
+  at::Tensor tokens = torch::empty({step.tokens.count}, torch::kLong);
+  auto* next = tokens.mutable_data_ptr<std::int64_t>();
+  for (const SequenceTokens& sequence : sequences) {
+    next = std::ranges::copy(sequence.tokens, next).out;
+  }
+  at::Tensor x = embed_tokens_(tokens).to(dense_type());
+  for (const auto& layer : layers_) x = layer->step(x, step);
+  x = nn::rms_norm(x, norm_, config_.norm_eps);
+  step.commit(sequences);
+  return x;
+}
+
+at::Tensor LlamaImpl::step_logits(const at::Tensor& hidden) {
+  const torch::NoGradGuard no_grad;
+  const nn::TokenByToken token_by_token;
+  return logits(hidden);
+}
+
 at::Tensor LlamaImpl::logits(const at::Tensor& hidden) {
-  const at::Tensor& weight = config_.tie_embeddings ? embed_tokens_->weight : lm_head_->weight;
-  return nn::project(hidden, weight).to(torch::kFloat);
+  const ops::Weights weights =
+      config_.tie_embeddings ? nn::weights_of(*embed_tokens_) : nn::weights_of(*lm_head_);
+  return nn::project(hidden, weights).to(torch::kFloat);
 }
 
 std::vector<std::pair<std::int64_t, MemoryLayer>> LlamaImpl::memory_layers() const {
@@ -181,6 +249,14 @@ void LlamaImpl::quantize_pool(RowType type) {
   config_.memory->row_dtype = type;
 }
 
+void LlamaImpl::set_output_scales(std::vector<double> scales) {
+  auto layers = memory_layers();
+  TORCH_CHECK_VALUE(scales.size() == layers.size(), "Llama::set_output_scales: expected ",
+                    layers.size(), " numbers, one for each memory layer, got ", scales.size());
+  for (std::size_t i = 0; i < scales.size(); ++i) layers[i].second->output_scale = scales[i];
+  config_.memory->output_scales = std::move(scales);
+}
+
 void LlamaImpl::open_keys() {
   if (config_.memory) config_.memory->open_keys.reset();
   for (auto& [index, layer] : memory_layers()) layer->open_keys();
@@ -188,21 +264,42 @@ void LlamaImpl::open_keys() {
 
 std::vector<std::pair<std::string, at::Tensor>> LlamaImpl::dense_parameters() const {
   std::vector<std::pair<std::string, at::Tensor>> named;
-  named.emplace_back("model.embed_tokens.weight", embed_tokens_->weight);
+  const auto add = [&](const std::string& name, const at::Tensor& weight) {
+    if (weight.defined()) named.emplace_back(name, weight);
+  };
+  add("model.embed_tokens.weight", embed_tokens_->weight);
   for (const auto& layer : layers_) {
     const std::string prefix = "model.layers." + std::to_string(layer->index) + ".";
     for (const auto& parameter : layer->named_parameters()) {
       std::string name = parameter.key();
       if (name.starts_with("memory.pool.")) continue;
       // Hugging Face keeps norms in modules of their own; ours are plain tensors.
-      if (name.ends_with("_layernorm")) name += ".weight";
+      const bool is_of_attention = name.starts_with("self_attn.") && name.ends_with("_norm");
+      if (is_of_attention || name.ends_with("_layernorm")) name += ".weight";
       named.emplace_back(prefix + name, parameter.value());
     }
   }
   named.emplace_back("model.norm.weight", norm_);
-  if (!config_.tie_embeddings) named.emplace_back("lm_head.weight", lm_head_->weight);
+  if (!config_.tie_embeddings) add("lm_head.weight", lm_head_->weight);
   return named;
 }
+
+std::vector<std::pair<std::string, Linear>> LlamaImpl::packable_linears() const {
+  std::vector<std::pair<std::string, Linear>> named;
+  for (const auto& layer : layers_) {
+    const std::string prefix = "model.layers." + std::to_string(layer->index) + ".";
+    for (const auto& module : layer->named_modules(/*name_prefix=*/"", /*include_self=*/false)) {
+      const bool is_dense =
+          module.key().starts_with("self_attn.") || module.key().starts_with("mlp.");
+      const auto linear = std::dynamic_pointer_cast<LinearImpl>(module.value());
+      if (is_dense && linear) named.emplace_back(prefix + module.key() + ".weight", linear);
+    }
+  }
+  if (!config_.tie_embeddings) named.emplace_back("lm_head.weight", lm_head_);
+  return named;
+}
+
+at::ScalarType LlamaImpl::dense_type() const { return norm_.scalar_type(); }
 
 at::Tensor answer_loss(Llama& model, const at::Tensor& hidden, const at::Tensor& targets) {
   const at::Tensor flat = targets.flatten();

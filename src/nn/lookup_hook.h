@@ -20,6 +20,10 @@ class LookupHook {
   LookupHook(const LookupHook&) = delete;
   LookupHook& operator=(const LookupHook&) = delete;
 
+  // What a layer does with all that it is about to read, [T, H * k]: nothing where no hook lives.
+  static void show(const MemoryLayerImpl& layer, const at::Tensor& slots,
+                   const at::Tensor& weights);
+
  private:
   Act act_;
 };

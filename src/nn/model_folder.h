@@ -15,6 +15,12 @@ namespace memlayers {
 nn::WrittenFiles save_model(io::FileSystem& fs, const Llama& model, const std::string& path,
                             std::uint64_t generation = 0);
 
+// What save_model() writes, all processes together: rounded, without config.json and headers.
+std::uint64_t bytes_to_save(const Llama& model);
+
+// load_model() of llama.h with weights of blocks of 8 and 4 bits as the numbers they stand for.
+Llama load_widened(io::FileSystem& fs, const std::string& path);
+
 // open_model() of llama.h through any file system.
 Llama open_model(io::FileSystem& fs, const std::string& path, const StoreOptions& options = {});
 

@@ -14,7 +14,7 @@
 
 #include "dist/collectives.h"
 #include "memlayers/error.h"
-#include "nn/by_tokens.h"
+#include "nn/token_windows.h"
 
 namespace memlayers::nn {
 namespace {
@@ -284,7 +284,7 @@ at::Tensor PoolExchange::Call::gather(std::size_t section, const at::Tensor& wei
       .place = [&](Asked& asked) -> at::Tensor& { return asked.weights[section]; },
       .answer =
           [&](const Asked& asked) {
-            return by_tokens(
+            return by_token_windows(
                 rows.values, rows.is_in_file, asked.slots,
                 [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
                   return {ops::gather_columns(rows.values, asked.slots.slice(0, begin, end),
@@ -338,12 +338,13 @@ at::Tensor PoolExchange::Call::dots(std::size_t section, const at::Tensor& x, co
               .back = {}};
   if (wants_dots) {
     round.answer = [&](const Asked& asked) {
-      return by_tokens(rows.values, rows.is_in_file, asked.slots,
-                       [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
-                         return {ops::dot_columns(rows.values, asked.slots.slice(0, begin, end),
-                                                  asked.rows[section].slice(0, begin, end),
-                                                  exchange_->first_local_column_[section], ranges)};
-                       })[0];
+      return by_token_windows(
+          rows.values, rows.is_in_file, asked.slots,
+          [&](std::int64_t begin, std::int64_t end) -> std::vector<at::Tensor> {
+            return {ops::dot_columns(rows.values, asked.slots.slice(0, begin, end),
+                                     asked.rows[section].slice(0, begin, end),
+                                     exchange_->first_local_column_[section], ranges)};
+          })[0];
     };
   }
   for (int process = 0; process < size; ++process) {

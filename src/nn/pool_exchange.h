@@ -14,7 +14,8 @@
 #include "dist/pool_layout.h"
 #include "memlayers/ops.h"
 #include "memlayers/parallel.h"
-#include "ops/row_parts.h"
+#include "memlayers/row_updates.h"
+#include "ops/gather/columns.h"
 
 namespace memlayers::nn {
 

@@ -6,11 +6,13 @@
 #include "dist/collectives.h"
 #include "memlayers/error.h"
 #include "memlayers/store.h"
+#include "nn/pool_tables.h"
 #include "nn/table.h"
 #include "ops/parallel.h"
 #include "pool/chunks.h"
 #include "pool/recovery.h"
 #include "pool/row_format.h"
+#include "pool/store_parts.h"
 
 namespace memlayers::nn {
 namespace {
@@ -65,12 +67,13 @@ std::vector<WholeRows::Range> dealt(std::int64_t begin, std::int64_t chunks, int
   return ranges;
 }
 
-void check_finite(const std::string& folder, std::span<const std::byte> rows, RowType type,
-                  std::int64_t width, std::int64_t first) {
+void check_rows(const std::string& folder, const PoolTable& table, std::span<const std::byte> rows,
+                RowType type, std::int64_t width, std::int64_t first) {
   if (pool::all_finite(rows, type, width)) return;
   const auto count = static_cast<std::int64_t>(rows.size()) / pool::row_format(type, width).bytes();
-  throw Error(folder + ": expected finite rows, got NaN or infinity in rows " +
-              std::to_string(first) + " to " + std::to_string(first + count));
+  throw Error(folder + ": " + table.stem +
+              ": expected finite numbers, got NaN or infinity in rows " + std::to_string(first) +
+              " to " + std::to_string(first + count));
 }
 
 // The rows of a table, as its files and, for the pool's values, the patches over them say.
@@ -116,7 +119,7 @@ Source open_table(io::FileSystem& fs, const std::string& folder, const MemoryPoo
   Source source;
   const std::int64_t slots = how.slots.value_or(pool->slots());
   if (was_edited(fs, folder)) {  // no longer of one generation
-    source = source_of(StoreReader::open(fs, folder).snapshot(), slots);
+    source = source_of(pool::open_reader(fs, folder).snapshot(), slots);
   } else {
     const auto stored =
         std::make_shared<const pool::ChunkedRows>(pool::ChunkedRows::open(fs, folder, table.stem));
@@ -134,7 +137,7 @@ Source open_table(io::FileSystem& fs, const std::string& folder, const MemoryPoo
 
 // One process, all of whose threads read.
 void read_alone(const Source& stored, const std::string& folder, const MemoryPool& pool,
-                const PoolTable& table, const ChunkReading& how) {
+                const PoolTable& table) {
   const pool::PoolInfo& info = stored.info;
   const std::int64_t row_bytes = pool::row_format(info.type, info.width).bytes();
   // In pieces, each of which leaves memory before the next: what is held is the table.
@@ -148,14 +151,14 @@ void read_alone(const Source& stored, const std::string& folder, const MemoryPoo
                                       static_cast<std::size_t>((end - begin) * row_bytes)};
       stored.read(begin, rows);
       stored.release(begin, end - begin);
-      pool->write_back();
-      if (how.must_be_finite) check_finite(folder, rows, info.type, info.width, begin);
+      pool->tables().write_back();
+      check_rows(folder, table, rows, info.type, info.width, begin);
     }
   });
 }
 
 void read_together(const Source& stored, const std::string& folder, const MemoryPool& pool,
-                   const PoolTable& table, const ChunkReading& how) {
+                   const PoolTable& table) {
   const DiskWait wait(pool);
   const pool::PoolInfo& info = stored.info;
   const WholeRows whole(pool, table.rows.element_size(), /*is_one_number=*/false);
@@ -170,16 +173,21 @@ void read_together(const Source& stored, const std::string& folder, const Memory
     if (own.count > 0) {
       stored.read(own.first, buffer);
       stored.release(own.first, own.count);
-      if (how.must_be_finite) check_finite(folder, buffer, info.type, info.width, own.first);
+      check_rows(folder, table, buffer, info.type, info.width, own.first);
     }
     whole.distribute(given, buffer, [&](std::int64_t first, std::span<const std::byte> rows) {
       std::ranges::copy(rows, data_of(table.rows) + first * part_row_bytes(table.rows));
     });
-    pool->write_back();
+    pool->tables().write_back();
   }
 }
 
 }  // namespace
+
+std::uint64_t bytes_of_chunks(const MemoryPool& pool, const at::Tensor& rows) {
+  return static_cast<std::uint64_t>(pool->slots() *
+                                    pool::stride_bytes(pool->width(), type_of(pool, rows)));
+}
 
 WrittenFiles write_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
                          const PoolTable& table, const ChunkWriting& how) {
@@ -223,6 +231,11 @@ WrittenFiles write_table(io::FileSystem& fs, const std::string& folder, const Me
   return files;
 }
 
+std::string pool_id_of(io::FileSystem& fs, const std::string& folder, const std::string& stem) {
+  if (was_edited(fs, folder)) return pool::open_reader(fs, folder).snapshot().pool_id();
+  return pool::ChunkedRows::open(fs, folder, stem).info().id;
+}
+
 void check_generation(io::FileSystem& fs, const std::string& folder, const std::string& stem,
                       std::uint64_t generation) {
   if (was_edited(fs, folder)) return;
@@ -233,9 +246,9 @@ ReadTable read_table(io::FileSystem& fs, const std::string& folder, const Memory
                      const PoolTable& table, const ChunkReading& how) {
   const Source stored = open_table(fs, folder, pool, table, how);
   if (pool->is_sharded()) {
-    read_together(stored, folder, pool, table, how);
+    read_together(stored, folder, pool, table);
   } else {
-    read_alone(stored, folder, pool, table, how);
+    read_alone(stored, folder, pool, table);
   }
   return {stored.info.id, stored.sub_keys};
 }

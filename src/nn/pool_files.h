@@ -44,8 +44,7 @@ WrittenFiles write_table(io::FileSystem& fs, const std::string& folder, const Me
 
 struct ChunkReading {
   std::optional<std::uint64_t> generation = {};  // which all chunks must have; absent: any
-  bool must_be_finite = false;
-  std::optional<std::int64_t> slots = {};  // that the table has; absent: all of the pool's
+  std::optional<std::int64_t> slots = {};        // that the table has; absent: all of the pool's
 };
 
 struct ReadTable {
@@ -56,13 +55,20 @@ struct ReadTable {
 
 // Fills table.rows, or the first of them where the table has fewer. Each chunk is read and checked
 // by one process of the group, which all call it together, and gives the others their part of it.
-// Throws Error naming the file that is missing, damaged, of another table or another generation.
+// Throws Error naming the file that is missing, damaged, of another table or another generation, or
+// the rows that are not finite.
 ReadTable read_table(io::FileSystem& fs, const std::string& folder, const MemoryPool& pool,
                      const PoolTable& table, const ChunkReading& how);
+
+// The id of the pool whose table lies in `folder`.
+std::string pool_id_of(io::FileSystem& fs, const std::string& folder, const std::string& stem);
 
 // Throws Error naming the chunk where those of a table are not all of this generation. A pool that
 // was edited has chunks of several (docs/store.md): its log answers for them.
 void check_generation(io::FileSystem& fs, const std::string& folder, const std::string& stem,
                       std::uint64_t generation);
+
+// What the chunks of such a table take on the disk, all processes' together.
+std::uint64_t bytes_of_chunks(const MemoryPool& pool, const at::Tensor& rows);
 
 }  // namespace memlayers::nn

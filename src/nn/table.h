@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "memlayers/config.h"
+#include "ops/gather/stored_rows.h"
 #include "pool/mapped_region.h"
 
 namespace memlayers::nn {
@@ -21,10 +22,7 @@ namespace memlayers::nn {
 inline at::ScalarType element_type(DenseType type) {
   return type == DenseType::kFloat32 ? at::kFloat : at::kBFloat16;
 }
-inline at::ScalarType element_type(RowType type) {  // of a table of rows
-  if (is_quantized(type)) return at::kByte;
-  return type == RowType::kFloat32 ? at::kFloat : at::kBFloat16;
-}
+using ops::element_type;  // of rows
 
 // Zeros on the CPU. In RAM, parts that are never written cost no memory (which at::zeros, writing
 // them, does not give); with `folder`, in a scratch file there. Throws Error where there is no

@@ -7,8 +7,8 @@
 
 #include <algorithm>
 
-#include "ops/check.h"
 #include "ops/parallel.h"
+#include "ops/torch/check.h"
 
 namespace memlayers::ops {
 namespace {
@@ -36,6 +36,7 @@ struct Layout {
 };
 
 void check_types(const at::Tensor& x, const at::Tensor& scale) {
+  check_cpu("rms_norm", {{"x", x}, {"scale", scale}});
   check_type("rms_norm", "x", x, {at::kFloat, at::kBFloat16});
   check_type("rms_norm", "scale", scale, {at::kFloat, at::kBFloat16});
 }
@@ -107,6 +108,7 @@ std::tuple<at::Tensor, at::Tensor> rms_norm_backward(const at::Tensor& grad_in,
                                                      const at::Tensor& scale_in,
                                                      const at::Tensor& factor) {
   check_types(x_in, scale_in);
+  check_cpu("rms_norm", {{"the gradient", grad_in}, {"factor", factor}});
   check_same_shape("rms_norm", "the gradient", grad_in, "x", x_in);
   const Layout layout(x_in, scale_in);
   const at::Tensor grad = grad_in.to(at::kFloat).contiguous();

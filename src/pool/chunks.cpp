@@ -11,6 +11,7 @@
 #include <random>
 
 #include "io/folder.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 #include "pool/prefetch.h"
 #include "pool/row_format.h"
@@ -54,6 +55,7 @@ template <class Rows>
 void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_view stem,
                      const PoolInfo& info, const Rows& rows_of) {
   const std::int64_t rows_a_chunk = rows_of_a_chunk(info.width, info.type);
+  ask_for_rows(fs, folder, info.rows, info.width, info.type);
   for (std::int64_t first = 0, i = 0; first < info.rows; first += rows_a_chunk, ++i) {
     write_chunk(fs, io::join(folder, chunk_name(stem, i, info.generation)), info, first,
                 rows_of(first, std::min(rows_a_chunk, info.rows - first)));
@@ -61,6 +63,17 @@ void write_chunks_of(io::FileSystem& fs, const std::string& folder, std::string_
 }
 
 }  // namespace
+
+void ask_for_rows(io::FileSystem& fs, const std::string& folder, std::int64_t rows,
+                  std::int64_t width, RowType type, std::uint64_t besides) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 60;
+  const std::int64_t stride = stride_bytes(width, type);
+  if (rows > kMost / stride) {
+    throw Error(folder + ": expected less than 2^60 bytes of rows, got " + std::to_string(rows) +
+                " rows of " + std::to_string(stride) + " bytes");
+  }
+  io::ask_for_room(fs, folder, static_cast<std::uint64_t>(rows * stride) + besides);
+}
 
 std::string chunk_name(std::string_view stem, std::int64_t index, std::uint64_t generation) {
   return std::string(stem) + "-" + std::to_string(index) + "-" + std::to_string(generation) +
@@ -145,10 +158,10 @@ ChunkedRows ChunkedRows::open(io::FileSystem& fs, const std::string& folder,
       table.stride_ = chunk.file.stride();
     } else if (info.id != table.info_.id || info.rows != table.info_.rows ||
                info.width != table.info_.width || info.type != table.info_.type) {
-      throw Error(chunk.file.path() + ": expected a chunk of pool " + table.info_.id + " with " +
-                  std::to_string(table.info_.rows) + " rows of " +
-                  std::to_string(table.info_.width) + ", got pool " + info.id + " with " +
-                  std::to_string(info.rows) + " of " + std::to_string(info.width));
+      throw Error(chunk.file.path() + ": expected a chunk of pool " + io::shown(table.info_.id) +
+                  " with " + std::to_string(table.info_.rows) + " rows of " +
+                  std::to_string(table.info_.width) + ", got pool " + io::shown(info.id) +
+                  " with " + std::to_string(info.rows) + " of " + std::to_string(info.width));
     }
     if (chunk.file.stride() != table.stride_) {
       throw Error(chunk.file.path() + ": expected rows " + std::to_string(table.stride_) +
@@ -227,41 +240,6 @@ void check_generation(const ChunkedRows& rows, std::uint64_t generation) {
                 " as in all that was written with it, got " + std::to_string(found) +
                 ": a file of another step");
   }
-}
-
-namespace {
-
-// The exponent of NaN and infinity is all ones. Without a branch a number, so that it vectorises.
-template <class Bits>
-bool are_finite(const std::byte* data, std::size_t bytes, Bits exponent) {
-  const auto* bits = reinterpret_cast<const Bits*>(data);
-  bool is_finite = true;
-  for (std::size_t i = 0; i < bytes / sizeof(Bits); ++i) {
-    is_finite &= (bits[i] & exponent) != exponent;
-  }
-  return is_finite;
-}
-
-}  // namespace
-
-bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t width) {
-  constexpr std::uint32_t kFloat = 0x7f800000;
-  constexpr std::uint16_t kBFloat16 = 0x7f80;
-  if (type == RowType::kFloat32) return are_finite(rows.data(), rows.size(), kFloat);
-  if (type == RowType::kBFloat16) return are_finite(rows.data(), rows.size(), kBFloat16);
-  // Of rows of few bits the scales.
-  const auto row_bytes = static_cast<std::size_t>(row_format(type, width).bytes());
-  bool is_finite = true;
-  for (std::size_t at = 0; at + row_bytes <= rows.size(); at += row_bytes) {
-    const std::byte* row = rows.data() + at;
-    is_finite &= type == RowType::kInt8
-                     ? are_finite(row + kernels::scales_offset<kernels::Int8>(width), 4, kFloat)
-                     : are_finite(row + kernels::scales_offset<kernels::Int4>(width),
-                                  row_bytes - static_cast<std::size_t>(
-                                                  kernels::scales_offset<kernels::Int4>(width)),
-                                  kBFloat16);
-  }
-  return is_finite;
 }
 
 std::string digest(const RowsView& rows) {

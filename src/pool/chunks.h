@@ -13,6 +13,7 @@
 
 #include "io/file_system.h"
 #include "memlayers/config.h"
+#include "pool/finite.h"  // IWYU pragma: export
 #include "pool/rows_file.h"
 
 namespace memlayers::pool {
@@ -26,6 +27,11 @@ struct RowsView {
 std::string new_pool_id();  // a random UUID
 // <stem>-<index>-<generation>.safetensors
 std::string chunk_name(std::string_view stem, std::int64_t index, std::uint64_t generation);
+
+// Before rows are written: throws Error where the disk has no room for chunks of so many, and
+// `besides` bytes more.
+void ask_for_rows(io::FileSystem& fs, const std::string& folder, std::int64_t rows,
+                  std::int64_t width, RowType type, std::uint64_t besides = 0);
 
 // Writes <folder>/<stem>-<i>-<generation>.safetensors, at most 64 MiB of rows each, and syncs them.
 // Needs memory for one chunk at most; rows in a mapped file are read ahead of their writing.
@@ -81,9 +87,6 @@ class ChunkedRows {
 // Throws Error naming the first chunk that is of another generation: what was written together has
 // one.
 void check_generation(const ChunkedRows& rows, std::uint64_t generation);
-
-// Whether no number of these rows, contiguous and aligned for their elements, is NaN or infinite.
-bool all_finite(std::span<const std::byte> rows, RowType type, std::int64_t width);
 
 // XXH3-128 in hex of the logical content: rows as read, whatever their chunks.
 std::string digest(const RowsView& rows);

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "io/folder.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 #include "pool/row_format.h"
 #include "pool/sub_keys.h"
@@ -83,9 +84,10 @@ std::shared_ptr<const Overlay> Overlay::open(io::FileSystem& fs, const std::stri
   overlay->stride_ = file.stride();
   if (file.pool().id != pool.id || file.pool().width != pool.width ||
       file.pool().type != pool.type || file.stride() != stride_bytes(pool.width, pool.type)) {
-    throw Corruption(path + ": expected a segment of pool " + pool.id + " with rows of " +
-                     std::to_string(pool.width) + ", got one of pool " + file.pool().id +
-                     " with rows of " + std::to_string(file.pool().width));
+    throw Corruption(path + ": expected a segment of pool " + io::shown(pool.id) +
+                     " with rows of " + std::to_string(pool.width) + ", got one of pool " +
+                     io::shown(file.pool().id) + " with rows of " +
+                     std::to_string(file.pool().width));
   }
   if (file.text("content") != content) {
     throw Corruption(path + ": expected content " + content + " by the log, got " +

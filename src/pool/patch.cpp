@@ -8,7 +8,10 @@
 
 #include "io/folder.h"
 #include "io/safetensors.h"
+#include "io/shown.h"
+#include "io/temporary.h"
 #include "pool/chunks.h"
+#include "pool/finite.h"
 #include "pool/overlay.h"
 #include "pool/row_format.h"
 #include "pool/rows_file.h"
@@ -42,8 +45,8 @@ RowType type_of(const io::SafetensorsFile& file) {
   for (RowType type : {RowType::kFloat32, RowType::kBFloat16, RowType::kInt8, RowType::kInt4}) {
     if (name == row_type_name(type)) return type;
   }
-  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got \"" +
-              name + "\"");
+  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got " +
+              io::quote(name));
 }
 
 std::int64_t width_of(const io::SafetensorsFile& file) {
@@ -54,22 +57,26 @@ std::int64_t width_of(const io::SafetensorsFile& file) {
       width <= std::int64_t{1} << 40) {
     return width;
   }
-  throw Error(file.path() + ": metadata width: expected a number in [1, 2^40], got \"" + text +
-              "\"");
+  throw Error(file.path() + ": metadata width: expected a number in [1, 2^40], got " +
+              io::quote(text));
 }
 
 }  // namespace
 
 std::string new_patch_id() { return pool::new_pool_id(); }
 
-Patch read_patch(const std::string& path) { return read_patch(io::posix(), path); }
+Patch read_patch(const std::string& path) { return pool::read_patch(io::posix(), path); }
 
-Patch read_patch(io::FileSystem& fs, const std::string& path) {
+Patch pool::read_patch(io::FileSystem& fs, const std::string& path) {
   const auto file = io::SafetensorsFile::open(fs, path);
+  const auto refuse = [&](const std::string& got) {
+    throw Error(path + ": expected a " + kFormat + " of version 1 or 2, got " + got);
+  };
+  const std::string kind = field(file, "format");
+  if (kind != kFormat) refuse(io::shown(kind));
   const std::string version = field(file, "version");
-  if (field(file, "format") != kFormat || (version != "1" && version != kWithSubKeys)) {
-    throw Error(path + ": expected a " + kFormat + " of version 1 or 2, got " +
-                field(file, "format") + " " + version);
+  if (version != "1" && version != kWithSubKeys) {
+    refuse(io::shown(kind) + " " + io::shown(version));
   }
   Patch patch;
   patch.id = field(file, "patch");
@@ -112,14 +119,12 @@ Patch read_patch(io::FileSystem& fs, const std::string& path) {
     throw Error(path + ": expected content " + field(file, "content") + " by its metadata, got " +
                 content + ": the file was altered");
   }
+  pool::check_finite_rows(path, patch.slots, patch.rows, patch.row_dtype, patch.width);
   return patch;
 }
 
-void write_patch(const std::string& path, const Patch& patch) {
-  write_patch(io::posix(), path, patch);
-}
-
-void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch) {
+void pool::write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch,
+                       bool is_new) {
   const pool::RowFormat format = pool::row_format(patch.row_dtype, patch.width);
   std::map<std::string, std::string> metadata{
       {"format", kFormat},
@@ -130,8 +135,7 @@ void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch
       {"dtype", row_type_name(patch.row_dtype)},
       {"content", pool::content_digest(pool::writes_of(patch))}};
   for (const auto& [name, value] : patch.notes) metadata[std::string(kNote) + name] = value;
-  const std::string temporary = path + ".tmp";
-  if (fs.exists(temporary)) fs.unlink(temporary);
+  pool::check_finite_rows(path, patch.slots, patch.rows, patch.row_dtype, patch.width);
   std::vector<io::TensorToWrite> tensors{
       {"slots",
        io::ElementType::kI64,
@@ -148,9 +152,23 @@ void write_patch(io::FileSystem& fs, const std::string& path, const Patch& patch
   for (io::TensorToWrite& tensor : pool::tensors_of(patch.sub_keys)) {
     tensors.push_back(std::move(tensor));
   }
-  io::write_safetensors(fs, temporary, tensors, metadata);
-  pool::rename_or_remove(fs, temporary, path);
+  const io::TemporaryName temporary(fs, path);
+  io::write_safetensors(fs, temporary.path(), tensors, metadata);
+  try {
+    is_new ? fs.rename_new(temporary.path(), path) : fs.rename(temporary.path(), path);
+  } catch (...) {
+    temporary.remove();
+    throw;
+  }
   fs.sync_folder(io::parent(path));
+}
+
+void write_patch(const std::string& path, const Patch& patch) {
+  pool::write_patch(io::posix(), path, patch);
+}
+
+void write_new_patch(const std::string& path, const Patch& patch) {
+  pool::write_patch(io::posix(), path, patch, /*is_new=*/true);
 }
 
 namespace pool {
@@ -177,14 +195,14 @@ void check_slots(const std::string& what, const std::vector<std::int64_t>& slots
 
 void check_patch(const Patch& patch, const PoolInfo& pool,
                  const std::optional<SubKeyGrid>& sub_keys) {
-  const std::string what = "patch " + patch.id;
+  const std::string what = "patch " + io::shown(patch.id);
   if (patch.id.empty() || patch.id.size() > 256) {
     throw Error("patch: expected an id of 1 to 256 characters, got one of " +
                 std::to_string(patch.id.size()));
   }
   if (patch.pool != pool.id) {
-    throw Error(what + ": expected a patch for pool " + pool.id + ", got one for pool " +
-                patch.pool);
+    throw Error(what + ": expected a patch for pool " + io::shown(pool.id) + ", got one for pool " +
+                io::shown(patch.pool));
   }
   if (patch.width != pool.width || patch.row_dtype != pool.type) {
     throw Error(what + ": expected rows of " + std::to_string(pool.width) + " " +
@@ -216,14 +234,17 @@ void check_patch(const Patch& patch, const PoolInfo& pool,
     throw Error(what + ": expected each slot once, got " + std::to_string(both.front()) +
                 " as a row and as erased");
   }
-  if (all_finite(patch.rows, pool.type, pool.width)) return;
-  for (std::size_t i = 0; i < patch.slots.size(); ++i) {
-    const auto row = std::span(patch.rows).subspan(i * row_bytes, row_bytes);
-    if (!all_finite(row, pool.type, pool.width)) {
-      throw Error(what + ": expected finite numbers, got NaN or infinity in the row of slot " +
-                  std::to_string(patch.slots[i]));
-    }
-  }
+  check_finite_rows(what, patch.slots, patch.rows, pool.type, pool.width);
+}
+
+void check_finite_rows(const std::string& what, std::span<const std::int64_t> slots,
+                       std::span<const std::byte> rows, RowType type, std::int64_t width) {
+  const auto wrong = first_not_finite(rows, type, width);
+  if (!wrong) return;
+  const auto row = static_cast<std::size_t>(*wrong);
+  throw Error(what + ": expected finite numbers, got NaN or infinity in " +
+              (row < slots.size() ? "the row of slot " + std::to_string(slots[row])
+                                  : "row " + std::to_string(row)));
 }
 
 }  // namespace pool

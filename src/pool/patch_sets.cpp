@@ -4,7 +4,8 @@
 #include <cstring>
 #include <map>
 
-#include "memlayers/store.h"
+#include "io/shown.h"
+#include "memlayers/patch.h"
 #include "pool/row_format.h"
 #include "pool/sub_keys.h"
 
@@ -20,7 +21,7 @@ void add_rows(RowsOfSlots& rows, const Patch& patch) {
   const auto row_bytes =
       static_cast<std::size_t>(pool::row_format(patch.row_dtype, patch.width).bytes());
   if (patch.rows.size() != patch.slots.size() * row_bytes) {
-    throw Error("patch " + patch.id + ": expected " + std::to_string(row_bytes) +
+    throw Error("patch " + io::shown(patch.id) + ": expected " + std::to_string(row_bytes) +
                 " bytes for each of " + std::to_string(patch.slots.size()) + " slots, got " +
                 std::to_string(patch.rows.size()));
   }
@@ -31,7 +32,7 @@ void add_rows(RowsOfSlots& rows, const Patch& patch) {
 }
 
 NumbersOf<SubKeyPlace> sub_keys_of(const Patch& patch) {
-  pool::check_sub_keys("patch " + patch.id, patch.sub_keys);
+  pool::check_sub_keys("patch " + io::shown(patch.id), patch.sub_keys);
   NumbersOf<SubKeyPlace> keys;
   for (std::size_t i = 0; i < patch.sub_keys.places.size(); ++i) {
     keys[patch.sub_keys.places[i]] = std::as_bytes(pool::numbers_of(patch.sub_keys, i));
@@ -63,12 +64,13 @@ void check_alike(const Patch& first, const Patch& second) {
   };
   const std::int64_t width = first.sub_keys.width, other = second.sub_keys.width;
   if (name(first) == name(second) && width != other && width != 0 && other != 0) {
-    throw Error("patch " + second.id + ": expected sub-keys of " + std::to_string(width) +
-                " numbers, as patch " + first.id + ", got " + std::to_string(other));
+    throw Error("patch " + io::shown(second.id) + ": expected sub-keys of " +
+                std::to_string(width) + " numbers, as patch " + io::shown(first.id) + ", got " +
+                std::to_string(other));
   }
   if (name(first) == name(second)) return;
-  throw Error("patch " + second.id + ": expected one for " + name(first) + ", as patch " +
-              first.id + ", got one for " + name(second));
+  throw Error("patch " + io::shown(second.id) + ": expected one for " + name(first) +
+              ", as patch " + io::shown(first.id) + ", got one for " + name(second));
 }
 
 }  // namespace
@@ -92,7 +94,7 @@ Patch merge(std::span<const Patch> patches) {
   for (const Patch& patch : patches) {
     check_alike(first, patch);
     add_rows(rows, patch);
-    pool::check_sub_keys("patch " + patch.id, patch.sub_keys);
+    pool::check_sub_keys("patch " + io::shown(patch.id), patch.sub_keys);
     sub_keys.push_back(&patch.sub_keys);
     for (const auto& [name, value] : patch.notes) merged.notes[name] = value;
     ids += (ids.empty() ? "" : " ") + patch.id;

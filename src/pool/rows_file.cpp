@@ -6,7 +6,9 @@
 #include <cstring>
 
 #include "io/folder.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
+#include "pool/finite.h"
 #include "pool/row_format.h"
 
 namespace memlayers::pool {
@@ -19,8 +21,8 @@ RowType type_named(const io::SafetensorsFile& file, const std::string& name) {
   for (RowType type : {RowType::kFloat32, RowType::kBFloat16, RowType::kInt8, RowType::kInt4}) {
     if (name == row_type_name(type)) return type;
   }
-  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got \"" +
-              name + "\"");
+  throw Error(file.path() + ": metadata dtype: expected float32, bfloat16, int8 or int4, got " +
+              io::quote(name));
 }
 
 // Of a file's content: the checksum of its blocks' checksums.
@@ -71,6 +73,10 @@ void write_rows_file(io::FileSystem& fs, const std::string& path, const std::str
   const RowFormat row = row_format(pool.type, pool.width);
   const std::int64_t stride = stride_bytes(pool.width, pool.type);
   const std::int64_t count = static_cast<std::int64_t>(rows.size()) / row.bytes();
+  if (const auto wrong = first_not_finite(rows, pool.type, pool.width)) {
+    throw io::NotFinite(path + ": expected finite numbers to write, got NaN or infinity in row " +
+                        std::to_string(*wrong) + " of " + std::to_string(count));
+  }
   std::vector<std::byte> padded;
   std::span<const std::byte> data = rows;
   if (stride != row.bytes()) {
@@ -111,18 +117,19 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
   file.file_ = io::SafetensorsFile::open(fs, path);
   const auto text = [&](const std::string& key) { return file.text(key); };
   if (text("format") != format || text("version") != "1") {
-    throw Error(path + ": expected a " + format + " of version 1, got " + text("format") + " " +
-                text("version"));
+    throw Error(path + ": expected a " + format + " of version 1, got " +
+                io::shown(text("format")) + " " + io::shown(text("version")));
   }
   const std::string header = header_text(file.file_.metadata());
   if (io::xxh3_hex(std::as_bytes(std::span(header))) != text("header_xxh3")) {
-    throw Corruption(path + ": expected header checksum " + text("header_xxh3") +
+    throw Corruption(path + ": expected header checksum " + io::shown(text("header_xxh3")) +
                      ", got another: the header at byte 0 was altered");
   }
   // A feature is something that an older reader must not overlook.
   if ((text("features") != "0" && text("features") != feature) || text("byte_order") != "little") {
-    throw Error(path + ": expected features 0 and byte order little, got " + text("features") +
-                " and " + text("byte_order") + ": written by a newer version");
+    throw Error(path + ": expected features 0 and byte order little, got " +
+                io::shown(text("features")) + " and " + io::shown(text("byte_order")) +
+                ": written by a newer version");
   }
   const std::string dtype = text("dtype");
   file.pool_ = {text("pool"), file.number("total_rows"), file.number("width"),
@@ -152,8 +159,8 @@ RowsFile RowsFile::open(io::FileSystem& fs, const std::string& path, const std::
   if (file.digest() != text("digest")) {
     const std::ptrdiff_t at = sums.bytes.data() - rows.bytes.data();
     throw Corruption(path + ": expected checksums (tensor xxh3, " + std::to_string(at) +
-                     " bytes behind the start of rows) with digest " + text("digest") + ", got " +
-                     file.digest() + ": the file was altered");
+                     " bytes behind the start of rows) with digest " + io::shown(text("digest")) +
+                     ", got " + file.digest() + ": the file was altered");
   }
   file.is_good_ =
       std::make_unique<std::atomic<std::uint64_t>[]>(static_cast<std::size_t>(blocks + 63) / 64);
@@ -171,7 +178,7 @@ std::int64_t RowsFile::number(const std::string& field) const {
     if (error == std::errc() && end == text.data() + text.size() && value >= 0) return value;
   }
   throw Error(path() + ": metadata " + field + ": expected a number >= 0, got " +
-              (found == file_.metadata().end() ? "none" : "\"" + found->second + "\""));
+              (found == file_.metadata().end() ? "none" : io::quote(found->second)));
 }
 
 std::string RowsFile::text(const std::string& field) const {
@@ -190,12 +197,26 @@ std::span<const std::byte> RowsFile::block_bytes(std::int64_t block) const {
 void RowsFile::check_block(std::int64_t block) const {
   const std::span<const std::byte> bytes = block_bytes(block);
   std::uint64_t sum = 0;
-  io::read_mapped([&] { sum = io::xxh3(bytes); });
+  std::optional<std::int64_t> wrong;
+  io::read_mapped([&] {
+    sum = io::xxh3(bytes);
+    wrong = first_not_finite(bytes, block * kBlockBytes, stride_, pool_.type, pool_.width);
+  });
   if (sum != checksums_[static_cast<std::size_t>(block)]) {
     throw Corruption(path() + ": expected the checksum of the block at byte " +
                      std::to_string(block * kBlockBytes) +
                      " of `rows` to hold, got another: the file was altered");
   }
+  if (wrong) {
+    throw Corruption(path() + ": expected finite numbers, got NaN or infinity in " +
+                     row_text(*wrong));
+  }
+}
+
+// A chunk says which rows of the pool it holds, a segment has them in an order of its own.
+std::string RowsFile::row_text(std::int64_t row) const {
+  if (!file_.metadata().contains("first_row")) return "row " + std::to_string(row) + " of `rows`";
+  return "the row of slot " + std::to_string(number("first_row") + row);
 }
 
 void RowsFile::read_block(std::int64_t block) const {

@@ -39,8 +39,9 @@ std::int64_t stride_bytes(std::int64_t width, RowType type);
 // The type of the tensor `rows`.
 io::ElementType element_type(RowType type);
 
-// Writes such a file and syncs it. `rows` are contiguous rows as `pool.type` and `pool.width` say,
-// pool.rows is written as total_rows. `metadata` and `tensors` are what the format adds.
+// Writes such a file and syncs it; throws Error for a row that is not finite. `rows` are contiguous
+// rows as `pool.type` and `pool.width` say, pool.rows is written as total_rows. `metadata` and
+// `tensors` are what the format adds.
 void write_rows_file(io::FileSystem& fs, const std::string& path, const std::string& format,
                      const PoolInfo& pool, std::span<const std::byte> rows,
                      std::map<std::string, std::string> metadata,
@@ -65,7 +66,8 @@ class RowsFile {
   // The address of a row. Its bytes are as the file has them: check first.
   const std::byte* row(std::int64_t row) const { return data_.data() + row * stride_; }
   // Reads the blocks of rows [first, first + count) and throws Error naming file and offset of one
-  // whose checksum does not hold. Callable from several threads.
+  // whose checksum does not hold, or the row of one that is not finite. Callable from several
+  // threads.
   void check(std::int64_t first, std::int64_t count) const;
   // The same, for blocks that no earlier call found good.
   void check_once(std::int64_t first, std::int64_t count) const;
@@ -83,6 +85,7 @@ class RowsFile {
   };
   std::span<const std::byte> block_bytes(std::int64_t block) const;
   void check_block(std::int64_t block) const;
+  std::string row_text(std::int64_t row) const;
   void read_block(std::int64_t block) const;
 
   io::SafetensorsFile file_;

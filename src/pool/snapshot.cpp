@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "io/shown.h"
 #include "memlayers/store.h"
 #include "pool/chunks.h"
+#include "pool/edits.h"
 #include "pool/version.h"
 
 namespace memlayers {
@@ -104,6 +106,8 @@ std::optional<std::string> Snapshot::writer_of(std::int64_t slot) const {
   return std::nullopt;
 }
 
+std::vector<std::int64_t> Snapshot::free_slots() const { return pool::free_slots_of(*version_); }
+
 std::shared_ptr<const SubKeys> Snapshot::sub_keys() const { return version_->sub_keys(); }
 
 std::optional<std::string> Snapshot::writer_of(const SubKeyPlace& place) const {
@@ -132,7 +136,8 @@ std::vector<PatchInfo> Snapshot::undone() const {
 Patch Snapshot::patch(const std::string& id) const {
   pool::PatchPointer entry = version_->state().find(id);
   if (entry == nullptr) entry = version_->state().find_undone(id);
-  if (entry == nullptr) throw Error("patch " + id + ": expected a patch in this store, found none");
+  if (entry == nullptr)
+    throw Error("patch " + io::shown(id) + ": expected a patch in this store, found none");
   const pool::Overlay& overlay = *entry->overlay;
   Patch patch{.id = id, .pool = pool_id(), .width = width(), .row_dtype = row_dtype()};
   patch.slots.assign(overlay.slots().begin(), overlay.slots().end());
@@ -144,6 +149,28 @@ Patch Snapshot::patch(const std::string& id) const {
   pool::copy_rows(count, row_bytes(), patch.rows.data(),
                   [&](std::int64_t i) { return overlay.row(static_cast<std::uint32_t>(i)); });
   return patch;
+}
+
+Snapshot Snapshot::without(std::span<const std::string> ids) const {
+  std::vector<pool::PatchPointer> patches;
+  for (const std::string& id : ids) {
+    if (const auto patch = version_->state().find(id)) {
+      patches.push_back(patch);
+    } else if (version_->state().find_undone(id) == nullptr) {
+      throw Error("patch " + io::shown(id) + ": expected a patch in this store, found none");
+    }
+  }
+  return patches.empty() ? *this : Snapshot(version_->without(patches));
+}
+
+bool Snapshot::reads_as(const Snapshot& other, std::span<const std::int64_t> slots) const {
+  if (*this == other) return true;
+  if (version_->sub_keys() != other.version_->sub_keys()) return false;
+  return std::ranges::all_of(slots, [&](std::int64_t slot) {
+    check_inside(*version_, slot, 1);
+    check_inside(*other.version_, slot, 1);
+    return version_->has_row_of(*other.version_, slot);
+  });
 }
 
 }  // namespace memlayers

@@ -6,7 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "io/json.h"
+#include "io/json_field.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
+#include "pool/patch.h"
 #include "pool/row_format.h"
 #include "pool/sub_keys.h"
 
@@ -44,7 +47,7 @@ Json unpack(const Record& record, const std::string& log_path,
                      std::to_string(record.payload.size()) + " bytes");
   }
   if (binary != nullptr) *binary = std::as_bytes(std::span(record.payload)).subspan(4 + size);
-  return io::parse_json(std::string_view(record.payload).substr(4, size), where(record, log_path));
+  return io::parse_json(std::string_view(record.payload).substr(4, size), "payload");
 }
 
 Json to_json(const ChunkEntry& chunk) {
@@ -55,19 +58,23 @@ Json to_json(const ChunkEntry& chunk) {
 }
 
 // A name in the pool's folder, no path out of it.
-std::string plain_name(const Json& value) {
-  auto name = value.get<std::string>();
+std::string plain_name(const io::JsonField& value) {
+  const std::string& name = value.string();
   if (name.empty() || name.find('/') != std::string::npos || name.starts_with('.')) {
-    throw Error("expected the name of a file in the pool's folder, got \"" + name + "\"");
+    value.fail("the name of a file in the pool's folder");
   }
   return name;
 }
 
-ChunkEntry chunk_from(const Json& json) {
-  ChunkEntry chunk{plain_name(json.at("file")), json.at("first_row").get<std::int64_t>(),
-                   json.at("rows").get<std::int64_t>(), json.at("digest").get<std::string>()};
-  if (chunk.first < 0 || chunk.rows < 1) throw Error("expected a chunk of rows, got none");
-  return chunk;
+ChunkEntry chunk_from(const io::JsonField& chunk) {
+  return {plain_name(chunk.at("file")), chunk.at("first_row").count(),
+          chunk.at("rows").integer(1, INT64_MAX), chunk.at("digest").string()};
+}
+
+std::map<std::string, std::string> strings_from(const io::JsonField& object) {
+  std::map<std::string, std::string> strings;
+  for (const auto& [name, value] : object.members()) strings[name] = value.string();
+  return strings;
 }
 
 // Of a patch wherever its rows are.
@@ -96,27 +103,23 @@ Json to_json(const PatchEntry& patch) {
   return json;
 }
 
-PatchPointer patch_from(const Json& json) {
+PatchPointer patch_from(const io::JsonField& stored) {
   auto patch = std::make_shared<PatchEntry>();
-  patch->id = json.at("id").get<std::string>();
-  patch->content = json.at("content").get<std::string>();
-  patch->notes = json.at("notes").get<std::map<std::string, std::string>>();
-  patch->rows = json.at("rows").get<std::int64_t>();
-  patch->erased = json.at("erased").get<std::int64_t>();
-  if (json.contains("sub_keys")) {
-    patch->sub_keys = json.at("sub_keys").get<std::int64_t>();
-    patch->key_width = json.at("key_width").get<std::int64_t>();
-    if (patch->sub_keys < 1 || patch->key_width < 1) {
-      throw Error("expected sub_keys and key_width >= 1, got " + std::to_string(patch->sub_keys) +
-                  " and " + std::to_string(patch->key_width));
-    }
+  patch->id = stored.at("id").string();
+  patch->content = stored.at("content").string();
+  patch->notes = strings_from(stored.at("notes"));
+  patch->rows = stored.at("rows").count();
+  patch->erased = stored.at("erased").count();
+  if (const auto sub_keys = stored.find("sub_keys")) {
+    patch->sub_keys = sub_keys->integer(1, INT64_MAX);
+    patch->key_width = stored.at("key_width").integer(1, INT64_MAX);
   }
-  if (json.contains("segment")) {
-    patch->segment = plain_name(json.at("segment"));
-  } else if (json.contains("log")) {
-    patch->log = plain_name(json.at("log"));
-    patch->group = json.at("group").get<std::uint64_t>();
-    patch->lsn = json.at("lsn").get<std::uint64_t>();
+  if (const auto segment = stored.find("segment")) {
+    patch->segment = plain_name(*segment);
+  } else if (const auto log = stored.find("log")) {
+    patch->log = plain_name(*log);
+    patch->group = stored.at("group").bits();
+    patch->lsn = stored.at("lsn").bits();
   }
   return patch;
 }
@@ -127,45 +130,47 @@ Json to_json(const std::vector<PatchPointer>& patches) {
   return json;
 }
 
-std::vector<PatchPointer> patches_from(const Json& json) {
+std::vector<PatchPointer> patches_from(const io::JsonField& list) {
   std::vector<PatchPointer> patches;
-  for (const Json& patch : json) patches.push_back(patch_from(patch));
+  for (const io::JsonField& patch : list.elements()) patches.push_back(patch_from(patch));
   return patches;
 }
 
-RowType type_named(const std::string& name) {
+RowType type_named(const io::JsonField& name) {
   for (RowType type : {RowType::kFloat32, RowType::kBFloat16, RowType::kInt8, RowType::kInt4}) {
-    if (name == row_type_name(type)) return type;
+    if (name.string() == row_type_name(type)) return type;
   }
-  throw Error("expected a known dtype, got \"" + name + "\"");
+  name.fail("\"float32\", \"bfloat16\", \"int8\" or \"int4\"");
 }
 
 PatchPointer take(std::vector<PatchPointer>& patches, const std::string& id) {
   const auto found = std::ranges::find(patches, id, &PatchEntry::id);
-  if (found == patches.end()) throw Error("expected a patch \"" + id + "\", found none");
+  if (found == patches.end()) throw Error("expected a patch " + io::quote(id) + ", found none");
   PatchPointer patch = *found;
   patches.erase(found);
   return patch;
 }
 
-void fold(State& state, const Json& json) {
-  const auto ids = json.at("ids").get<std::vector<std::string>>();
+void fold(State& state, const io::JsonField& record) {
+  std::vector<std::string> ids;
+  for (const io::JsonField& id : record.at("ids").elements()) ids.push_back(id.string());
   if (ids.size() > state.kept) throw Error("expected patches that are kept, got others");
   for (std::size_t i = 0; i < ids.size(); ++i) {
-    if (state.stack[i]->id != ids[i]) throw Error("expected patch " + state.stack[i]->id);
+    if (state.stack[i]->id != ids[i])
+      throw Error("expected patch " + io::shown(state.stack[i]->id));
     state.folded[ids[i]] = state.stack[i]->content;
   }
   state.stack.erase(state.stack.begin(),
                     state.stack.begin() + static_cast<std::ptrdiff_t>(ids.size()));
   state.kept -= ids.size();
-  state.bottom = json.at("bottom").is_null() ? nullptr : patch_from(json.at("bottom"));
+  const auto bottom = record.find("bottom");
+  state.bottom = bottom ? patch_from(*bottom) : nullptr;
   state.undone.clear();
 }
 
-void grow(State& state, const Json& json) {
-  const auto rows = json.at("rows").get<std::int64_t>();
+void grow(State& state, std::int64_t rows, const io::JsonField& chunks) {
   std::int64_t next = state.pool.rows;
-  for (const Json& chunk : json.at("chunks")) {
+  for (const io::JsonField& chunk : chunks.elements()) {
     state.base.push_back(chunk_from(chunk));
     if (state.base.back().first != next || state.base.back().rows > rows - next) {
       throw Error("expected chunks that follow row " + std::to_string(next));
@@ -176,8 +181,8 @@ void grow(State& state, const Json& json) {
   state.pool.rows = rows;
 }
 
-void swap(State& state, const Json& json) {
-  const ChunkEntry chunk = chunk_from(json);
+void swap(State& state, const io::JsonField& record) {
+  const ChunkEntry chunk = chunk_from(record);
   const auto found = std::ranges::find(state.base, chunk.first, &ChunkEntry::first);
   if (found == state.base.end() || found->rows != chunk.rows) {
     throw Error("expected a chunk in place of one with the same rows");
@@ -191,8 +196,6 @@ template <class Act>
 auto understand(const Record& record, const std::string& log_path, const Act& act) {
   try {
     return act();
-  } catch (const Json::exception& error) {
-    throw Corruption(where(record, log_path) + ": " + error.what());
   } catch (const Corruption&) {
     throw;
   } catch (const Error& error) {
@@ -294,21 +297,19 @@ State state_of(const Record& record, const std::string& log_path) {
       throw Error("expected the first record of a log to be the state of the pool");
     }
     const Json json = unpack(record, log_path);
+    const io::JsonField stored(json, "");
+    constexpr std::int64_t kMostWidth = std::int64_t{1} << 40;
     State state;
     state.lsn = record.lsn;
-    state.pool = {json.at("pool").get<std::string>(), 0, json.at("width").get<std::int64_t>(),
-                  type_named(json.at("dtype").get<std::string>()),
-                  json.at("generation").get<std::uint64_t>()};
-    if (state.pool.width < 1 || state.pool.width > std::int64_t{1} << 40) {
-      throw Error("expected a width in [1, 2^40], got " + std::to_string(state.pool.width));
-    }
-    grow(state, {{"rows", json.at("rows")}, {"chunks", json.at("base")}});
-    if (!json.at("bottom").is_null()) state.bottom = patch_from(json.at("bottom"));
-    state.stack = patches_from(json.at("stack"));
-    state.undone = patches_from(json.at("undone"));
-    state.kept = json.at("kept").get<std::size_t>();
-    state.folded = json.at("folded").get<std::map<std::string, std::string>>();
-    if (state.kept > state.stack.size()) throw Error("expected at most all patches to be kept");
+    state.pool = {stored.at("pool").string(), 0, stored.at("width").integer(1, kMostWidth),
+                  type_named(stored.at("dtype")), stored.at("generation").bits()};
+    grow(state, stored.at("rows").count(), stored.at("base"));
+    if (const auto bottom = stored.find("bottom")) state.bottom = patch_from(*bottom);
+    state.stack = patches_from(stored.at("stack"));
+    state.undone = patches_from(stored.at("undone"));
+    state.kept = static_cast<std::size_t>(
+        stored.at("kept").integer(0, static_cast<std::int64_t>(state.stack.size())));
+    state.folded = strings_from(stored.at("folded"));
     return state;
   });
 }
@@ -317,7 +318,8 @@ std::shared_ptr<const Overlay> overlay_of(const Record& record, const PoolInfo& 
                                           const std::string& log_path) {
   return understand(record, log_path, [&] {
     std::span<const std::byte> binary;
-    const PatchPointer patch = patch_from(unpack(record, log_path, &binary));
+    const Json json = unpack(record, log_path, &binary);
+    const PatchPointer patch = patch_from(io::JsonField(json, ""));
     const auto count = static_cast<std::uint64_t>(patch->rows),
                erased = static_cast<std::uint64_t>(patch->erased),
                keys = static_cast<std::uint64_t>(patch->sub_keys),
@@ -338,7 +340,7 @@ std::shared_ptr<const Overlay> overlay_of(const Record& record, const PoolInfo& 
     const std::vector<std::int64_t> free = to_slots(behind_rows.first(erased * 8));
     const SubKeys sub_keys =
         to_sub_keys(behind_rows.subspan(erased * 8), patch->sub_keys, patch->key_width);
-    check_sub_keys("patch " + patch->id, sub_keys);
+    check_sub_keys("patch " + io::shown(patch->id), sub_keys);
     for (const std::vector<std::int64_t>& list : {slots, free}) {
       if (!list.empty() &&
           (list.front() < 0 || list.back() >= pool.rows ||
@@ -346,15 +348,19 @@ std::shared_ptr<const Overlay> overlay_of(const Record& record, const PoolInfo& 
         throw Error("expected ascending slots in the pool, got others");
       }
     }
-    return std::make_shared<const Overlay>(
-        pool, Writes{slots, binary.subspan(count * 8, count * row_bytes), free, sub_keys});
+    // As a patch file has them: where they lie in the record they are not aligned.
+    std::vector<std::byte> rows(count * row_bytes);
+    std::ranges::copy(binary.subspan(count * 8, rows.size()), rows.begin());
+    check_finite_rows("patch " + io::shown(patch->id), slots, rows, pool.type, pool.width);
+    return std::make_shared<const Overlay>(pool, Writes{slots, rows, free, sub_keys});
   });
 }
 
 void advance(State& state, const Record& record, const std::string& log_path) {
   understand(record, log_path, [&] {
     if (record.lsn != state.lsn + 1) throw Error("expected the record after the last one");
-    const Json json = unpack(record, log_path);
+    const Json unpacked = unpack(record, log_path);
+    const io::JsonField json(unpacked, "");
     switch (record.type) {
       case RecordType::kApply:
       case RecordType::kApplyWithSubKeys: {
@@ -374,19 +380,18 @@ void advance(State& state, const Record& record, const std::string& log_path) {
       }
       case RecordType::kRollback: {
         const std::span kept(state.stack.data(), state.kept);
-        const auto id = json.at("id").get<std::string>();
+        const std::string& id = json.at("id").string();
         if (std::ranges::find(kept, id, &PatchEntry::id) != kept.end()) {
-          throw Error("expected a patch that is not kept, got \"" + id + "\"");
+          throw Error("expected a patch that is not kept, got " + io::quote(id));
         }
         state.undone.push_back(take(state.stack, id));
         break;
       }
       case RecordType::kReapply:
-        state.stack.push_back(take(state.undone, json.at("id").get<std::string>()));
+        state.stack.push_back(take(state.undone, json.at("id").string()));
         break;
       case RecordType::kKeep: {
-        const auto found =
-            std::ranges::find(state.stack, json.at("id").get<std::string>(), &PatchEntry::id);
+        const auto found = std::ranges::find(state.stack, json.at("id").string(), &PatchEntry::id);
         if (found == state.stack.end()) throw Error("expected a patch in the stack");
         state.kept =
             std::max(state.kept, static_cast<std::size_t>(found - state.stack.begin()) + 1);
@@ -399,7 +404,7 @@ void advance(State& state, const Record& record, const std::string& log_path) {
         fold(state, json);
         break;
       case RecordType::kGrow:
-        grow(state, json);
+        grow(state, json.at("rows").count(), json.at("chunks"));
         break;
       case RecordType::kState:
       default:

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "io/safetensors.h"
-#include "memlayers/store.h"
+#include "memlayers/patch.h"
 
 namespace memlayers::pool {
 

@@ -2,7 +2,10 @@
 #include "pool/version.h"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 
+#include "io/shown.h"
 #include "memlayers/error.h"
 #include "pool/row_format.h"
 #include "pool/sub_keys.h"
@@ -36,6 +39,14 @@ void for_each_slot(const Overlay& overlay, const F& f) {
   }
 }
 
+// Those that patches make together; null for none.
+std::shared_ptr<const SubKeys> sub_keys_of(const std::vector<PatchPointer>& patches) {
+  std::vector<const SubKeys*> layers;
+  for (const PatchPointer& patch : patches) layers.push_back(&patch->overlay->sub_keys());
+  SubKeys all = together(layers);
+  return all.places.empty() ? nullptr : std::make_shared<const SubKeys>(std::move(all));
+}
+
 }  // namespace
 
 std::shared_ptr<const Chunk> RowsLoader::chunk(const ChunkEntry& entry, const PoolInfo& pool) {
@@ -46,8 +57,8 @@ std::shared_ptr<const Chunk> RowsLoader::chunk(const ChunkEntry& entry, const Po
   const PoolInfo& info = chunk->file.pool();
   if (info.id != pool.id || info.width != pool.width || info.type != pool.type ||
       chunk->file.stride() != stride_bytes(pool.width, pool.type)) {
-    throw Corruption(path + ": expected a chunk of pool " + pool.id + " with rows of " +
-                     std::to_string(pool.width) + ", got one of pool " + info.id +
+    throw Corruption(path + ": expected a chunk of pool " + io::shown(pool.id) + " with rows of " +
+                     std::to_string(pool.width) + ", got one of pool " + io::shown(info.id) +
                      " with rows of " + std::to_string(info.width));
   }
   if (chunk->first != entry.first || chunk->file.rows() != entry.rows ||
@@ -87,21 +98,21 @@ void RowsLoader::load(PatchEntry& patch, const PoolInfo& pool) {
       size(patch.overlay->sub_keys().places) != patch.sub_keys) {
     throw Corruption(io::join(folder_, patch.segment.empty() ? patch.log : patch.segment) +
                      ": expected " + std::to_string(patch.rows) + " rows and " +
-                     std::to_string(patch.sub_keys) + " sub-keys of patch " + patch.id + ", got " +
-                     std::to_string(size(patch.overlay->slots())) + " and " +
+                     std::to_string(patch.sub_keys) + " sub-keys of patch " + io::shown(patch.id) +
+                     ", got " + std::to_string(size(patch.overlay->slots())) + " and " +
                      std::to_string(size(patch.overlay->sub_keys().places)));
   }
 }
 
 std::shared_ptr<const SubKeys> RowsLoader::sub_keys(
     const std::vector<PatchPointer>& patches) const {
-  std::vector<const SubKeys*> layers;
-  for (const PatchPointer& patch : patches) {
-    layers.push_back(&patch->overlay->sub_keys());
-    if (sub_keys_) check_fits(folder_ + ": patch " + patch->id, *layers.back(), *sub_keys_);
+  if (sub_keys_) {
+    for (const PatchPointer& patch : patches) {
+      check_fits(folder_ + ": patch " + io::shown(patch->id), patch->overlay->sub_keys(),
+                 *sub_keys_);
+    }
   }
-  SubKeys all = together(layers);
-  return all.places.empty() ? nullptr : std::make_shared<const SubKeys>(std::move(all));
+  return sub_keys_of(patches);
 }
 
 PatchPointer Version::writer_of(const SubKeyPlace& place) const {
@@ -139,6 +150,41 @@ void Version::rebuild_overrides() {
     changes.emplace_back(writes[i].slot, writes[i].place);
   }
   overrides_ = OverrideMap(state_.pool.rows).with(changes);
+}
+
+std::shared_ptr<const Version> Version::without(const std::vector<PatchPointer>& patches) const {
+  std::shared_ptr<Version> version(new Version(*this));
+  State& state = version->state_;
+  bool has_sub_keys = false;
+  for (const PatchPointer& patch : patches) {
+    const auto found = std::ranges::find(state.stack, patch);
+    if (found == state.stack.end()) continue;
+    if (found - state.stack.begin() < static_cast<std::ptrdiff_t>(state.kept)) --state.kept;
+    state.stack.erase(found);
+    state.undone.push_back(patch);
+    has_sub_keys = has_sub_keys || !patch->overlay->sub_keys().places.empty();
+  }
+  const std::vector<PatchPointer> layers = state.layers();
+  std::map<std::int64_t, std::optional<RowPlace>> places;
+  for (const PatchPointer& patch : patches) {
+    for_each_slot(*patch->overlay, [&](std::int64_t slot, std::uint32_t) {
+      if (overrides_.find(slot)->overlay == patch->overlay.get()) {
+        places[slot] = find_place(layers, slot);
+      }
+    });
+  }
+  const std::vector<OverrideMap::Change> changes(places.begin(), places.end());
+  version->overrides_ = overrides_.with(changes);
+  if (has_sub_keys) version->sub_keys_ = sub_keys_of(layers);
+  return version;
+}
+
+bool Version::has_row_of(const Version& other, std::int64_t slot) const {
+  const RowPlace *here = place(slot), *there = other.place(slot);
+  if (here != nullptr && there != nullptr) {
+    return here->overlay == there->overlay && here->row == there->row;
+  }
+  return here == there && chunks_[chunk_of(slot)] == other.chunks_[other.chunk_of(slot)];
 }
 
 std::shared_ptr<const Version> Version::build(State state, RowsLoader& loader) {

@@ -51,6 +51,11 @@ class Version {
   std::shared_ptr<const Version> next(const Record& record, const std::string& log_path,
                                       RowsLoader& loader) const;
 
+  // As if these patches of the stack were rolled back; others stay as they are.
+  std::shared_ptr<const Version> without(const std::vector<PatchPointer>& patches) const;
+  // Whether the row is that of `other`, told by where it lies. Requires a slot of both.
+  bool has_row_of(const Version& other, std::int64_t slot) const;
+
   const State& state() const { return state_; }
   std::int64_t row_bytes() const { return row_bytes_; }
   const std::byte* row(std::int64_t slot) const {  // requires a slot of the pool

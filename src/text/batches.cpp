@@ -164,6 +164,7 @@ Batch BatchStream::next() {
   const Plan::Range range = plan_->batches[static_cast<std::size_t>(position_.batch)];
   Batch batch =
       options_.pack ? packed_batch(range.first, range.last) : row_batch(range.first, range.last);
+  cache_->check_read();
   if (++position_.batch == batches) position_ = {.epoch = position_.epoch + 1, .batch = 0};
   return batch;
 }
@@ -191,6 +192,8 @@ Batch BatchStream::packed_batch(std::int64_t first, std::int64_t last) const {
     length = std::max(length, row_end(i) - row(i) * options_.context);
   }
   Batch batch = empty_batch(last - first, length, options_.pad_token);
+  if (!options_.across_documents) batch.document_begin.resize(batch.input.size());
+  bool has_several = false;  // documents in a row
   for (std::int64_t i = first; i < last; ++i) {
     const std::int64_t row_begin = row(i) * options_.context;
     auto index = std::upper_bound(begin.begin(), begin.end(), row_begin) - begin.begin() - 1;
@@ -199,9 +202,15 @@ Batch BatchStream::packed_batch(std::int64_t first, std::int64_t last) const {
       const std::int64_t count = std::min(begin[here + 1], row_end(i)) - at;
       put(*cache_, plan_->order[here], at - begin[here], count,
           (i - first) * length + at - row_begin, batch);
+      if (!options_.across_documents) {  // to the end of the row: what follows overwrites it
+        std::fill(batch.document_begin.begin() + (i - first) * length + at - row_begin,
+                  batch.document_begin.begin() + (i - first + 1) * length, at - row_begin);
+        has_several = has_several || at > row_begin;
+      }
       at += count;
     }
   }
+  if (!has_several) batch.document_begin.clear();
   return batch;
 }
 

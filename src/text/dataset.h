@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "io/mapped_read.h"
 #include "io/safetensors.h"
 #include "memlayers/config.h"
 #include "memlayers/tokenizer.h"
@@ -23,19 +24,24 @@ namespace memlayers::text {
 // prompt.
 struct Document {
   std::string prompt, answer;
+  std::string place = {};  // "data.jsonl:7", or the file alone where it is one document
 };
 
 // Calls `each` for every document of the files, folders (all files in them, by name; not those in
-// folders below, nor those whose name begins with a dot) or "-" (standard input). Throws Error
-// naming file, line and what was wanted: not UTF-8, not JSON, a missing field, no document at all.
+// folders below, nor those whose name begins with a dot) or streams ("-" is standard input; see
+// io::stream_of). Throws Error naming file, line and what was wanted: not UTF-8, not JSON, a
+// missing field, no document at all.
 //
-// kAuto goes by the file's name (standard input is text). Lines end with "\n" or "\r\n"; empty
+// kAuto goes by the file's name (a stream is text). Lines end with "\n" or "\r\n"; empty
 // lines, empty texts and a byte order mark are passed over. A JSON object with "text" is plain
 // text, whatever else it has; an empty "prompt" is plain text too.
 void read_documents(io::FileSystem& fs, const std::vector<std::string>& paths, DataFormat format,
                     const std::function<void(const Document&)>& each);
 
-// Tokenized documents. BOS (where the tokenizer has one) stands before, EOS behind each document.
+// The first few of these paths, for a message; "data" where there are none.
+std::string listed(const std::vector<std::string>& paths);
+
+// Tokenized documents, each with its special tokens (Tokenizer::encode_document()).
 // The loss starts at token loss_from of a document: 1 for plain text, the first answer token behind
 // a prompt.
 class TokenCache {
@@ -51,6 +57,9 @@ class TokenCache {
   std::int64_t tokens() const;
   std::span<const std::int32_t> document(std::int64_t index) const;
   std::int64_t loss_from(std::int64_t index) const;
+  // The cache is a mapped file: throws Error where a part of it could not be read, and what was
+  // read since it was opened is of no use. document() does so where the part says what it gives.
+  void check_read() const { watched_.check(); }
 
  private:
   explicit TokenCache(io::SafetensorsFile file);
@@ -60,6 +69,7 @@ class TokenCache {
   io::SafetensorsFile file_;
   std::span<const std::int32_t> tokens_;
   std::span<const std::int64_t> begin_, loss_from_;
+  io::WatchedBytes watched_;
 };
 
 inline constexpr std::int64_t kIgnored = -100;
@@ -69,6 +79,9 @@ inline constexpr std::int64_t kIgnored = -100;
 struct Batch {
   std::int64_t rows = 0, length = 0;
   std::vector<std::int64_t> input, target;
+  // As `input`: the column in which the document of a token begins in its row, 0 for the rest of
+  // one that began in another row. Empty: rows hold one document each, or are read as one.
+  std::vector<std::int64_t> document_begin = {};
   std::int64_t tokens = 0;         // of `input`, without padding
   std::int64_t target_tokens = 0;  // with a loss; may be 0 (a piece of a long prompt)
 };
@@ -78,6 +91,7 @@ struct BatchOptions {
   std::int64_t context = 512;        // tokens of a sequence, at most; longer documents are cut into
                                      // pieces when packed, and shortened at the end when not
   bool pack = true;
+  bool across_documents = false;  // packed rows are read as one text: no document_begin
   bool shuffle = true;
   std::uint64_t seed = 0;
   std::int64_t pad_token = 0;

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <span>
 #include <utility>
 
+#include "io/file_kind.h"
+#include "io/json.h"
+#include "io/lines.h"
+#include "io/mapped_read.h"
+#include "io/shown.h"
+#include "io/streams.h"
 #include "memlayers/error.h"
 #include "text/sources.h"
 #include "text/utf8.h"
@@ -15,59 +19,30 @@
 namespace memlayers::text {
 namespace {
 
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-
 DataFormat resolve(DataFormat format, std::string_view name) {
   if (format != DataFormat::kAuto) return format;
   const bool is_json = name.ends_with(".jsonl") || name.ends_with(".json");
   return is_json ? DataFormat::kJsonl : DataFormat::kText;
 }
 
-std::string read_standard_input() {
-  std::string content;
-  std::array<char, 1 << 16> buffer;
-  for (;;) {
-    const ssize_t got = ::read(STDIN_FILENO, buffer.data(), buffer.size());
-    if (got == 0) return content;
-    if (got > 0) {
-      content.append(buffer.data(), static_cast<std::size_t>(got));
-    } else if (errno != EINTR) {
-      throw Error(std::string("standard input: cannot read: ") + std::strerror(errno));
-    }
-  }
-}
-
-std::string listed(const std::vector<std::string>& names) {
-  constexpr std::size_t kMost = 3;
-  std::string list = names.empty() ? "data" : names.front();
-  for (std::size_t i = 1; i < std::min(names.size(), kMost); ++i) list += ", " + names[i];
-  return names.size() > kMost ? list + ", ..." : list;
-}
-
 std::string quoted_keys(const nlohmann::json& object) {
   if (object.empty()) return "no field";
   std::string keys = "fields";
   for (const auto& [key, value] : object.items()) {
-    keys += (keys == "fields" ? " \"" : ", \"") + key + "\"";
+    keys += (keys == "fields" ? " " : ", ") + io::quote(key);
   }
   return keys;
 }
 
 Document parse_json_line(std::string_view line, const std::string& where) {
-  nlohmann::json object;
-  try {
-    object = nlohmann::json::parse(line);
-  } catch (const nlohmann::json::parse_error& error) {
-    throw Error(where + ": expected a JSON object, got a mistake at byte " +
-                std::to_string(error.byte) + " of the line");
-  }
+  const nlohmann::json object = io::parse_json(line, where);
   if (!object.is_object()) {
-    throw Error(where + ": expected a JSON object, got " + object.type_name());
+    throw Error(where + ": expected a JSON object, got " + io::brief(object));
   }
   const auto text_of = [&](const char* field) {
     const nlohmann::json& value = object.at(field);
     if (value.is_string()) return value.get<std::string>();
-    throw Error(where + ": " + field + ": expected a string, got " + value.type_name());
+    throw Error(where + ": " + field + ": expected a string, got " + io::brief(value));
   };
   if (object.contains("text")) return {.prompt = {}, .answer = text_of("text")};
   if (object.contains("prompt") && object.contains("answer")) {
@@ -77,36 +52,49 @@ Document parse_json_line(std::string_view line, const std::string& where) {
               quoted_keys(object));
 }
 
-void for_each_line(std::string_view bytes, const std::string& name, DataFormat format,
-                   const std::function<void(const Document&)>& each) {
-  std::int64_t number = 0;
-  std::size_t offset = bytes.starts_with(kByteOrderMark) ? kByteOrderMark.size() : 0;
-  while (offset < bytes.size()) {
-    const std::size_t end = std::min(bytes.find('\n', offset), bytes.size());
-    std::string_view line = bytes.substr(offset, end - offset);
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    const std::string where = name + ":" + std::to_string(++number);
-    check_utf8(line, where, offset);
-    offset = end + 1;
+void for_each_line_document(std::string_view bytes, const std::string& name, DataFormat format,
+                            const std::function<void(const Document&)>& each) {
+  io::for_each_line(bytes, name, [&](std::string_view line, const std::string& where) {
     if (format == DataFormat::kLines) {
-      if (!line.empty()) each({.prompt = {}, .answer = std::string(line)});
+      if (!line.empty()) each({.prompt = {}, .answer = std::string(line), .place = where});
     } else if (line.find_first_not_of(" \t\r") != std::string_view::npos) {
-      const Document document = parse_json_line(line, where);
+      Document document = parse_json_line(line, where);
+      document.place = where;
       if (!document.prompt.empty() || !document.answer.empty()) each(document);
     }
-  }
+  });
+}
+
+void for_each_document_of(std::string_view bytes, const std::string& name, DataFormat format,
+                          const std::function<void(const Document&)>& each) {
+  if (format != DataFormat::kText) return for_each_line_document(bytes, name, format, each);
+  io::refuse_pointer(bytes, name);
+  check_utf8(bytes, name);
+  if (bytes.starts_with(io::kByteOrderMark)) bytes.remove_prefix(io::kByteOrderMark.size());
+  if (!bytes.empty()) each({.prompt = {}, .answer = std::string(bytes), .place = name});
+}
+
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 }  // namespace
 
+std::string listed(const std::vector<std::string>& paths) {
+  constexpr std::size_t kMost = 3;
+  std::string list = paths.empty() ? "data" : paths.front();
+  for (std::size_t i = 1; i < std::min(paths.size(), kMost); ++i) list += ", " + paths[i];
+  return paths.size() > kMost ? list + ", ..." : list;
+}
+
 Source::Source(std::string path, DataFormat format)
     : name_(std::move(path)), format_(resolve(format, name_)) {}
 
-Source Source::standard_input(DataFormat format) {
+Source Source::stream(io::FileSystem& fs, const std::string& path, DataFormat format) {
   Source source;
-  source.name_ = "standard input";
+  source.name_ = path == "-" ? "standard input" : path;
   source.format_ = resolve(format, source.name_);
-  source.content_ = std::make_shared<const std::string>(read_standard_input());
+  source.content_ = std::make_shared<const std::string>(io::read_stream_or_file(fs, path));
   return source;
 }
 
@@ -115,29 +103,38 @@ void Source::with_bytes(io::FileSystem& fs,
   if (content_) return use(*content_);
   const auto mapping = fs.map(name_);
   const auto bytes = mapping->bytes();
-  use({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  // The file may be cut, or its disk fail, while it is read.
+  io::read_watched(bytes, [&] { use(text_of(bytes)); });
 }
 
 void Source::for_each_document(io::FileSystem& fs,
                                const std::function<void(const Document&)>& each) const {
-  with_bytes(fs, [&](std::string_view bytes) {
-    if (format_ != DataFormat::kText) return for_each_line(bytes, name_, format_, each);
-    check_utf8(bytes, name_);
-    if (bytes.starts_with(kByteOrderMark)) bytes.remove_prefix(kByteOrderMark.size());
-    if (!bytes.empty()) each({.prompt = {}, .answer = std::string(bytes)});
-  });
+  if (content_) return for_each_document_of(*content_, name_, format_, each);
+  const auto mapping = fs.map(name_);
+  const io::WatchedBytes watched(mapping->bytes());
+  try {
+    for_each_document_of(text_of(mapping->bytes()), name_, format_, [&](const Document& document) {
+      watched.check();  // nobody begins with what may be a gigabyte of zeros
+      each(document);
+    });
+  } catch (...) {
+    watched.check();  // what was met may have been the zeros
+    throw;
+  }
+  watched.check();
 }
 
 std::vector<Source> find_sources(io::FileSystem& fs, const std::vector<std::string>& paths,
                                  DataFormat format) {
   std::vector<Source> sources;
-  bool has_standard_input = false;
+  std::set<int> streams;
   for (const std::string& path : paths) {
-    if (path == "-") {
-      if (std::exchange(has_standard_input, true)) {
-        throw Error("data: expected \"-\" (standard input) once, got it twice");
+    if (const std::optional<int> stream = io::stream_of(path)) {
+      if (!streams.insert(*stream).second) {
+        throw Error("data: expected " + io::quote(path) + (path == "-" ? " (standard input)" : "") +
+                    " once, got it twice");
       }
-      sources.push_back(Source::standard_input(format));
+      sources.push_back(Source::stream(fs, path, format));
     } else if (fs.is_folder(path)) {
       for (const std::string& name : fs.list(path)) {
         std::string file = io::join(path, name);

@@ -4,11 +4,16 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <array>
 #include <cassert>
 #include <cctype>
+#include <cstdint>
+#include <vector>
 
+#include "io/shown.h"
 #include "memlayers/error.h"
+#include "text/unicode_class.h"
 
 namespace memlayers::text {
 namespace {
@@ -28,6 +33,7 @@ class Translation {
  private:
   void step() {
     const char c = pattern_[at_];
+    if (ignores_case()) check_folding(c);
     if (c == '\\') return escape();
     if (in_class_) {
       const bool is_intersection = c == '&' && pattern_.substr(at_, 2) == "&&";
@@ -39,6 +45,8 @@ class Translation {
       if (pattern_.substr(at_ + 1, 1) == "]") refuse("an empty character class");
     } else if (c == '(') {
       return group();
+    } else if (c == ')') {
+      if (!ignores_case_.empty()) ignores_case_.pop_back();
     } else if (c == '{') {
       return repetition();
     } else if (c == '^' || c == '$') {
@@ -47,14 +55,46 @@ class Translation {
     copy(1);
   }
 
+  bool ignores_case() const { return !ignores_case_.empty() && ignores_case_.back(); }
+
+  // Without regard to case Oniguruma takes one character for several: "ss" for U+00DF, "fi" for a
+  // ligature, and the other way about; PCRE2 never does. Refused is all that may have such a twin,
+  // whatever stands between its letters.
+  void check_folding(char c) {
+    constexpr std::array<std::string_view, 5> kPairs = {"ss", "ff", "fi", "fl", "st"};
+    if (static_cast<unsigned char>(c) >= 0x80) refuse("a character above U+007F in \"(?i:\"");
+    if (in_class_ || c == '[') {
+      if (pattern_.substr(at_, 2) == "[^") refuse("a negated character class in \"(?i:\"");
+      letter_ = '\0';
+      if (c != '\\') return;
+    }
+    if (c == '\\') {
+      const char name = pattern_.size() > at_ + 1 ? pattern_[at_ + 1] : '\0';
+      if (std::isalpha(static_cast<unsigned char>(name)) != 0 &&
+          std::string_view("sdrntf").find(name) == std::string_view::npos) {
+        refuse(std::string("an escape '\\") + name + "' in \"(?i:\"");
+      }
+      letter_ = '\0';
+      return;
+    }
+    if (c == '|') letter_ = '\0';
+    if (std::isalpha(static_cast<unsigned char>(c)) == 0) return;
+    const char lower = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const std::string pair = {letter_, lower};
+    if (std::find(kPairs.begin(), kPairs.end(), pair) != kPairs.end()) {
+      refuse("\"" + pair + "\" in \"(?i:\"");
+    }
+    letter_ = lower;
+  }
+
   void escape() {
     const std::string_view rest = pattern_.substr(at_);
     const char c = rest.size() > 1 ? rest[1] : '\0';
     // \s has U+180E in PCRE2 alone; the property is what Oniguruma means.
     if (c == 's') return replace(2, "\\p{White_Space}");
     if (c == 'S') return replace(2, "\\P{White_Space}");
-    if (c == 'd') return replace(2, "\\p{Nd}");
-    if (c == 'D') return replace(2, "\\P{Nd}");
+    if (c == 'd') return put_class("Nd", false, 2);
+    if (c == 'D') return put_class("Nd", true, 2);
     if (c == 'r' || c == 'n' || c == 't' || c == 'f') return copy(2);
     if (c == 'p' || c == 'P') return property(rest);
     if (c == 'u' && rest.size() >= 6 && is_hex(rest[2]) && is_hex(rest[3]) && is_hex(rest[4]) &&
@@ -80,16 +120,27 @@ class Translation {
     if (name.empty() || kCategories.find(" " + name + " ") == std::string_view::npos) {
       refuse("a property '" + std::string(rest.substr(0, end + 1)) + "'");
     }
-    copy(end + 1);
+    put_class(name, rest[1] == 'P', end + 1);
+  }
+
+  void put_class(const std::string& category, bool is_negated, std::size_t count) {
+    if (in_class_ && is_negated) {
+      refuse("a negated property inside a character class");
+    }
+    const std::string members = unicode_class(category);
+    replace(count, in_class_ ? members : (is_negated ? "[^" : "[") + members + "]");
   }
 
   void group() {
     for (const std::string_view opening : {"(?:", "(?i:", "(?!", "(?=", "(?<!", "(?<=", "(?>"}) {
-      if (pattern_.substr(at_).starts_with(opening)) return copy(opening.size());
+      if (!pattern_.substr(at_).starts_with(opening)) continue;
+      ignores_case_.push_back(opening == "(?i:" || ignores_case());
+      return copy(opening.size());
     }
     if (pattern_.substr(at_, 2) == "(?" || pattern_.substr(at_, 2) == "(*") {
       refuse("a group '" + std::string(pattern_.substr(at_, 3)) + "'");
     }
+    ignores_case_.push_back(ignores_case());
     copy(1);
   }
 
@@ -112,13 +163,15 @@ class Translation {
     at_ += count;
   }
   [[noreturn]] void refuse(const std::string& what) const {
-    field_.fail("a regular expression without " + what);
+    field_.fail("a regular expression without " + io::shown(what));
   }
 
   const JsonField& field_;
   const std::string_view pattern_;
   std::size_t at_ = 0;
   bool in_class_ = false;
+  std::vector<bool> ignores_case_;  // of the groups that are open
+  char letter_ = '\0';              // the last one in "(?i:"
   std::string out_;
 };
 
@@ -155,15 +208,27 @@ std::string Regex::compile(const std::string& pattern) {
   return {};
 }
 
+bool Regex::matches(std::string_view text) const {
+  bool found = false;
+  for_each_match(text, [&](std::size_t, std::size_t) { found = true; });
+  return found;
+}
+
 void Regex::for_each_match(std::string_view text,
                            const std::function<void(std::size_t, std::size_t)>& each) const {
   const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
       pcre2_match_data_create(1, nullptr), pcre2_match_data_free);
-  if (!match) throw std::bad_alloc();
+  // Work may go with the text, and not beyond.
+  const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> limits(
+      pcre2_match_context_create(nullptr), pcre2_match_context_free);
+  if (!match || !limits) throw std::bad_alloc();
+  constexpr std::size_t kLeast = 10'000'000, kMost = UINT32_MAX, kEachByte = 8;
+  pcre2_set_match_limit(limits.get(), static_cast<std::uint32_t>(std::min(
+                                          kMost, std::max(kLeast, kEachByte * text.size()))));
   const std::size_t* span = pcre2_get_ovector_pointer(match.get());
   for (std::size_t at = 0; at < text.size(); at = span[1]) {
     const int result = pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
-                                   text.size(), at, PCRE2_NO_UTF_CHECK, match.get(), nullptr);
+                                   text.size(), at, PCRE2_NO_UTF_CHECK, match.get(), limits.get());
     if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {
       std::array<PCRE2_UCHAR, 256> message{};

@@ -21,6 +21,7 @@ class Regex {
   // Of the library's own, in PCRE2's syntax.
   static Regex trusted(const std::string& pattern);
 
+  bool matches(std::string_view text) const;  // somewhere in valid UTF-8
   // Calls each(begin, end) for the matches in `text`, valid UTF-8, from left to right. None is
   // empty.
   void for_each_match(std::string_view text,

@@ -3,9 +3,8 @@
 // some lies, so the bytes are read here first, straight from protobuf's wire format.
 #include <bit>
 #include <cmath>
-#include <cstring>
-#include <vector>
 
+#include "io/shown.h"
 #include "memlayers/error.h"
 #include "text/tokenizer_file.h"
 #include "text/utf8.h"
@@ -19,7 +18,7 @@ enum PieceField { kPiece = 1, kScore = 2, kType = 3 };
 enum TrainerField { kModelType = 3, kWhitespaceAsSuffix = 24, kUnknownSurface = 44 };
 enum NormalizerField { kCharsMap = 2, kAddDummyPrefix = 3, kRemoveExtra = 4, kEscape = 5 };
 constexpr std::uint64_t kUnigram = 1, kBpe = 2;
-constexpr std::uint64_t kNormalType = 1, kByteType = 6;
+constexpr std::uint64_t kNormalType = 1, kUserType = 4, kByteType = 6;
 constexpr std::size_t kMaxPieceBytes =
     4096;  // libsentencepiece recurses once a character of a piece
 
@@ -93,20 +92,29 @@ class WireReader {
   const std::string& path_;
 };
 
-void check_piece(const WireReader& model, std::string_view message, const std::string& path,
-                 std::size_t index) {
-  const std::string name = "pieces[" + std::to_string(index) + "]";
-  std::string_view piece;
-  std::uint64_t type = kNormalType;
+struct Piece {
+  std::string_view text;
   float score = 0;
+  std::uint64_t type = kNormalType;
+};
+
+Piece read_piece(std::string_view message, const std::string& path) {
+  Piece piece;
   WireReader reader(message, path);
   for (WireField field; reader.next(field);) {
-    if (field.number == kPiece && field.is_bytes) piece = field.bytes;
+    if (field.number == kPiece && field.is_bytes) piece.text = field.bytes;
     if (field.number == kScore && !field.is_bytes) {
-      score = std::bit_cast<float>(static_cast<std::uint32_t>(field.value));
+      piece.score = std::bit_cast<float>(static_cast<std::uint32_t>(field.value));
     }
-    if (field.number == kType && !field.is_bytes) type = field.value;
+    if (field.number == kType && !field.is_bytes) piece.type = field.value;
   }
+  return piece;
+}
+
+void check_piece(const WireReader& model, std::string_view message, const std::string& path,
+                 std::size_t index, SentencePieceTraits& traits) {
+  const std::string name = "pieces[" + std::to_string(index) + "]";
+  const auto [piece, score, type] = read_piece(message, path);
   if (piece.empty()) model.fail(name + " without text");
   if (piece.size() > kMaxPieceBytes) {
     model.fail(name + " of " + std::to_string(piece.size()) + " bytes");
@@ -122,47 +130,15 @@ void check_piece(const WireReader& model, std::string_view message, const std::s
     const bool named = piece.size() == 6 && piece.starts_with("<0x") && piece.back() == '>' &&
                        kHex.find(piece[3]) != std::string_view::npos &&
                        kHex.find(piece[4]) != std::string_view::npos;
-    if (!named) model.fail(name + " of type byte named \"" + std::string(piece) + "\"");
+    if (!named) model.fail(name + " of type byte named " + io::quote(piece));
   }
+  if (type == kUserType) traits.verbatim.emplace_back(piece);
 }
 
-// The map of a normalizer: its size, a double array (darts-clone) of its sources, and its targets,
-// each ended by a zero byte. Follows every path a text could take.
-void check_chars_map(const WireReader& model, std::string_view map) {
+void read_chars_map(const WireReader& model, std::string_view map, SentencePieceTraits& traits) {
   if (map.empty()) return;
-  std::uint32_t trie_bytes = 0;
-  if (map.size() < sizeof trie_bytes) model.fail("a truncated precompiled_charsmap");
-  std::memcpy(&trie_bytes, map.data(), sizeof trie_bytes);
-  map.remove_prefix(sizeof trie_bytes);
-  constexpr std::uint32_t kBlock = 256;  // units: a node's children are one block
-  if (trie_bytes == 0 || trie_bytes % (4 * kBlock) != 0 || trie_bytes >= map.size()) {
-    model.fail("a precompiled_charsmap with a trie of " + std::to_string(trie_bytes) + " bytes");
-  }
-  std::vector<std::uint32_t> units(trie_bytes / 4);
-  std::memcpy(units.data(), map.data(), trie_bytes);
-  const std::size_t targets = map.size() - trie_bytes;
-
-  std::vector<bool> seen(units.size());
-  std::vector<std::uint32_t> open = {0};
-  seen[0] = true;
-  while (!open.empty()) {
-    const std::uint32_t node = open.back();
-    open.pop_back();
-    const std::uint32_t unit = units[node];
-    const std::uint32_t first = node ^ ((unit >> 10) << ((unit & (1u << 9)) >> 6));
-    if ((first | (kBlock - 1)) >= units.size()) {
-      model.fail("a precompiled_charsmap that leads past its end");
-    }
-    if (node != 0 && ((unit >> 8) & 1) != 0 && (units[first] & 0x7FFFFFFF) >= targets) {
-      model.fail("a precompiled_charsmap with a target past its end");
-    }
-    for (std::uint32_t label = 0; label < kBlock; ++label) {
-      const std::uint32_t child = first ^ label;
-      if ((units[child] & 0x800000FF) != label || seen[child]) continue;
-      seen[child] = true;
-      open.push_back(child);
-    }
-  }
+  traits.chars_map =
+      CharsMap(map, [&](const std::string& what) { model.fail("a precompiled_charsmap " + what); });
 }
 
 void read_trainer(const WireReader& model, WireReader trainer, SentencePieceTraits& traits) {
@@ -171,6 +147,7 @@ void read_trainer(const WireReader& model, WireReader trainer, SentencePieceTrai
       model.fail("trainer_spec.model_type " + std::to_string(field.value) +
                  " (1, unigram, and 2, BPE, are supported)");
     }
+    if (field.number == kModelType) traits.is_bpe = field.value == kBpe;
     if (field.number == kWhitespaceAsSuffix && field.value != 0) {
       model.fail("trainer_spec.treat_whitespace_as_suffix true (false is supported)");
     }
@@ -181,8 +158,7 @@ void read_trainer(const WireReader& model, WireReader trainer, SentencePieceTrai
 void read_normalizer(const WireReader& model, WireReader normalizer, SentencePieceTraits& traits) {
   for (WireField field; normalizer.next(field);) {
     if (field.number == kCharsMap && field.is_bytes) {
-      check_chars_map(model, field.bytes);
-      traits.has_chars_map = !field.bytes.empty();
+      read_chars_map(model, field.bytes, traits);
     }
     if (field.number == kAddDummyPrefix) traits.add_dummy_prefix = field.value != 0;
     if (field.number == kRemoveExtra) traits.remove_extra_whitespaces = field.value != 0;
@@ -202,13 +178,13 @@ SentencePieceTraits check_sentencepiece(const std::string& path, const std::stri
     if (field.number <= kDenormalizer && !field.is_bytes) {
       model.fail("field " + std::to_string(field.number) + " that is not a message");
     }
-    if (field.number == kPieces) check_piece(model, field.bytes, path, pieces++);
+    if (field.number == kPieces) check_piece(model, field.bytes, path, pieces++, traits);
     if (field.number == kTrainer) read_trainer(model, {field.bytes, path}, traits);
     if (field.number == kNormalizer) read_normalizer(model, {field.bytes, path}, traits);
     if (field.number == kDenormalizer) {
       SentencePieceTraits denormalizer;
       read_normalizer(model, {field.bytes, path}, denormalizer);
-      if (denormalizer.has_chars_map) {
+      if (!denormalizer.chars_map.is_empty()) {
         model.fail("a denormalizer_spec with rules (none is supported)");
       }
     }
@@ -221,6 +197,17 @@ SentencePieceTraits check_sentencepiece(const std::string& path, const std::stri
         "encode a text behind another");
   }
   return traits;
+}
+
+std::vector<ScoredPiece> scored_pieces(const std::string& path, const std::string& bytes) {
+  std::vector<ScoredPiece> pieces;
+  WireReader model(bytes, path);
+  for (WireField field; model.next(field);) {
+    if (field.number != kPieces) continue;
+    const Piece piece = read_piece(field.bytes, path);
+    pieces.push_back({std::string(piece.text), piece.score, static_cast<std::int32_t>(piece.type)});
+  }
+  return pieces;
 }
 
 }  // namespace memlayers::text

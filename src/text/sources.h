@@ -14,8 +14,9 @@ namespace memlayers::text {
 
 class Source {
  public:
-  Source(std::string path, DataFormat format);      // a file; kAuto is resolved by its name
-  static Source standard_input(DataFormat format);  // read to its end now
+  Source(std::string path, DataFormat format);  // a file; kAuto is resolved by its name
+  // Read to its end now. `path`: "-", or another that io::stream_of() knows.
+  static Source stream(io::FileSystem& fs, const std::string& path, DataFormat format);
   const std::string& name() const { return name_; }
   DataFormat format() const { return format_; }  // never kAuto
   // Calls `use` with the bytes, which live as long as the call.
@@ -27,7 +28,7 @@ class Source {
   Source() = default;
   std::string name_;
   DataFormat format_ = DataFormat::kText;
-  std::shared_ptr<const std::string> content_;  // of standard input, which can be read only once
+  std::shared_ptr<const std::string> content_;  // of a stream, which can be read only once
 };
 
 std::vector<Source> find_sources(io::FileSystem& fs, const std::vector<std::string>& paths,

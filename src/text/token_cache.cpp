@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <unistd.h>
-
+#include <algorithm>
+#include <functional>
+#include <initializer_list>
 #include <optional>
 #include <utility>
 
 #include "io/folder.h"
+#include "io/temporary.h"
 #include "memlayers/error.h"
 #include "text/sources.h"
 
@@ -18,16 +20,20 @@ std::string format_name(DataFormat format) {
   return format == DataFormat::kLines ? "lines" : "text";
 }
 
-std::string token_name(std::optional<std::int32_t> token) {
-  return token ? std::to_string(*token) : "none";
+std::string names(const std::vector<std::int32_t>& tokens) {
+  std::string all;
+  for (const std::int32_t token : tokens) all += " " + std::to_string(token);
+  return all;
 }
 
 // All that decides what the tokens are.
 std::string describe(io::FileSystem& fs, const std::vector<Source>& sources,
                      const Tokenizer& tokenizer) {
-  std::string key = "memlayers tokens 1; tokenizer " +
-                    io::xxh3_hex(std::as_bytes(std::span(tokenizer.file_bytes()))) + " bos " +
-                    token_name(tokenizer.bos()) + " eos " + token_name(tokenizer.eos());
+  std::string key = "memlayers tokens 2; tokenizer";
+  for (const auto& [name, bytes] : tokenizer.files()) {
+    key += " " + io::xxh3_hex(std::as_bytes(std::span(bytes)));
+  }
+  key += " before" + names(tokenizer.prefix()) + " behind" + names(tokenizer.end_of_document());
   for (const Source& source : sources) {
     source.with_bytes(fs, [&](std::string_view bytes) {
       key += "; " + format_name(source.format()) + " " + std::to_string(bytes.size()) + " " +
@@ -46,18 +52,17 @@ struct Tokens {
     const auto append = [&](const std::vector<std::int32_t>& more) {
       tokens.insert(tokens.end(), more.begin(), more.end());
     };
-    if (const auto bos = tokenizer.bos()) tokens.push_back(*bos);
     std::int64_t first_with_loss = 1;  // nothing foretells the first token
     if (document.prompt.empty()) {
-      append(tokenizer.encode(document.answer));
+      append(tokenizer.encode_prompt(document.answer));
     } else {
-      append(tokenizer.encode(document.prompt));
+      append(tokenizer.encode_prompt(document.prompt));
       first_with_loss = static_cast<std::int64_t>(tokens.size() - start);
       append(tokenizer.encode_continuation(document.answer));
     }
-    if (const auto eos = tokenizer.eos()) tokens.push_back(*eos);
+    append(tokenizer.end_of_document());
     if (tokens.size() == start)
-      return;  // a tokenizer without BOS and EOS that leaves all of it out
+      return;  // a tokenizer without special tokens that leaves all of it out
     begin.push_back(static_cast<std::int64_t>(tokens.size()));
     loss_from.push_back(first_with_loss);
   }
@@ -78,13 +83,12 @@ void write(io::FileSystem& fs, const std::string& path, const Tokens& made,
       tensor("loss_from", io::ElementType::kI64, made.loss_from),
       tensor("tokens", io::ElementType::kI32, made.tokens)};
   for (const io::TensorToWrite& each : tensors) metadata[each.name] = io::xxh3_hex(each.bytes);
-  const std::string temporary = path + ".tmp-" + std::to_string(getpid());
-  io::remove_all(fs, temporary);
-  io::write_safetensors(fs, temporary, tensors, metadata);
+  const io::TemporaryName temporary(fs, path);
+  io::write_safetensors(fs, temporary.path(), tensors, metadata);
   try {
-    fs.rename(temporary, path);
+    fs.rename(temporary.path(), path);
   } catch (...) {
-    io::remove_all(fs, temporary);
+    temporary.remove();
     throw;
   }
 }
@@ -101,13 +105,26 @@ std::span<const T> view(const io::SafetensorsFile& file, const std::string& name
   return {reinterpret_cast<const T*>(tensor.bytes.data()), tensor.bytes.size() / sizeof(T)};
 }
 
+// From the first of these bytes to the last.
+std::span<const std::byte> around(std::initializer_list<std::span<const std::byte>> parts) {
+  const std::byte *begin = nullptr, *end = nullptr;
+  for (const auto part : parts) {
+    if (part.empty()) continue;
+    begin = begin == nullptr ? part.data() : std::min(begin, part.data(), std::less<>());
+    end = std::max(end, part.data() + part.size(), std::less<>());
+  }
+  return {begin, end};
+}
+
 }  // namespace
 
 TokenCache::TokenCache(io::SafetensorsFile file)
     : file_(std::move(file)),
       tokens_(view<std::int32_t>(file_, "tokens", io::ElementType::kI32)),
       begin_(view<std::int64_t>(file_, "begin", io::ElementType::kI64)),
-      loss_from_(view<std::int64_t>(file_, "loss_from", io::ElementType::kI64)) {}
+      loss_from_(view<std::int64_t>(file_, "loss_from", io::ElementType::kI64)),
+      watched_(around({std::as_bytes(tokens_), std::as_bytes(begin_), std::as_bytes(loss_from_)})) {
+}
 
 // What a file of this name holds was once written by write(), so checksums tell whether it still
 // does; the bounds are checked all the same, for the spans of documents rest on them.
@@ -130,6 +147,7 @@ void TokenCache::check(const std::string& key) const {
     expect(begin_[i] < begin_[i + 1] && begin_[i + 1] <= tokens(), "documents in order");
     expect(loss_from_[i] >= 0, "loss_from of at least 0");
   }
+  check_read();
 }
 
 std::optional<TokenCache> TokenCache::open(io::FileSystem& fs, const std::string& path,
@@ -180,8 +198,9 @@ std::int64_t TokenCache::tokens() const { return static_cast<std::int64_t>(token
 
 std::span<const std::int32_t> TokenCache::document(std::int64_t index) const {
   const auto i = static_cast<std::size_t>(index);
-  return tokens_.subspan(static_cast<std::size_t>(begin_[i]),
-                         static_cast<std::size_t>(begin_[i + 1] - begin_[i]));
+  const std::int64_t begin = begin_[i], end = begin_[i + 1];
+  check_read();  // else these may not be what the file says
+  return tokens_.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
 std::int64_t TokenCache::loss_from(std::int64_t index) const {

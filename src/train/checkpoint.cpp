@@ -7,10 +7,12 @@
 
 #include "dist/collectives.h"
 #include "io/folder.h"
-#include "io/model_config.h"
+#include "io/json.h"
+#include "io/model_source.h"
 #include "memlayers/error.h"
 #include "nn/model_folder.h"
-#include "train/row_files.h"
+#include "text/tokenizer_file.h"
+#include "train/row_state_files.h"
 #include "train/run_checkpoint.h"
 #include "train/tensor_file.h"
 
@@ -45,6 +47,16 @@ nn::WrittenFiles write_pool_files(io::FileSystem& files, const std::string& plac
   return written;
 }
 
+// The model, the optimizers' state, and how often slots were read.
+std::uint64_t bytes_of(const RunParts& parts) {
+  std::uint64_t bytes = bytes_to_save(parts.model);
+  for (const auto& [name, tensor] : parts.dense->state()) bytes += tensor.nbytes();
+  if (parts.rows == nullptr) return bytes;
+  const MemoryPool pool = parts.model->pool();
+  return bytes + bytes_of_rows(*parts.rows, pool) +
+         static_cast<std::uint64_t>(pool->slots()) * sizeof(std::int64_t);
+}
+
 // Sizes and checksums of what each process wrote: whoever wrote a file has it in memory.
 void tell_the_first(io::FileSystem& files, const std::string& place,
                     const nn::WrittenFiles& written, const Processes& processes,
@@ -60,8 +72,8 @@ void tell_the_first(io::FileSystem& files, const std::string& place,
   const auto all = dist::all_gather(processes.world(), std::as_bytes(std::span(text)));
   if (folder == nullptr) return;
   for (const Message& message : all) {
-    const auto* begin = reinterpret_cast<const char*>(message.data.get());
-    const nlohmann::json entries = nlohmann::json::parse(begin, begin + message.size);
+    const nlohmann::json entries = io::parse_json(
+        {reinterpret_cast<const char*>(message.data.get()), message.size}, "a process's files");
     for (const auto& [name, entry] : entries.items()) {
       folder->add(name, {entry[0].get<std::uint64_t>(), entry[1].get<std::string>()});
     }
@@ -81,6 +93,11 @@ void read_dense(const io::SafetensorsFile& file, const NamedTensors& state,
     parts.emplace_back(part, tensor);
   }
   read_tensors(file, stored);
+  for (const auto& [name, tensor] : stored) {
+    if (!name.starts_with("exp_avg_sq.") && name != "steps") continue;
+    if ((tensor >= 0).all().item<bool>()) continue;
+    throw Error(file.path() + ": tensor " + name + ": expected numbers of at least 0, got others");
+  }
   for (const auto& [part, tensor] : parts) part.copy_(tensor);
 }
 
@@ -113,6 +130,7 @@ void save_checkpoint(io::FileSystem& files, const std::string& path, const Train
   std::optional<io::FolderWriter> folder;
   std::string place;
   if (is_first) {
+    io::ask_for_room(files, path, bytes_of(parts));  // before anything is written
     folder.emplace(files, path);
     place = io::parent(folder->file("config.json"));
     folder->file(kDenseFile);  // makes its folder
@@ -124,7 +142,10 @@ void save_checkpoint(io::FileSystem& files, const std::string& path, const Train
     written = write_pool_files(files, place, parts, state.step);
   }
   if (is_first) {
-    folder->write_text(parts.tokenizer->file_name(), parts.tokenizer->file_bytes());
+    const bool has_memory = !parts.model->config().memory_layers().empty();
+    for (const auto& [name, bytes] : text::files_for_folder(*parts.tokenizer, has_memory)) {
+      folder->write_text(name, bytes);
+    }
     NamedTensors dense = parts.dense->state();
     dense.emplace_back("rng", at::detail::getDefaultCPUGenerator().get_state());
     write_tensors(files, folder->file(kDenseFile), dense, {{"step", std::to_string(state.step)}});
@@ -154,20 +175,28 @@ void load_optimizers(io::FileSystem& files, const std::string& path, RunParts& p
   dense.emplace_back("rng", random_state);
   const io::SafetensorsFile file = io::SafetensorsFile::open(files, io::join(path, kDenseFile));
   if (version > 1) check_step(file, state.step);
-  const ModelConfig stored = io::read_model_config(files, io::join(path, "config.json"));
+  const ModelConfig stored = io::read_model(files, path);
   const auto trained_keys = stored.memory ? stored.memory->open_keys : std::nullopt;
   read_dense(file, dense, trained_keys);
-  generator.set_state(random_state);
+  try {
+    generator.set_state(random_state);
+  } catch (const c10::Error&) {
+    throw Error(file.path() +
+                ": tensor rng: expected the state of torch's random generator, got other bytes");
+  }
   if (parts.rows == nullptr) return;
   MemoryPool pool = parts.model->pool();
+  std::string pool_id;
   if (version > 1) {
-    nn::check_generation(files, io::join(path, "pool"), "chunk",
-                         static_cast<std::uint64_t>(state.step));
+    const std::string folder = io::join(path, "pool");
+    nn::check_generation(files, folder, "chunk", static_cast<std::uint64_t>(state.step));
+    pool_id = nn::pool_id_of(files, folder, "chunk");
   }
   load_rows(files, path, *parts.rows, pool,
             {.version = version,
              .step = state.step,
              .row_steps = state.row_steps,
+             .pool = pool_id,
              .trained = trained_keys ? *trained_keys * *trained_keys : pool->slots()});
   // Counted for all groups: once.
   if (processes != nullptr && !processes->is_first_group()) pool->reset_usage();

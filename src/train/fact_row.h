@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "memlayers/evaluate.h"
@@ -11,21 +12,19 @@
 namespace memlayers::train {
 
 struct FactRow {
-  std::vector<std::int32_t> tokens;  // BOS, prompt, answer, EOS
+  std::vector<std::int32_t> tokens;  // prefix, prompt, answer, end
   std::int64_t answer_from = 0;      // the first token that has a loss; at least 1
+  // False where what has a loss is no more right than other words: text, a model's own answer.
+  bool is_fact = true;
 };
 
-inline FactRow make_fact_row(const Tokenizer& tokenizer, const Fact& fact) {
-  FactRow row;
-  const auto append = [&](const std::vector<std::int32_t>& more) {
-    row.tokens.insert(row.tokens.end(), more.begin(), more.end());
-  };
-  if (tokenizer.bos()) row.tokens.push_back(*tokenizer.bos());
-  append(tokenizer.encode(fact.prompt));
-  row.answer_from = static_cast<std::int64_t>(row.tokens.empty() ? 1 : row.tokens.size());
-  append(tokenizer.encode_continuation(fact.answer));
-  if (tokenizer.eos()) row.tokens.push_back(*tokenizer.eos());
-  return row;
-}
+FactRow make_fact_row(const Generator& generator, const Fact& fact);  // asked as it says
+
+// "facts.jsonl:7", or "fact 7" where nobody knows where it was read.
+std::string place_of(const Fact& fact, std::size_t index);
+
+// Throws Error naming the fact where its row has no token with a loss: an answer that becomes no
+// token, of a tokenizer without EOS.
+void check_has_answer(const FactRow& row, const Fact& fact, std::size_t index);
 
 }  // namespace memlayers::train

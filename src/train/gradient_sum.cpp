@@ -41,6 +41,7 @@ GradientSum::GradientSum(std::shared_ptr<Communicator> world,
                          const std::vector<std::pair<std::string, at::Tensor>>& parameters,
                          const Options& options)
     : world_(std::move(world)) {
+  if (world_->size() == 1) return;
   const auto wire = at::TensorOptions().dtype(options.type);
   const auto most = static_cast<std::int64_t>(options.bucket_mb * 1e6 /
                                               static_cast<double>(c10::elementSize(options.type)));
@@ -149,6 +150,10 @@ bool GradientSum::add_up(Bucket& bucket, bool may_wait) {
 
 void GradientSum::finish() {
   is_open_ = false;
+  if (world_->size() == 1) {
+    gradients_->finish();
+    return;
+  }
   // What has no gradient on this process may have one on another.
   while (started_ < buckets_.size()) start(*buckets_[started_++]);
   for (const auto& bucket : buckets_) add_up(*bucket, /*may_wait=*/true);

@@ -19,7 +19,8 @@ namespace memlayers::train {
 // in pairs by rank (dist::pairwise_sum), and gives it to all: so every process has the same bits,
 // and the same as in another run.
 //
-// Holds a bucket's numbers of all processes until finish(): three times the gradients in all.
+// Holds a bucket's numbers of all processes until finish(): three times the gradients in all. Of
+// one process nothing is held or sent, and its gradients stay as they are.
 class GradientSum {
  public:
   struct Options {

@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <span>
 
+#include "io/json.h"
+#include "io/json_field.h"
 #include "memlayers/error.h"
 
 namespace memlayers::train {
@@ -14,10 +16,12 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 // JSON has no NaN: null stands for it.
-double number(const Json& json, const char* key) {
-  const Json& value = json.at(key);
-  return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
+double number(const io::JsonField& record, const char* key) {
+  const auto value = record.find(key);
+  return value ? value->number() : std::numeric_limits<double>::quiet_NaN();
 }
+
+std::int64_t count(const io::JsonField& record, const char* key) { return record.at(key).count(); }
 
 template <class Record, class Parse>
 std::vector<Record> keep_until(io::FileSystem& files, const std::string& path, std::int64_t step,
@@ -73,44 +77,42 @@ std::string to_json(const TrainSample& sample) {
 }
 
 StepMetrics parse_metrics(std::string_view line) {
-  try {
-    const Json json = Json::parse(line);
-    StepMetrics m;
-    m.step = json.at("step").get<std::int64_t>();
-    m.loss = number(json, "loss");
-    m.lr = number(json, "lr");
-    m.value_lr = number(json, "value_lr");
-    m.epoch = number(json, "epoch");
-    m.tokens = json.at("tokens").get<std::int64_t>();
-    m.tokens_per_s = number(json, "tokens_per_s");
-    m.time_s = number(json, "time_s");
-    m.grad_norm = number(json, "grad_norm");
-    m.value_grad_norm = number(json, "value_grad_norm");
-    m.touched_rows = json.at("touched_rows").get<std::int64_t>();
-    m.bad_steps = json.at("bad_steps").get<std::int64_t>();
-    if (json.contains("eval_loss")) m.eval_loss = number(json, "eval_loss");
-    if (json.contains("bytes_sent")) {
-      json.at("bytes_sent").get_to(m.bytes_sent);
-      json.at("waited_s").get_to(m.waited_s);
-      json.at("pool_bytes").get_to(m.pool_bytes);
+  const nlohmann::json json = io::parse_json(line, "metrics.jsonl");
+  const io::JsonField record(json, "metrics.jsonl");
+  StepMetrics m;
+  m.step = count(record, "step");
+  m.loss = number(record, "loss");
+  m.lr = number(record, "lr");
+  m.value_lr = number(record, "value_lr");
+  m.epoch = number(record, "epoch");
+  m.tokens = count(record, "tokens");
+  m.tokens_per_s = number(record, "tokens_per_s");
+  m.time_s = number(record, "time_s");
+  m.grad_norm = number(record, "grad_norm");
+  m.value_grad_norm = number(record, "value_grad_norm");
+  m.touched_rows = count(record, "touched_rows");
+  m.bad_steps = count(record, "bad_steps");
+  if (json.contains("eval_loss")) m.eval_loss = number(record, "eval_loss");
+  if (json.contains("bytes_sent")) {
+    for (const io::JsonField& bytes : record.at("bytes_sent").elements()) {
+      m.bytes_sent.push_back(bytes.count());
     }
-    return m;
-  } catch (const nlohmann::json::exception& error) {
-    throw Error("metrics.jsonl: expected an object of a logged step, got \"" + std::string(line) +
-                "\": " + error.what());
+    for (const io::JsonField& seconds : record.at("waited_s").elements()) {
+      m.waited_s.push_back(seconds.number());
+    }
+    for (const io::JsonField& bytes : record.at("pool_bytes").elements()) {
+      m.pool_bytes.push_back(bytes.count());
+    }
   }
+  return m;
 }
 
 TrainSample parse_sample(std::string_view line) {
-  try {
-    const Json json = Json::parse(line);
-    return {.step = json.at("step").get<std::int64_t>(),
-            .prompt = json.at("prompt").get<std::string>(),
-            .text = json.at("text").get<std::string>()};
-  } catch (const nlohmann::json::exception& error) {
-    throw Error("samples.jsonl: expected an object with step, prompt and text, got \"" +
-                std::string(line) + "\": " + error.what());
-  }
+  const nlohmann::json json = io::parse_json(line, "samples.jsonl");
+  const io::JsonField record(json, "samples.jsonl");
+  return {.step = count(record, "step"),
+          .prompt = record.at("prompt").string(),
+          .text = record.at("text").string()};
 }
 
 LineFile::LineFile(io::FileSystem& files, const std::string& path)

@@ -2,6 +2,8 @@
 #include "train/processes.h"
 
 #include <algorithm>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "dist/collectives.h"
@@ -12,8 +14,9 @@ namespace memlayers::train {
 Processes::Processes(std::shared_ptr<Communicator> world, const ParallelConfig& config)
     : world_(std::move(world)) {
   if (count() % config.groups != 0) {
-    throw Error("[parallel] groups: expected a number that divides the " + std::to_string(count()) +
-                " processes of the run, got " + std::to_string(config.groups));
+    throw CommonError("[parallel] groups: expected a number that divides the " +
+                      std::to_string(count()) + " processes of the run, got " +
+                      std::to_string(config.groups));
   }
   world_->set_deadline(Communicator::Seconds(config.timeout_s));
   const int groups = static_cast<int>(config.groups), size = count() / groups;
@@ -28,6 +31,8 @@ Processes::Processes(std::shared_ptr<Communicator> world, const ParallelConfig& 
   if (config.split == PoolSplitKind::kRows) group_.split = PoolSplit{1, size};
 }
 
+Processes Processes::alone() { return {dist::alone(), ParallelConfig{}}; }
+
 text::Batch Processes::share_of(const text::Batch& batch) const {
   const std::int64_t rank = world_->rank();
   const std::int64_t first = rank * batch.rows / count(), last = (rank + 1) * batch.rows / count();
@@ -37,6 +42,10 @@ text::Batch Processes::share_of(const text::Batch& batch) const {
   const auto begin = first * batch.length, end = last * batch.length;
   share.input.assign(batch.input.begin() + begin, batch.input.begin() + end);
   share.target.assign(batch.target.begin() + begin, batch.target.begin() + end);
+  if (!batch.document_begin.empty()) {
+    share.document_begin.assign(batch.document_begin.begin() + begin,
+                                batch.document_begin.begin() + end);
+  }
   share.target_tokens = static_cast<std::int64_t>(share.target.size()) -
                         std::ranges::count(share.target, text::kIgnored);
   return share;
@@ -77,6 +86,24 @@ bool Processes::any(bool says) const {
   double count[] = {says ? 1.0 : 0.0};
   dist::sum_pairwise(*world_, count);
   return count[0] > 0;
+}
+
+void Processes::together(const std::function<void()>& work) const {
+  if (is_alone()) return work();
+  std::string error;
+  try {
+    work();
+  } catch (const Error& failed) {
+    error = failed.what();
+  }
+  const auto all = dist::all_gather(*world_, std::as_bytes(std::span(error)));
+  for (int rank = 0; rank < count(); ++rank) {
+    const Message& message = all[static_cast<std::size_t>(rank)];
+    if (message.size == 0) continue;
+    std::string who =
+        rank == 0 ? "" : "rank " + std::to_string(rank) + " on " + world_->host(rank) + ": ";
+    throw CommonError(who.append(reinterpret_cast<const char*>(message.data.get()), message.size));
+  }
 }
 
 LongWait::LongWait(const Processes& processes)

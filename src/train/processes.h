@@ -3,20 +3,32 @@
 // weights, each on its rows of every batch; a memory group of them holds a pool.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "memlayers/config.h"
+#include "memlayers/error.h"
 #include "memlayers/parallel.h"
 #include "text/dataset.h"
 
 namespace memlayers::train {
 
+// A mistake that all processes of the run know of, with no message between them on its way: each
+// can end by itself, and the first tells the user.
+class CommonError : public Error {
+ public:
+  using Error::Error;
+};
+
 class Processes {
  public:
-  // Every process makes one. Throws Error where config.groups does not divide their number.
+  // Every process makes one. Throws CommonError where config.groups does not divide their number.
   Processes(std::shared_ptr<Communicator> world, const ParallelConfig& config);
+
+  // This process by itself, whatever others there are.
+  static Processes alone();
 
   int count() const { return world_->size(); }
   bool is_alone() const { return count() == 1; }
@@ -40,6 +52,9 @@ class Processes {
   int on_this_host() const;
   // Whether one of them says so; all call it together.
   bool any(bool says) const;
+  // Does what may fail in some of them only, and sends no messages. Where it ended with an Error in
+  // one, all throw CommonError with the sentence of the first of those. All call it together.
+  void together(const std::function<void()>& work) const;
 
  private:
   std::shared_ptr<Communicator> world_;

@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "memlayers/ops.h"
 #include "memlayers/parallel.h"
+#include "memlayers/row_updates.h"
 
 namespace memlayers::train {
 

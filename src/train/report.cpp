@@ -39,6 +39,8 @@ Json rounded(double value) {
   return std::stod(text);
 }
 
+Json rounded(const std::optional<double>& value) { return value ? rounded(*value) : Json(); }
+
 Json metrics_json(const std::vector<StepMetrics>& metrics) {
   // Every n-th, the last, and all with an evaluation.
   const std::size_t stride = (metrics.size() + kMaxPoints - 1) / kMaxPoints;
@@ -68,7 +70,7 @@ Json metrics_json(const std::vector<StepMetrics>& metrics) {
     columns["value_grad_norm"].push_back(rounded(m.value_grad_norm));
     columns["touched_rows"].push_back(m.touched_rows);
     columns["bad_steps"].push_back(m.bad_steps);
-    columns["eval_loss"].push_back(m.eval_loss ? rounded(*m.eval_loss) : Json(nullptr));
+    columns["eval_loss"].push_back(rounded(m.eval_loss));
   }
   return columns;
 }

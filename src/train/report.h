@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,8 +18,9 @@ namespace memlayers::train {
 // How evenly the slots are read.
 struct UsageSummary {
   std::int64_t slots = 0, used = 0, reads = 0;
-  double kl = 0;          // divergence of the reads from uniform, nats: 0 .. ln(slots)
-  double perplexity = 0;  // slots that would be read if all reads were spread evenly: 1 .. slots
+  // Divergence of the reads from uniform, nats: 0 .. ln(slots); slots that would be read if all
+  // reads were spread evenly: 1 .. slots. Absent where nothing was read.
+  std::optional<double> kl, perplexity;
 };
 UsageSummary summarize_usage(const at::Tensor& usage);  // [slots] int64
 

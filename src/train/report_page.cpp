@@ -55,6 +55,7 @@ canvas { width: min(100%, 512px); image-rendering: pixelated; border-radius: 6px
               background: var(--card); }
 .samples td, .samples th { padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line);
                            vertical-align: top; overflow-wrap: anywhere; }
+.samples th:first-child, .samples td:first-child { white-space: nowrap; overflow-wrap: normal; }
 .samples td:first-child { width: 1%; padding-right: 22px; color: var(--soft); font-variant-numeric: tabular-nums; }
 .samples .prompt { color: var(--soft); }
 pre { margin: 0; overflow: auto; font: 13px/1.5 ui-monospace, Menlo, Consolas, monospace; }
@@ -143,8 +144,8 @@ const smooth = (ys, span) => {
     return sum / weight;
   });
 };
-// series: {name, y, color, faint, points}
-const chart = (title, series, options) => {
+// series: {name, y, color, faint, points}; `counts`: what the numbers at the left are of
+const chart = (title, counts, series, options) => {
   series = series.filter(s => s.y.some(y => y !== null));
   if (!series.length) return;
   const o = Object.assign({wide: false, zero: false, log: false}, options);
@@ -158,7 +159,7 @@ const chart = (title, series, options) => {
       legend.appendChild(document.createTextNode(s.name));
     }
   }
-  const W = o.wide ? 1146 : 540, H = o.wide ? 330 : 220, L = 52, R = 8, T = 8, B = 24;
+  const W = o.wide ? 1146 : 540, H = o.wide ? 330 : 220, L = 52, R = 8, T = 24, B = 40;
   const value = y => o.log ? Math.log10(y) : y;
   const ok = y => y !== null && (!o.log || y > 0);
   let low = Infinity, high = -Infinity;
@@ -181,8 +182,10 @@ const chart = (title, series, options) => {
   }
   for (const t of ticks(x0, x1, o.wide ? 10 : 5)) {
     if (t < x0) continue;
-    draw("text", svg, {x: px(t), y: H - 6, "text-anchor": "middle"}, short(t));
+    draw("text", svg, {x: px(t), y: H - 22, "text-anchor": "middle"}, short(t));
   }
+  draw("text", svg, {x: 0, y: 11}, counts);
+  draw("text", svg, {x: (L + W - R) / 2, y: H - 4, "text-anchor": "middle"}, "step");
   for (const s of series) {
     let path = "", pen = "M", single = 0, at = null;
     s.y.forEach((y, i) => {
@@ -224,16 +227,16 @@ const lossSeries = many ? [{y: m.loss, color: "a", faint: true},
                         : [{name: "training", y: m.loss, color: "a"}];
 lossSeries.push({name: "validation", y: m.eval_loss, color: "b", points: true});
 if (m.step.length) {
-  chart("Loss", lossSeries, {wide: true});
+  chart("Loss", "nats a token", lossSeries, {wide: true});
   const rates = [{name: "dense", y: m.lr, color: "a"}];
   if (data.pool_rows) rates.push({name: "pool rows", y: m.value_lr, color: "b"});
-  chart("Learning rate", rates, {zero: true});
-  chart("Tokens per second", [{y: m.tokens_per_s, color: "c"}], {zero: true});
+  chart("Learning rate", "learning rate", rates, {zero: true});
+  chart("Tokens per second", "tokens/s", [{y: m.tokens_per_s, color: "c"}], {zero: true});
   const norms = [{name: "dense", y: m.grad_norm, color: "a"}];
   if (data.pool_rows) norms.push({name: "pool rows", y: m.value_grad_norm, color: "b"});
-  chart("Gradient norm before clipping (logarithmic)", norms, {log: true});
-  if (data.pool_rows) chart("Pool rows changed in a step", [{y: m.touched_rows, color: "c"}], {zero: true});
-  if (last(m.bad_steps)) chart("Steps skipped (not finite)", [{y: m.bad_steps, color: "b"}], {zero: true});
+  chart("Gradient norm before clipping (logarithmic)", "norm", norms, {log: true});
+  if (data.pool_rows) chart("Pool rows changed in a step", "rows", [{y: m.touched_rows, color: "c"}], {zero: true});
+  if (last(m.bad_steps)) chart("Steps skipped (not finite)", "steps so far", [{y: m.bad_steps, color: "b"}], {zero: true});
 }
 
 if (data.usage) {
@@ -264,8 +267,9 @@ if (data.usage) {
   row("slots", u.slots.toLocaleString("en"));
   row("slots used", `${u.used.toLocaleString("en")} (${(100 * u.used / u.slots).toFixed(1)} %)`);
   row("reads", u.reads.toLocaleString("en"));
-  row("KL to uniform", `${short(u.kl)} nats (of ${short(Math.log(u.slots))})`);
-  row("perplexity of usage", `${short(u.perplexity)} slots`);
+  const known = (value, text) => value === null ? "\u2013" : text;
+  row("KL to uniform", known(u.kl, `${short(u.kl)} nats (of ${short(Math.log(u.slots))})`));
+  row("perplexity of usage", known(u.perplexity, `${short(u.perplexity)} slots`));
   row("grid", `${u.n_keys} \u00d7 ${u.n_keys} sub-keys` +
       (u.keys_per_cell > 1 ? `, ${u.keys_per_cell} \u00d7 ${u.keys_per_cell} a pixel` : ""));
   make("p", side, "Row: index of the row sub-key; column: of the column sub-key. " +

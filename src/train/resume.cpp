@@ -5,8 +5,9 @@
 #include <sstream>
 
 #include "io/folder.h"
-#include "io/model_config.h"
+#include "io/model_source.h"
 #include "io/run_folder.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
 
 namespace memlayers::train {
@@ -42,9 +43,21 @@ std::string checkpoint_folder(io::FileSystem& files, const std::string& path) {
   return found.back().path;
 }
 
-}  // namespace
-
-namespace {
+// Of those `found` in the run's folder, or the one that train.resume names; none to begin anew.
+std::optional<std::string> resume_folder(io::FileSystem& files, const TrainConfig& config,
+                                         const std::vector<io::FoundCheckpoint>& found) {
+  if (config.train.resume == "never") {
+    const auto complete = io::find_checkpoints(files, config.out);
+    if (!complete.empty()) {
+      throw Error("train.resume: \"never\", but " + complete.back().path +
+                  " is a complete checkpoint, which is not overwritten; choose another out");
+    }
+    return std::nullopt;
+  }
+  if (config.train.resume != "auto") return checkpoint_folder(files, config.train.resume);
+  if (found.empty()) return std::nullopt;
+  return found.back().path;
+}
 
 // "; the one before, runs/x/step-40, is complete: --resume runs/x/step-40", or nothing.
 std::string the_one_before(io::FileSystem& files, const std::string& checkpoint) {
@@ -79,26 +92,23 @@ void reading_checkpoint(io::FileSystem& files, const std::string& checkpoint,
 
 std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainConfig& config,
                                              const Processes* processes) {
-  const std::vector<io::FoundCheckpoint> found = io::find_closed_checkpoints(files, config.out);
-  ResumePoint point;
-  if (config.train.resume == "never") {
-    const auto complete = io::find_checkpoints(files, config.out);
-    if (!complete.empty()) {
-      throw Error("train.resume: \"never\", but " + complete.back().path +
-                  " is a complete checkpoint, which is not overwritten; choose another out");
-    }
-    return std::nullopt;
-  }
-  if (config.train.resume == "auto") {
-    if (found.empty()) return std::nullopt;
-    point.folder = found.back().path;
-  } else {
-    point.folder = checkpoint_folder(files, config.train.resume);
-  }
+  const auto together = [&](const std::function<void()>& work) {
+    processes == nullptr ? work() : processes->together(work);
+  };
+  std::vector<io::FoundCheckpoint> found;
+  std::optional<std::string> folder;
+  together([&] {
+    found = io::find_closed_checkpoints(files, config.out);
+    folder = resume_folder(files, config, found);
+  });
+  if (!folder) return std::nullopt;
+  ResumePoint point{.folder = *folder, .state = {}, .damaged = {}};
   const std::string damage = damage_of(files, point.folder, processes);
-  reading_checkpoint(files, point.folder, [&] {
-    if (!damage.empty()) throw Error(damage);
-    point.state = load_run_state(files, point.folder);
+  together([&] {
+    reading_checkpoint(files, point.folder, [&] {
+      if (!damage.empty()) throw Error(damage);
+      point.state = load_run_state(files, point.folder);
+    });
   });
   for (const io::FoundCheckpoint& later : found) {
     if (later.step <= point.state.step) continue;
@@ -106,11 +116,18 @@ std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainC
       point.damaged.push_back(later.path);
       continue;
     }
-    throw Error("train.resume: " + point.folder + " stands at step " +
-                std::to_string(point.state.step) + ", but " + later.path +
-                " is a later complete checkpoint, which is not overwritten; choose another out");
+    together([&] {
+      throw Error("train.resume: " + point.folder + " stands at step " +
+                  std::to_string(point.state.step) + ", but " + later.path +
+                  " is a later complete checkpoint, which is not overwritten; choose another out");
+    });
   }
   return point;
+}
+
+bool attends_across_documents(const std::string& checkpoint) {
+  return load_train_config(io::join(checkpoint, "training.toml"), {})
+      .data.across_documents.value_or(true);
 }
 
 void check_same_model(io::FileSystem& files, const TrainConfig& config,
@@ -119,7 +136,7 @@ void check_same_model(io::FileSystem& files, const TrainConfig& config,
   const auto now = fields(config);
   const auto value = [](const std::map<std::string, std::string>& in, const std::string& key) {
     const auto at = in.find(key);
-    return at == in.end() ? std::string("absent") : at->second;
+    return at == in.end() ? std::string("absent") : io::shown(at->second);
   };
   std::map<std::string, std::string> keys = before;
   keys.insert(now.begin(), now.end());
@@ -127,8 +144,7 @@ void check_same_model(io::FileSystem& files, const TrainConfig& config,
     if (!key.starts_with("model.") && !key.starts_with("memory.")) continue;
     if (value(before, key) != value(now, key)) {
       const bool has_grown =
-          key == "memory.n_keys" &&
-          io::read_model_config(files, io::join(checkpoint, "config.json")).memory->open_keys;
+          key == "memory.n_keys" && io::read_model(files, checkpoint).memory->open_keys;
       if (has_grown) {
         throw Error(key + ": " + value(now, key) + ", but the checkpoint " + checkpoint +
                     " has grown to " + value(before, key) + ": set memory.n_keys to that");

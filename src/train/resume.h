@@ -34,6 +34,9 @@ std::optional<ResumePoint> find_resume_point(io::FileSystem& files, const TrainC
 void reading_checkpoint(io::FileSystem& files, const std::string& checkpoint,
                         const std::function<void()>& read);
 
+// What data.across_documents of the checkpoint's run is: true for one from before it could be set.
+bool attends_across_documents(const std::string& checkpoint);
+
 // Throws Error naming the first field of [model] or [memory] in which the configuration differs
 // from the one that the checkpoint was trained with, or has grown to.
 void check_same_model(io::FileSystem& files, const TrainConfig& config,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RowAdamW: the optimizers of the pool's rows.
+// RowOptimizer: the optimizers of the pool's rows.
 #include <torch/types.h>
 
 #include <cmath>
@@ -10,9 +10,10 @@
 #include "dist/collectives.h"
 #include "kernels/kernels.h"
 #include "memlayers/optimizer.h"
+#include "nn/pool_tables.h"
 #include "nn/table.h"
-#include "ops/lagging_rows.h"
-#include "ops/row_sums.h"
+#include "ops/update/lagging_rows.h"
+#include "ops/update/row_sums.h"
 #include "train/clip.h"
 #include "train/replica_gradients.h"
 
@@ -130,9 +131,9 @@ at::Tensor whole_squares(Communicator* sharers, const GroupedGradient& gradient,
 
 // Lives as long as the optimizer, which takes it out of the pool. Locked, so that several threads
 // may read rows at once: a thread goes on when its rows are current, and no call moves a row twice.
-class RowAdamW::Lag final : public MemoryPoolImpl::Lag {
+class RowOptimizer::Lag final : public nn::RowLag {
  public:
-  explicit Lag(RowAdamW& optimizer)
+  explicit Lag(RowOptimizer& optimizer)
       : optimizer_(optimizer),
         rows_(optimizer.options_.beta1, optimizer.options_.beta2, optimizer.options_.eps,
               optimizer.options_.seed, optimizer.pool_->part()) {}
@@ -164,22 +165,22 @@ class RowAdamW::Lag final : public MemoryPoolImpl::Lag {
   ops::MissedSteps& missed() { return rows_.missed(); }
 
  private:
-  RowAdamW& optimizer_;
+  RowOptimizer& optimizer_;
   ops::LaggingRows rows_;
   std::mutex mutex_;
 };
 
-RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
+RowOptimizer::RowOptimizer(MemoryPool pool, const Options& options)
     : pool_(std::move(pool)), options_(options) {
   TORCH_CHECK_VALUE(!is_quantized(pool_->options().row_dtype),
-                    "RowAdamW: expected rows of type float32 or bfloat16, got ",
+                    "RowOptimizer: expected rows of type float32 or bfloat16, got ",
                     row_type_name(pool_->options().row_dtype),
                     ": rows of few bits are read, not trained");
   pool_->catch_up();  // with what another optimizer owes
   if (is_rowwise(options_.kind)) row_sharers_ = row_sharers(pool_);
   const at::Tensor& values = pool_->values;
   const auto zeros = [&](at::IntArrayRef sizes, at::ScalarType type) {
-    return values.is_cpu() ? pool_->make_table(sizes, type)
+    return values.is_cpu() ? pool_->tables().make(sizes, type)
                            : at::zeros(sizes, values.options().dtype(type));
   };
   const auto kind = options_.kind;
@@ -199,29 +200,30 @@ RowAdamW::RowAdamW(MemoryPool pool, const Options& options)
     constexpr std::int64_t kRows = 4096;  // at once, so that memory need not hold all of a file
     for (std::int64_t row = 0; row < values.size(0); row += kRows) {
       state_.master.slice(0, row, row + kRows).copy_(values.detach().slice(0, row, row + kRows));
-      pool_->write_back();
+      pool_->tables().write_back();
     }
   }
   if (is_dense) {
     TORCH_CHECK_VALUE(values.is_cpu(),
-                      "RowAdamW: expected a pool on the CPU for dense AdamW, got one on ",
+                      "RowOptimizer: expected a pool on the CPU for dense AdamW, got one on ",
                       values.device());
     lag_ = std::make_shared<Lag>(*this);
-    pool_->set_lag(lag_);
+    pool_->tables().set_lag(lag_);
   }
 }
 
-RowAdamW::~RowAdamW() {
-  if (lag_ == nullptr || pool_->lag() != lag_) return;
+RowOptimizer::~RowOptimizer() {
+  if (lag_ == nullptr || pool_->tables().lag() != lag_) return;
   try {
-    pool_->set_lag(nullptr);
+    pool_->tables().set_lag(nullptr);
   } catch (const std::exception&) {
     // The pool was moved or its rows replaced: there is nothing to catch up any more, and nobody to
     // tell. The pool knows of this optimizer no longer.
   }
 }
 
-RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optional<double> clip) {
+RowOptimizer::StepResult RowOptimizer::step(double lr, double gradient_scale,
+                                            std::optional<double> clip) {
   at::NoGradGuard no_grad;
   // Before the gradient is taken, which is then still there.
   if (lag_ != nullptr) ops::MissedSteps::check(lr, options_.weight_decay);
@@ -277,14 +279,14 @@ RowAdamW::StepResult RowAdamW::step(double lr, double gradient_scale, std::optio
                             of_part.squares = parameters.squares.slice(0, begin, end);
                           }
                           update(part_of(gradient, begin, end), of_part);
-                          pool_->write_back();
+                          pool_->tables().write_back();
                         });
   }
   ++steps_;
   return result;
 }
 
-at::Tensor RowAdamW::missed_steps() const {
+at::Tensor RowOptimizer::missed_steps() const {
   const auto count =
       lag_ == nullptr ? 0 : static_cast<std::int64_t>(lag_->missed().history().size());
   at::Tensor steps = at::empty({count, 2}, at::kDouble);
@@ -296,13 +298,13 @@ at::Tensor RowAdamW::missed_steps() const {
   return steps;
 }
 
-void RowAdamW::set_steps(std::int64_t steps, const at::Tensor& missed_steps) {
+void RowOptimizer::set_steps(std::int64_t steps, const at::Tensor& missed_steps) {
   const std::int64_t count = missed_steps.defined() ? missed_steps.size(0) : 0;
   if (missed_steps.defined()) {
     TORCH_CHECK_VALUE(
         missed_steps.dim() == 2 && missed_steps.size(1) == 2 && count <= steps &&
             missed_steps.scalar_type() == at::kDouble && (lag_ != nullptr || count == 0),
-        "RowAdamW: expected missed_steps [n, 2] of type Double, for dense AdamW only and n at "
+        "RowOptimizer: expected missed_steps [n, 2] of type Double, for dense AdamW only and n at "
         "most ",
         steps, ", got shape ", missed_steps.sizes(), " of type ", missed_steps.scalar_type());
   }
@@ -316,7 +318,7 @@ void RowAdamW::set_steps(std::int64_t steps, const at::Tensor& missed_steps) {
   }
 }
 
-double RowAdamW::gradient_norm(double gradient_scale) {
+double RowOptimizer::gradient_norm(double gradient_scale) {
   return whole(pool_, gradient_of(pool_)).norm * std::abs(gradient_scale);
 }
 

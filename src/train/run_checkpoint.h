@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a checkpoint holds beside the model folder: usage.safetensors (how often each slot was
 // read), optimizer/ (dense.safetensors: the state of DenseAdamW by name, and "rng"; the tables of
-// RowAdamW as chunks of whole rows, and rows.safetensors: what it has of one number a row),
+// RowOptimizer as chunks of whole rows, and rows.safetensors: what it has of one number a row),
 // trainer.json (run_state.h), training.toml (the configuration), the tokenizer's file. No file but
 // trainer.json depends on how many processes wrote it, and any number of processes read it.
 #pragma once
@@ -24,7 +24,7 @@ struct RunParts {  // all that is saved and restored
   Llama model{nullptr};
   std::shared_ptr<const Tokenizer> tokenizer;
   DenseAdamW* dense = nullptr;
-  RowAdamW* rows = nullptr;  // null without a pool
+  RowOptimizer* rows = nullptr;  // null without a pool
 };
 
 std::string checkpoint_path(const std::string& run_folder, std::int64_t step);

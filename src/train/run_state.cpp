@@ -3,7 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "memlayers/error.h"
+#include "io/json.h"
+#include "io/json_field.h"
 
 namespace memlayers::train {
 namespace {
@@ -14,29 +15,21 @@ constexpr const char* kFormat = "memlayers.trainer";
 
 Json optional_json(const std::optional<double>& value) { return value ? Json(*value) : Json(); }
 
-std::optional<double> optional_number(const Json& json, const char* key) {
-  const Json& value = json.at(key);
-  return value.is_null() ? std::nullopt : std::optional<double>(value.get<double>());
+std::optional<double> optional_number(const io::JsonField& state, const char* key) {
+  const auto value = state.find(key);
+  return value ? std::optional(value->number()) : std::nullopt;
 }
 
-// understand(json, path of the file), its format and version found good.
+// understand(what the file says), its format and version found good.
 template <class Understand>
 auto parsed(io::FileSystem& files, const std::string& checkpoint, const Understand& understand) {
   const std::string file = io::join(checkpoint, "trainer.json");
-  const std::string text = io::read_text(files, file);
-  try {
-    const Json json = Json::parse(text);
-    const Json& version = json.at("version");
-    if (json.at("format") != kFormat || !version.is_number_integer() || version < 1 ||
-        version > kStateVersion) {
-      throw Error(file + ": expected format \"" + kFormat + "\" of version 1 or " +
-                  std::to_string(kStateVersion) + ", got " + json.at("format").dump() +
-                  " of version " + version.dump());
-    }
-    return understand(json, file);
-  } catch (const nlohmann::json::exception& error) {
-    throw Error(file + ": not the state of a training run: " + error.what());
-  }
+  const nlohmann::json json = io::parse_json(io::read_text(files, file), file);
+  const io::JsonField state(json, file);
+  const io::JsonField format = state.at("format");
+  if (format.string() != kFormat) format.fail("\"" + std::string(kFormat) + "\"");
+  state.at("version").integer(1, kStateVersion);
+  return understand(state);
 }
 
 }  // namespace
@@ -66,30 +59,30 @@ std::string state_json(const RunState& state, const RunLayout& layout) {
 }
 
 RunState load_run_state(io::FileSystem& files, const std::string& checkpoint) {
-  return parsed(files, checkpoint, [](const Json& json, const std::string& file) {
+  return parsed(files, checkpoint, [](const io::JsonField& stored) {
     RunState state;
-    state.step = json.at("step").get<std::int64_t>();
-    state.position.epoch = json.at("position").at("epoch").get<std::int64_t>();
-    state.position.batch = json.at("position").at("batch").get<std::int64_t>();
-    state.data = json.at("data").get<std::string>();
-    state.tokens = json.at("tokens").get<std::int64_t>();
-    state.time_s = json.at("time_s").get<double>();
-    state.bad_steps = json.at("bad_steps").get<std::int64_t>();
-    state.bad_in_a_row = json.at("bad_in_a_row").get<std::int64_t>();
-    state.row_steps = json.at("row_steps").get<std::int64_t>();
-    state.loss = optional_number(json, "loss");
-    state.eval_loss = optional_number(json, "eval_loss");
-    state.best_eval_loss = optional_number(json, "best_eval_loss");
-    if (state.step < 0 || state.position.epoch < 0 || state.position.batch < 0) {
-      throw Error(file + ": step and position must not be negative");
-    }
+    state.step = stored.at("step").count();
+    state.position.epoch = stored.at("position").at("epoch").count();
+    state.position.batch = stored.at("position").at("batch").count();
+    state.data = stored.at("data").string();
+    state.tokens = stored.at("tokens").count();
+    const io::JsonField time = stored.at("time_s");
+    state.time_s = time.number();
+    if (state.time_s < 0) time.fail("seconds >= 0");
+    state.bad_steps = stored.at("bad_steps").count();
+    state.bad_in_a_row = stored.at("bad_in_a_row").count();
+    state.row_steps = stored.at("row_steps").count();
+    state.loss = optional_number(stored, "loss");
+    state.eval_loss = optional_number(stored, "eval_loss");
+    state.best_eval_loss = optional_number(stored, "best_eval_loss");
     return state;
   });
 }
 
 int load_state_version(io::FileSystem& files, const std::string& checkpoint) {
-  return parsed(files, checkpoint,
-                [](const Json& json, const std::string&) { return json.at("version").get<int>(); });
+  return parsed(files, checkpoint, [](const io::JsonField& stored) {
+    return static_cast<int>(stored.at("version").integer(1, kStateVersion));
+  });
 }
 
 }  // namespace memlayers::train

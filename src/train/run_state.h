@@ -21,7 +21,7 @@ struct RunState {
   std::int64_t tokens = 0;
   double time_s = 0;
   std::int64_t bad_steps = 0, bad_in_a_row = 0;
-  std::int64_t row_steps = 0;  // RowAdamW::steps
+  std::int64_t row_steps = 0;  // RowOptimizer::steps
   std::optional<double> loss, eval_loss, best_eval_loss;
 };
 

@@ -3,9 +3,10 @@
 
 #include <torch/types.h>
 
-#include <cstring>
-
+#include "io/mapped_read.h"
+#include "io/shown.h"
 #include "memlayers/error.h"
+#include "nn/finite.h"
 
 namespace memlayers::train {
 namespace {
@@ -70,15 +71,15 @@ void check_step(const io::SafetensorsFile& file, std::int64_t step) {
   const std::string text = found == file.metadata().end() ? "none" : found->second;
   if (text != std::to_string(step)) {
     throw Error(file.path() + ": metadata step: expected " + std::to_string(step) +
-                " as in trainer.json, got " + text + ": a file of another step");
+                " as in trainer.json, got " + io::shown(text) + ": a file of another step");
   }
 }
 
 void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors) {
   for (const auto& [name, tensor] : tensors) {
     const io::TensorView& view = expect_tensor(file, name, tensor.scalar_type(), tensor.sizes());
-    if (view.bytes.empty()) continue;
-    std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    io::copy_mapped(tensor.mutable_data_ptr(), view.bytes);
+    nn::check_finite(tensor, file.path() + ": tensor " + name);
   }
 }
 

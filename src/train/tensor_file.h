@@ -17,7 +17,7 @@ namespace memlayers::train {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
-// Writes contiguous tensors on the CPU and syncs the file.
+// Writes contiguous tensors on the CPU, whose numbers must be finite, and syncs the file.
 void write_tensors(io::FileSystem& files, const std::string& path, const NamedTensors& tensors,
                    const std::map<std::string, std::string>& metadata = {});
 
@@ -28,7 +28,7 @@ const io::TensorView& expect_tensor(const io::SafetensorsFile& file, const std::
 // Throws Error unless the metadata say that the file was written at this step.
 void check_step(const io::SafetensorsFile& file, std::int64_t step);
 
-// Fills the tensors with what the file holds under their names.
+// Fills the tensors with what the file holds under their names; throws Error unless that is finite.
 void read_tensors(const io::SafetensorsFile& file, const NamedTensors& tensors);
 
 }  // namespace memlayers::train

@@ -5,6 +5,7 @@
 
 #include "io/run_folder.h"
 #include "memlayers/error.h"
+#include "nn/free_memory.h"
 #include "train/schedule.h"
 #include "train/trainer_run.h"
 #include "train/training_step.h"
@@ -13,25 +14,20 @@ namespace memlayers {
 
 TrainResult Trainer::Run::train() {
   prepare();
+  std::unique_ptr<io::Lock> held;  // until this returns or throws
   TrainResult result;
-  if (callbacks.setup) callbacks.setup(setup);
-  if (is_first()) {
-    io::make_folders(files, config.out);
-    io::remove_unfinished_checkpoints(files, config.out);
-    for (const std::string& path : damaged) {
-      notice(path + " is damaged: now " + io::set_aside(files, path));
-    }
-  }
-  if (state.step >= setup.total_steps) {
+  result.already_done = state.step >= setup.total_steps;
+  processes->together([&] {
+    if (!is_first()) return;
+    take_lock();
+    held = std::move(lock);
+    if (callbacks.setup) callbacks.setup(setup);
+    open_run_folder(result.already_done);
+  });
+  if (result.already_done) {
     notice(saved + " has all of the " + std::to_string(setup.total_steps) +
            " steps; nothing is left to do");
-    result.already_done = true;
   } else {
-    if (is_first()) {
-      run_log = std::make_unique<train::RunLog>(files, config.out, state.step);
-      events = std::make_unique<train::EventFile>(files, io::join(config.out, "tensorboard"),
-                                                  state.step, wall_time());
-    }
     began = std::chrono::steady_clock::now();
     time_before = state.time_s;
   }
@@ -49,6 +45,12 @@ TrainResult Trainer::Run::train() {
     result.stopped = !last && stop_requested();
     if (last || result.stopped || due(config.train.save_every)) save();
     if (callbacks.step) callbacks.step(metrics, setup.total_steps);
+  }
+  if (state.step == setup.total_steps && state.bad_in_a_row > 0 && !result.already_done) {
+    throw Error("step " + std::to_string(state.step) +
+                ": loss or gradient was not finite in the last " +
+                std::to_string(state.bad_in_a_row) +
+                " steps; these steps changed nothing, and the weights before them are in " + saved);
   }
   result.step = state.step;
   result.checkpoint = saved;
@@ -71,15 +73,15 @@ StepMetrics Trainer::Run::step() {
                                .value_lr = t.value_lr * factor(t.value_schedule),
                                .clip = t.clip,
                                .value_clip = t.value_clip};
-  std::optional<train::Together> together;
-  if (gradients != nullptr) together.emplace(*processes, *gradients);
-  const train::StepOutcome outcome = train::train_step(parts.model, *dense, rows.get(), batches,
-                                                       rates, together ? &*together : nullptr);
+  const train::StepOutcome outcome = nn::with_memory_for("[train] batch_tokens", [&] {
+    return train::train_step(parts.model, *dense, rows.get(), batches, rates,
+                             {*processes, *gradients});
+  });
 
   ++state.step;
   state.position = data->batches().position();
   state.tokens += outcome.tokens;
-  state.loss = outcome.loss;
+  if (!std::isnan(outcome.loss) || outcome.bad) state.loss = outcome.loss;
   if (rows != nullptr) state.row_steps = rows->steps();
   state.bad_in_a_row = outcome.bad ? state.bad_in_a_row + 1 : 0;
   if (outcome.bad) ++state.bad_steps;
@@ -101,11 +103,10 @@ StepMetrics Trainer::Run::step() {
                       .bad_steps = state.bad_steps};
   if (state.bad_in_a_row >= t.max_bad_steps) {
     if (is_first()) log(metrics);
-    throw Error(
-        "step " + std::to_string(state.step) + ": loss or gradient was not finite in " +
-        std::to_string(state.bad_in_a_row) +
-        " steps in a row (train.max_bad_steps); these steps changed nothing, and " +
-        (saved.empty() ? "no checkpoint was written yet" : "the last checkpoint is " + saved));
+    throw Error("step " + std::to_string(state.step) + ": loss or gradient was not finite in " +
+                std::to_string(state.bad_in_a_row) +
+                " steps in a row (train.max_bad_steps); these steps changed nothing, and " +
+                last_checkpoint());
   }
   return metrics;
 }

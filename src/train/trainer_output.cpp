@@ -5,6 +5,7 @@
 #include "dist/collectives.h"
 #include "io/folder.h"
 #include "io/run_folder.h"
+#include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "memlayers/generator.h"
 #include "train/report.h"
@@ -17,7 +18,7 @@ namespace {
 constexpr std::int64_t kSampleTokens = 48;
 
 // Rows and the optimizer's state of them that this process holds.
-std::int64_t bytes_held(const MemoryPool& pool, RowAdamW& rows) {
+std::int64_t bytes_held(const MemoryPool& pool, RowOptimizer& rows) {
   std::size_t bytes = pool->values.nbytes();
   const RowState& state = rows.state();
   for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
@@ -27,6 +28,18 @@ std::int64_t bytes_held(const MemoryPool& pool, RowAdamW& rows) {
 }
 
 }  // namespace
+
+void Trainer::Run::open_run_folder(bool is_done) {
+  io::make_folders(files, config.out);
+  io::remove_unfinished_checkpoints(files, config.out);
+  for (const std::string& path : damaged) {
+    notice(path + " is damaged: now " + io::set_aside(files, path));
+  }
+  if (is_done) return;
+  run_log = std::make_unique<train::RunLog>(files, config.out, state.step);
+  events = std::make_unique<train::EventFile>(files, io::join(config.out, "tensorboard"),
+                                              state.step, wall_time());
+}
 
 void Trainer::Run::log(StepMetrics metrics) {
   run_log->add(metrics);
@@ -75,8 +88,7 @@ void Trainer::Run::add_ranks(StepMetrics& metrics) {
 }
 
 void Trainer::Run::evaluate(StepMetrics& metrics) {
-  const double loss = train::validation_loss(parts.model, *data->valid_batches(),
-                                             processes->is_alone() ? nullptr : processes.get());
+  const double loss = train::validation_loss(parts.model, *data->valid_batches(), *processes);
   metrics.eval_loss = state.eval_loss = loss;
   if (!state.best_eval_loss || loss < *state.best_eval_loss) state.best_eval_loss = loss;
 }
@@ -100,12 +112,22 @@ void Trainer::Run::sample() {
 
 void Trainer::Run::save() {
   const std::string path = train::checkpoint_path(config.out, state.step);
-  // A folder without a whole manifest is what a crash while removing an old checkpoint leaves.
   if (is_first() && files.exists(path) && !io::is_complete(files, path)) {
-    io::remove_all(files, path);
+    // Without a manifest it is what a crash while removing an old checkpoint leaves. What else it
+    // may be was not made here, or not left so.
+    if (files.is_link(path) || files.exists(io::join(path, "MANIFEST.json"))) {
+      notice(path + " is damaged: now " + io::set_aside(files, path));
+    } else {
+      io::remove_all(files, path);
+    }
   }
   state.time_s = seconds();
-  train::save_checkpoint(files, path, config, parts, state, processes.get());
+  try {
+    train::save_checkpoint(files, path, config, parts, state, processes.get());
+  } catch (const io::NotFinite& error) {
+    throw Error("step " + std::to_string(state.step) + " is not saved: " + error.what() + "; " +
+                last_checkpoint());
+  }
   saved = path;
   report();
   remove_old_checkpoints();
@@ -115,7 +137,7 @@ void Trainer::Run::save() {
 // All processes read the newest again before the first of them removes one.
 void Trainer::Run::remove_old_checkpoints() {
   const auto count = [&] {
-    return static_cast<std::int64_t>(io::find_checkpoints(files, config.out).size());
+    return static_cast<std::int64_t>(io::find_own_checkpoints(files, config.out).size());
   };
   const bool is_due = is_first() && count() > config.train.keep;
   if (!processes->any(is_due)) return;

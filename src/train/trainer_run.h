@@ -31,6 +31,8 @@ struct Trainer::Run {
   void prepare();
   TrainResult train();
 
+  void take_lock();
+  void open_run_folder(bool is_done);  // to write to it
   void prepare_tokenizer(TrainConfig& sources, const std::optional<std::string>& checkpoint);
   void make_model(const std::optional<train::ResumePoint>& resume);
   void make_optimizers(const std::optional<train::ResumePoint>& resume);
@@ -59,6 +61,9 @@ struct Trainer::Run {
     return processes->is_alone() ? here : processes->any(here);
   }
   bool is_first() const { return processes->is_first(); }
+  std::string last_checkpoint() const {  // for an error
+    return saved.empty() ? "no checkpoint was written yet" : "the last checkpoint is " + saved;
+  }
   void notice(const std::string& text) const {
     if (callbacks.notice) callbacks.notice(text);
   }
@@ -68,12 +73,13 @@ struct Trainer::Run {
   io::FileSystem& files;
 
   bool prepared = false;
+  std::unique_ptr<io::Lock> lock;  // of config.out, which the first process holds for all
   std::unique_ptr<train::Processes> processes;
-  std::unique_ptr<train::GradientSum> gradients;  // null where the process is alone
+  std::unique_ptr<train::GradientSum> gradients;
   TrainSetup setup;
   std::unique_ptr<train::TrainingData> data;
   std::unique_ptr<DenseAdamW> dense;
-  std::unique_ptr<RowAdamW> rows;
+  std::unique_ptr<RowOptimizer> rows;
   train::RunParts parts;
   train::RunState state;
   std::string saved;                 // the newest checkpoint, "" before the first

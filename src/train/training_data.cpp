@@ -6,6 +6,7 @@
 #include <span>
 
 #include "io/folder.h"
+#include "io/streams.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "text/sources.h"
@@ -24,13 +25,37 @@ std::shared_ptr<const Tokenizer> train_on(io::FileSystem& files, const TrainConf
 }
 
 void spool(io::FileSystem& files, const std::string& folder, DataFormat format, std::string& path) {
-  if (path != "-") return;
+  if (!io::stream_of(path)) return;
   io::make_folders(files, folder);
-  text::Source::standard_input(format).with_bytes(files, [&](std::string_view bytes) {
+  text::Source::stream(files, path, format).with_bytes(files, [&](std::string_view bytes) {
     const std::string name = "standard-input-" + io::xxh3_hex(std::as_bytes(std::span(bytes)));
     path = io::join(folder, name + (format == DataFormat::kJsonl ? ".jsonl" : ".txt"));
     if (!files.exists(path)) io::write_atomic(files, path, bytes);
   });
+}
+
+// What the context leaves of documents that are not packed: of each as many tokens are read, and
+// one more predicted.
+struct CutDocuments {
+  std::int64_t cut = 0;           // have lost their end
+  std::int64_t silent = 0;        // have no token to predict, cut or not
+  std::int64_t first_silent = 0;  // counted from 1
+};
+
+CutDocuments count_cut(const text::TokenCache& cache, std::int64_t context, bool pack) {
+  CutDocuments found;
+  for (std::int64_t i = 0; i < cache.documents(); ++i) {
+    const auto length = static_cast<std::int64_t>(cache.document(i).size());
+    const std::int64_t kept = pack ? length : std::min(length, context + 1);
+    if (kept < length) ++found.cut;
+    if (kept > std::max<std::int64_t>(1, cache.loss_from(i))) continue;
+    if (found.silent++ == 0) found.first_silent = i + 1;
+  }
+  return found;
+}
+
+std::string documents_text(std::int64_t count) {
+  return std::to_string(count) + (count == 1 ? " document" : " documents");
 }
 
 }  // namespace
@@ -39,7 +64,7 @@ std::string cache_folder(const TrainConfig& config) {
   return config.data.cache.value_or(io::join(config.out, "cache"));
 }
 
-DataConfig spool_standard_input(io::FileSystem& files, const TrainConfig& config) {
+DataConfig spool_streams(io::FileSystem& files, const TrainConfig& config) {
   DataConfig data = config.data;
   for (std::string& path : data.train) spool(files, cache_folder(config), data.format, path);
   for (std::string& path : data.valid) spool(files, cache_folder(config), data.format, path);
@@ -51,7 +76,7 @@ std::shared_ptr<const Tokenizer> make_tokenizer(io::FileSystem& files, const Tra
   if (checkpoint) {
     auto tokenizer = load_tokenizer(*checkpoint);
     if (config.data.tokenizer &&
-        load_tokenizer(*config.data.tokenizer)->file_bytes() != tokenizer->file_bytes()) {
+        load_tokenizer(*config.data.tokenizer)->files() != tokenizer->files()) {
       throw Error("data.tokenizer: " + *config.data.tokenizer +
                   " is another tokenizer than that of " + *checkpoint +
                   ", with which the run began");
@@ -89,6 +114,7 @@ TrainingData::TrainingData(io::FileSystem& files, const TrainConfig& config,
   text::BatchOptions options{.batch_tokens = config.train.batch_tokens,
                              .context = context,
                              .pack = config.data.pack,
+                             .across_documents = config.data.across_documents.value_or(false),
                              .shuffle = true,
                              .seed = static_cast<std::uint64_t>(config.train.seed),
                              .pad_token = tokenizer.pad().value_or(tokenizer.eos().value_or(0))};
@@ -98,6 +124,33 @@ TrainingData::TrainingData(io::FileSystem& files, const TrainConfig& config,
   options.shuffle = false;
   valid_ = open(config.data.valid);
   valid_batches_ = std::make_unique<text::BatchStream>(valid_, options);
+}
+
+std::vector<std::string> TrainingData::notices() const {
+  std::vector<std::string> all;
+  for (const auto& [field, cache] :
+       {std::pair("data.train", train_.get()), std::pair("data.valid", valid_.get())}) {
+    if (cache == nullptr) continue;
+    const CutDocuments found = count_cut(*cache, context_, config_.data.pack);
+    const std::string of = " of " + documents_text(cache->documents());
+    const std::string context = "the context of " + std::to_string(context_) + " tokens";
+    if (found.silent == cache->documents()) {
+      throw Error(
+          std::string(field) + ": expected a document with a token to predict within " + context +
+          ", got none" + of +
+          (found.cut > 0 ? "; a longer model.context, or data.pack = true, cuts less" : ""));
+    }
+    if (found.cut > 0) {
+      all.push_back(std::string(field) + ": " + std::to_string(found.cut) + of +
+                    " are longer than " + context + ": their ends are cut off");
+    }
+    if (found.silent > 0) {
+      all.push_back(std::string(field) + ": " + std::to_string(found.silent) + of +
+                    " have no token to predict (the first: document " +
+                    std::to_string(found.first_silent) + ")");
+    }
+  }
+  return all;
 }
 
 std::int64_t TrainingData::batches_in_epoch(std::int64_t epoch) {

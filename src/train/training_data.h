@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "io/file_system.h"
 #include "memlayers/config.h"
@@ -18,9 +19,9 @@ using TokenizingReport = std::function<void(std::int64_t documents, std::int64_t
 
 std::string cache_folder(const TrainConfig& config);
 
-// data with every "-" replaced by a copy of standard input in the cache folder: both the
-// tokenizer's training and the token cache read it, and it can be read only once.
-DataConfig spool_standard_input(io::FileSystem& files, const TrainConfig& config);
+// data with every stream (io::stream_of) replaced by a copy of what comes out of it in the cache
+// folder: both the tokenizer's training and the token cache read it, and it can be read only once.
+DataConfig spool_streams(io::FileSystem& files, const TrainConfig& config);
 
 // The tokenizer of the checkpoint to resume (which data.tokenizer, where given, must equal), else
 // data.tokenizer, else that of the init folder, else one trained on data.train.
@@ -47,6 +48,9 @@ class TrainingData {
   double epoch();
   // The optimizer steps that train.steps or train.epochs mean.
   std::int64_t total_steps();
+  // What a user should know of the data: documents that the context cuts, those that nothing is
+  // left to predict of. Throws Error where that is so of all of them.
+  std::vector<std::string> notices() const;
   // Names all that the order of batches() depends on: a position holds only where it is the same.
   std::string order() const;
 

@@ -69,6 +69,26 @@ TEST(BenchCommand, LookupStandsBesideItsProducts) {
   expect_case("lookup", {"lookup_ms", "products_ms"}, {"--dtype", "bfloat16"});
 }
 
+TEST(BenchCommand, AModelsAnswersStandBesideTheStream) {
+  const testing::TempDir dir;
+  testing::write_model(dir / "model");
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> all{"bench", "model",     dir / "model",  "--prompt",
+                                 "16",    "--streams", "1,3",          "--repeat",
+                                 "1",     "--json",    "--stream-mib", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    return run_command(all);
+  };
+  const Json json = lines_of(run({"--tokens", "4"})).at(0);
+  for (const char* name : {"prompt_tokens_per_s", "decode_tokens_per_s", "decode_3_tokens_per_s",
+                           "decode_share", "stream_gbs"}) {
+    EXPECT_GT(json.at(name).get<double>(), 0) << name;
+  }
+  // Embeddings that are the output's too, two layers of which one is a memory of 2 x 3 rows.
+  EXPECT_GT(json["decode_bytes"].get<double>(), 4 * (300 * 32 + 8 * 32 * 32));
+  expect_error(run({"--tokens", "40"}), 1, "tokens: expected less than the model's context of 40");
+}
+
 TEST(BenchCommand, GatherStandsBesideABareReadOfTheSameRows) {
   const std::vector<std::string> figures{
       "gather_ms",           "gather_gbs",           "random_row_gbs",
@@ -141,10 +161,12 @@ TEST(BenchCommand, StepIsTheSumOfItsParts) {
 }
 
 TEST(BenchCommand, DecoderStandsBesideItsDenseTwin) {
-  expect_case("decoder",
-              {"step_ms", "dense_step_ms", "step_ratio", "flops_a_token", "dense_flops_a_token",
-               "decode_ms", "decode_bytes", "decode_ratio", "dense_decode_ms"},
-              {"--layers", "2", "--vocab", "50", "--context", "8"});
+  expect_case(
+      "decoder",
+      {"step_ms", "dense_step_ms", "step_ratio", "flops_a_token", "dense_flops_a_token",
+       "decode_ms", "decode_bytes", "decode_ratio", "dense_decode_ms", "decode_tokens_per_s",
+       "decode_4_tokens_per_s", "decode_16_tokens_per_s", "decode_limit_tokens_per_s"},
+      {"--layers", "2", "--vocab", "50", "--context", "8"});
 }
 
 TEST(BenchCommand, SeveralValuesMakeACaseOfEachCombination) {

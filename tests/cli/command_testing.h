@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,6 +52,22 @@ inline Finished run_command(std::vector<std::string> arguments, const Streams& s
   return {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
           .out = streams.output.empty() ? read_file(out) : "",
           .err = read_file(err)};
+}
+
+// Runs it with an output whose reader is gone before anything is written.
+inline Finished run_unheard(const std::vector<std::string>& arguments) {
+  const TempDir dir;
+  const std::string pipe = dir / "pipe";
+  EXPECT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const pid_t reader = fork();
+  if (reader == 0) {
+    close(open(pipe.c_str(), O_RDONLY));  // as soon as the command opens it too
+    _exit(0);
+  }
+  const Finished done = run_command(arguments, {.output = pipe});
+  int status = 0;
+  waitpid(reader, &status, 0);
+  return done;
 }
 
 // One line on standard error that holds `text`, and nothing on standard output.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/stat.h>
-
+#include <csignal>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "cli/command_testing.h"
+#include "cli/interrupted.h"
 
 namespace memlayers {
 namespace {
@@ -72,6 +72,31 @@ TEST_F(GenerateCommand, ReadsPromptsFromAFileAndFromStandardInput) {
   EXPECT_EQ(piped.out, file.out);
 }
 
+TEST_F(GenerateCommand, ReadsLinesOfEveryKindAlike) {
+  write_file(dir_ / "plain", "the red\na green comet\n");
+  write_file(dir_ / "other", "\xEF\xBB\xBFthe red\r\n\r\na green comet\r\n");
+  const auto said = [&](const std::string& file) {
+    const Finished done = generate({"--file", file, "--max-tokens", "3"});
+    EXPECT_EQ(done.code, 0) << done.err;
+    EXPECT_EQ(generate({"-", "--max-tokens", "3"}, {.input = file}).out, done.out);
+    return done.out;
+  };
+  EXPECT_EQ(said(dir_ / "other"), said(dir_ / "plain"));
+  const auto answers = [&](const std::string& file) {
+    return generate({"--interactive", "--max-tokens", "3"}, {.input = file}).out;
+  };
+  write_file(dir_ / "questions", "\xEF\xBB\xBFthe red\r\na green comet\r\n");
+  EXPECT_EQ(answers(dir_ / "questions"), answers(dir_ / "plain"));
+}
+
+TEST_F(GenerateCommand, AFileWithoutAPromptIsNamed) {
+  write_file(dir_ / "mark", "\xEF\xBB\xBF");
+  expect_error(generate({"--file", dir_ / "mark"}), 1, dir_ / "mark: expected at least one line");
+  expect_error(generate({"-"}), 1, "standard input: expected at least one line");
+  write_file(dir_ / "bytes", "the red\n\xff\n");
+  expect_error(generate({"--file", dir_ / "bytes"}), 1, "bytes:2: expected UTF-8, got byte 0xff");
+}
+
 TEST_F(GenerateCommand, WrongUsageIsTwo) {
   expect_error(generate({}), 2, "expected a prompt");
   expect_error(generate({"a", "--temperature", "-1"}), 2, "temperature");
@@ -115,22 +140,19 @@ TEST_F(GenerateCommand, AConfigurationOfAnotherShapeIsNamed) {
 }
 
 TEST_F(GenerateCommand, AReaderThatLeavesIsNoErrorAndAFullDiskIs) {
-  const std::string pipe = dir_ / "pipe";
-  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
-  // Opens it together with the command, and has left long before that writes.
-  const pid_t closer = fork();
-  if (closer == 0) {
-    const int reader = open(pipe.c_str(), O_RDONLY);  // waits for the command to open it
-    close(reader);
-    _exit(0);
-  }
-  const Finished left = generate({"--json", "--max-tokens", "4", "the red"}, {.output = pipe});
-  int status = 0;
-  waitpid(closer, &status, 0);
-  EXPECT_EQ(left.code, 0) << left.err;
+  const Finished left =
+      testing::run_unheard({"generate", model(), "--json", "--max-tokens", "4", "the red"});
+  EXPECT_EQ(left.code, -SIGPIPE) << left.err;  // as of every tool that others read
   EXPECT_EQ(left.err, "");
   const Finished full = generate({"--max-tokens", "4", "the red"}, {.output = "/dev/full"});
   expect_error(full, 1, "standard output");
+}
+
+TEST_F(GenerateCommand, CtrlCEndsAConversationThatWaitsForAQuestion) {
+  const Finished done = testing::run_interrupted(
+      {"generate", model(), "--interactive", "--max-tokens", "3"}, "the red\n");
+  EXPECT_TRUE(done.out.ends_with('\n')) << "the answer is whole: then it waits, or soon will";
+  EXPECT_EQ(done.code, 130);
 }
 
 TEST_F(GenerateCommand, AConversationEndsWithItsInput) {

@@ -128,6 +128,21 @@ TEST(GrowCommand, WhatCannotGrowIsRefused) {
   EXPECT_THROW(grow(load_model(dir / "dense"), 8, 0), c10::ValueError);
 }
 
+TEST(GrowCommand, AGrownModelDrawsNothingButWhatIsNew) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  const Llama model = load_model(dir / "model");
+  torch::manual_seed(5);
+  const at::Tensor wanted = torch::rand({4});
+  torch::manual_seed(5);
+  const Llama grown = grow(model, 8, 11);
+  EXPECT_TRUE(torch::rand({4}).equal(wanted)) << "torch's generator was used";
+  const Llama fresh(grown->config(), 11);  // of a new pool of that seed
+  const at::Tensor rows = grown->pool()->values;
+  EXPECT_TRUE(rows.slice(0, 0, 36).equal(model->pool()->values));
+  EXPECT_TRUE(rows.slice(0, 36).equal(fresh->pool()->values.slice(0, 36)));
+}
+
 void write_reads(const std::string& model, const at::Tensor& reads) {
   io::write_safetensors(
       io::posix(), io::join(model, "usage.safetensors"),
@@ -159,6 +174,16 @@ TEST(GrowCommand, TellsTheSlotsThatWereNeverReadAndChangesNothing) {
   EXPECT_FALSE(io::posix().exists(dir / "x"));
 }
 
+TEST(GrowCommand, NamesReadsBelowZero) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  at::Tensor reads = torch::ones({36}, torch::kLong);
+  reads[4] = -2;
+  write_reads(dir / "model", reads);
+  expect_error(run_command({"grow", dir / "model", "--shrink-unused"}), 1,
+               "usage.safetensors: reads: expected counts of at least 0, got -2");
+}
+
 TEST(GrowCommand, RevivesUnusedSlotsWithRowsOfBusyOnesInANewModel) {
   TempDir dir;
   testing::write_model(dir / "model");
@@ -184,6 +209,18 @@ TEST(GrowCommand, RevivesUnusedSlotsWithRowsOfBusyOnesInANewModel) {
     EXPECT_GT(distance, 0.05) << slot;
     EXPECT_LT(distance, 0.2) << slot;
   }
+}
+
+TEST(GrowCommand, RefusesNoiseThatLeavesRowsWhichAreNotFinite) {
+  TempDir dir;
+  testing::write_model(dir / "model");
+  at::Tensor reads = torch::ones({36}, torch::kLong);
+  reads[4] = 0;
+  write_reads(dir / "model", reads);
+  expect_error(run_command({"grow", dir / "model", "--shrink-unused", "--revive", "--noise",
+                            "1e308", "-o", dir / "new"}),
+               1, "noise: expected one that leaves rows finite, got 1e+308");
+  EXPECT_FALSE(io::posix().exists(dir / "new"));
 }
 
 }  // namespace

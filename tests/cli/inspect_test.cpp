@@ -3,6 +3,8 @@
 
 #include "cli/command_testing.h"
 #include "pool/chunks.h"
+#include "support/altered_rows.h"
+#include "train/run_testing.h"
 
 namespace memlayers {
 namespace {
@@ -83,12 +85,60 @@ TEST_F(InspectCommand, VerifySeesAnAlteredRowAndAMissingChunk) {
   expect_error(run_command({"inspect", dir_ / "m"}), 1, folder);
 }
 
-TEST_F(InspectCommand, APoolOfAnotherSizeIsNamed) {
-  std::filesystem::copy(*shared_ / "model", dir_ / "m", std::filesystem::copy_options::recursive);
-  auto json = nlohmann::json::parse(testing::read_file(dir_ / "m/config.json"));
+// With right checksums, or with none that could tell.
+TEST_F(InspectCommand, VerifySeesNumbersThatCannotBe) {
+  testing::write_facts(dir_ / "facts.jsonl");
+  TrainConfig config = testing::tiny_config(dir_ / "run", dir_ / "facts.jsonl");
+  config.train.steps = 1;
+  Trainer(config).run();
+  const std::string whole = dir_ / "run/step-1", broken = dir_ / "broken";
+  const auto expect_found = [&](const std::string& file, const std::string& sentence,
+                                const std::function<void(const std::string& path)>& damage) {
+    std::filesystem::remove_all(broken);
+    std::filesystem::copy(whole, broken, std::filesystem::copy_options::recursive);
+    damage(io::join(broken, file));
+    testing::close_again(broken);
+    const Finished done = run_command({"inspect", broken, "--verify"});
+    expect_error(done, 1, io::join(broken, file).substr(0, broken.size()));
+    EXPECT_TRUE(says(done.err, {sentence})) << file;
+  };
+  const auto of = [](const std::string& tensor) {
+    return [tensor](const std::string& path) { testing::fill_tensor(path, tensor, 0xff); };
+  };
+  const auto rows = [](const std::string& path) { testing::fill_rows(path, 0xff); };
+  expect_found("model.safetensors", "model.norm.weight\": expected finite weights",
+               of("model.norm.weight"));
+  expect_found("pool/chunk-0-1.safetensors", "expected finite numbers", rows);
+  expect_found("optimizer/exp_avg-0-1.safetensors", "exp_avg-0-1.safetensors", rows);
+  expect_found("optimizer/exp_avg_sq-0-1.safetensors", "exp_avg_sq-0-1.safetensors", rows);
+  expect_found("optimizer/rows.safetensors",
+               "rows.safetensors: tensor steps: expected numbers of at least 0", of("steps"));
+  expect_found("optimizer/dense.safetensors",
+               "tensor exp_avg.model.norm.weight: expected finite numbers",
+               of("exp_avg.model.norm.weight"));
+  expect_found("usage.safetensors",
+               "usage.safetensors: tensor reads: expected numbers of at least 0", of("reads"));
+  EXPECT_EQ(run_command({"inspect", whole, "--verify"}).code, 0);
+}
+
+TEST_F(InspectCommand, SubKeysAndAPoolOfAnotherSizeAreNamed) {
+  const auto copy_here = [&](const std::string& name) {
+    std::filesystem::copy(*shared_ / "model", dir_ / name,
+                          std::filesystem::copy_options::recursive);
+  };
+  copy_here("keys");
+  auto json = nlohmann::json::parse(testing::read_file(dir_ / "keys/config.json"));
   json["memlayers"]["memory"]["n_keys"] = 7;
-  testing::write_file(dir_ / "m/config.json", json.dump());
-  expect_error(run_command({"inspect", dir_ / "m"}), 1, "expected 49 rows of 32");
+  testing::write_file(dir_ / "keys/config.json", json.dump());
+  expect_error(run_command({"inspect", dir_ / "keys"}), 1, "by memory n_keys of config.json");
+
+  ModelConfig larger = testing::tiny_model_config();
+  larger.memory->n_keys = 7;
+  testing::write_model(dir_ / "larger", larger);
+  copy_here("pool");
+  std::filesystem::remove_all(dir_ / "pool/pool");
+  std::filesystem::rename(dir_ / "larger/pool", dir_ / "pool/pool");
+  expect_error(run_command({"inspect", dir_ / "pool"}), 1, "expected 36 rows of 32");
 }
 
 }  // namespace

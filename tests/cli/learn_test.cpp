@@ -47,6 +47,8 @@ TEST(LearnCommand, WritesAPatchThatMakesTheModelRecallTheFacts) {
                               "--keep", dir / "other.jsonl", "--earlier", dir / "other.jsonl",
                               "--held-out", dir / "other.jsonl", "--lr", "1e-2", "--json"}));
   ASSERT_EQ(done.code, 0) << done.err;
+  EXPECT_NE(done.err.find("  recalled 0/3"), std::string::npos) << "no loss before the first step";
+  EXPECT_EQ(done.err.find("loss 0.000"), std::string::npos) << done.err;
   const auto json = nlohmann::json::parse(done.out);
   EXPECT_EQ(json["recall"]["after"], 1);
   EXPECT_EQ(json["recall"]["before"], 0);

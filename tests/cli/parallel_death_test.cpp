@@ -5,6 +5,7 @@
 #include "io/folder.h"
 #include "io/run_folder.h"
 #include "memlayers/trainer.h"
+#include "support/source_folder.h"
 
 namespace memlayers {
 namespace {
@@ -40,7 +41,7 @@ class ParallelDeath : public testing::ParallelRun {
   // rank 1 does `before` and is then the command; the others are it at once.
   std::vector<std::string> with_rank_1(const std::string& before, const std::string& config) {
     const std::string train = "'" + program() + "' train '" + config + "'";
-    return {MEMLAYERS_MPIRUN, "2", "/bin/bash", "-c",
+    return {testing::in_repository("scripts/mpirun_here.sh"), "2", "/bin/bash", "-c",
             "if [ $OMPI_COMM_WORLD_RANK = 1 ]; then " + before + " " + train + "; else exec " +
                 train + "; fi"};
   }

@@ -3,6 +3,7 @@
 #include "cli/parallel_testing.h"
 #include "io/folder.h"
 #include "io/run_folder.h"
+#include "support/source_folder.h"
 
 namespace memlayers {
 namespace {
@@ -17,8 +18,7 @@ class ParallelHosts : public testing::ParallelRun {
  protected:
   // Two processes on each of two hosts.
   pid_t start_on_two(const std::string& config) {
-    const std::string script =
-        std::filesystem::path(MEMLAYERS_MPIRUN).parent_path() / "mpirun_two_hosts.sh";
+    const std::string script = testing::in_repository("scripts/mpirun_two_hosts.sh");
     return start_command({script, "2", program(), "train", config});
   }
 };

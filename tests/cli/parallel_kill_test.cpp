@@ -7,6 +7,7 @@
 #include "io/folder.h"
 #include "io/run_folder.h"
 #include "memlayers/trainer.h"
+#include "support/source_folder.h"
 #include "support/store_testing.h"
 
 namespace memlayers {
@@ -26,7 +27,8 @@ class ParallelKill : public testing::ParallelRun {
         "ASAN_OPTIONS=detect_leaks=0 exec strace -f -o "
         "/dev/null -e trace=" +
         call + " -e inject=" + call + ":signal=KILL:when=" + std::to_string(when) + " " + train;
-    return finish(start_command({MEMLAYERS_MPIRUN, std::to_string(kProcesses), "/bin/bash", "-c",
+    return finish(start_command({testing::in_repository("scripts/mpirun_here.sh"),
+                                 std::to_string(kProcesses), "/bin/bash", "-c",
                                  "if [ $OMPI_COMM_WORLD_RANK = " + std::to_string(rank) +
                                      " ]; then " + traced + "; else exec " + train + "; fi"}))
                .code == 0;
@@ -48,11 +50,11 @@ TEST_F(ParallelKill, AtAnySystemCallOfASaveLeavesTheNewestCheckpointWhole) {
     c.train.keep = 1;
   });
   const bool is_soak = testing::soaked(0, 1) == 1;
-  std::vector<std::string> calls{"fdatasync", "rename", "pwrite64"};
+  std::vector<std::string> calls{"fdatasync", "rename", "renameat2", "pwrite64"};
   if (is_soak) {
     // Calls that change a file. What only opens or reads comes while MPI starts as well, and a
     // process that is killed there can leave mpirun itself hanging (Open MPI 4.1).
-    for (const char* call : {"fsync", "mkdir", "unlink", "rmdir"}) {
+    for (const char* call : {"fsync", "mkdir", "unlink", "unlinkat"}) {
       calls.emplace_back(call);
     }
   }

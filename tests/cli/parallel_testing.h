@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cli/command_testing.h"
+#include "support/source_folder.h"
 #include "train/metrics.h"
 #include "train/run_testing.h"
 
@@ -49,7 +50,8 @@ class ParallelRun : public ::testing::Test {
     return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "memlayers";
   }
   pid_t start(int processes, const std::vector<std::string>& arguments) {
-    std::vector<std::string> words{MEMLAYERS_MPIRUN, std::to_string(processes), program(), "train"};
+    std::vector<std::string> words{testing::in_repository("scripts/mpirun_here.sh"),
+                                   std::to_string(processes), program(), "train"};
     words.insert(words.end(), arguments.begin(), arguments.end());
     return start_command(std::move(words));
   }

@@ -72,11 +72,51 @@ TEST_F(ParallelTrain, MetricsSayWhatEachProcessSentWaitedForAndHolds) {
   EXPECT_TRUE(metrics("alone").front().bytes_sent.empty());
 }
 
-TEST_F(ParallelTrain, SaysOnceWhatIsWrong) {
-  const Finished done = run(3, {configure("run", 2), "--set", "parallel.groups=2"});
-  EXPECT_EQ(done.code, 1);
-  EXPECT_TRUE(says(done.err, {"memlayers: error: [parallel] groups", "3 processes", "got 2"}));
-  EXPECT_EQ(done.err.find("memlayers: error: "), done.err.rfind("memlayers: error: ")) << done.err;
+TEST_F(ParallelTrain, AWrongConfigurationEndsEachProcessBeforeAnyExchange) {
+  const Finished done = run(3, {configure("run", 2), "--set", "memory.knn=11"});
+  EXPECT_EQ(done.code, 2);
+  expect_one_error(done);
+  EXPECT_TRUE(says(done.err, {"memlayers: error: ", "[memory] knn"}));
+  EXPECT_EQ(done.err.find("MPI_ABORT"), std::string::npos) << done.err;
+}
+
+// What one process finds wrong, or all, before the first step: each leaves by itself.
+TEST_F(ParallelTrain, SaysOnceWhatIsWrongAndEndsNoProcessByForce) {
+  const std::string config = configure("run", 2);
+  const auto expect_wrong = [&](const std::string& change, const std::string& sentence) {
+    const Finished done = run(3, {config, "--set", change});
+    EXPECT_EQ(done.code, 2) << change;
+    expect_one_error(done);
+    EXPECT_TRUE(says(done.err, {"memlayers: error: " + sentence}));
+    EXPECT_EQ(done.err.find("MPI_ABORT"), std::string::npos) << done.err;
+    EXPECT_EQ(done.err.find("rank "), std::string::npos) << done.err;
+  };
+  expect_wrong("parallel.groups=2",
+               "[parallel] groups: expected a number that divides the 3 processes of the run, "
+               "got 2");
+  expect_wrong("train.resume=\"nowhere\"", "train.resume: nowhere: no such folder");
+  expect_wrong("data.train=[\"nowhere.txt\"]", "nowhere.txt: ");
+  expect_wrong("model.context=1", "data.train: expected a document with a token to predict");
+  expect_wrong("train.pool_folder=\"/nowhere\"", "/nowhere: expected a folder");
+  expect_wrong("out=\"/proc/nowhere\"", "/proc/nowhere: cannot make the folder");
+  const std::string model = dir_ / "model";
+  std::filesystem::create_directory(model);
+  io::write_atomic(io::posix(), model + "/config.json", "{}");
+  expect_wrong("init=\"" + model + "\"", model);
+}
+
+TEST_F(ParallelTrain, ADamagedCheckpointEndsNoProcessByForce) {
+  const std::string config = configure("run", 2);
+  ASSERT_EQ(testing::run_command({"train", config}).code, 0);
+  const std::string file = dir_ / "run/step-2/model.safetensors";
+  std::string bytes = read_file(file);
+  bytes.back() ^= 1;
+  io::write_atomic(io::posix(), file, bytes);
+  const Finished done = run(3, {config, "--set", "train.steps=3"});
+  EXPECT_EQ(done.code, 2);
+  expect_one_error(done);
+  EXPECT_TRUE(says(done.err, {"memlayers: error: " + file + ": expected checksum "}));
+  EXPECT_EQ(done.err.find("MPI_ABORT"), std::string::npos) << done.err;
 }
 
 }  // namespace

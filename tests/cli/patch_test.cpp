@@ -5,6 +5,7 @@
 #include "cli/command_testing.h"
 #include "io/folder.h"
 #include "memlayers/store.h"
+#include "support/altered_tensors.h"
 
 namespace memlayers {
 namespace {
@@ -189,7 +190,11 @@ TEST_F(PatchCommand, ARunGoesOnFromAPatchedCheckpoint) {
 TEST_F(PatchCommand, WhatDoesNotFitIsRefusedInOneSentenceAndChangesNothing) {
   const std::string before = digest();
   expect_error(patch({"apply", model(), file("far", {1, 36}, 1)}), 1, "slots in [0, 36), got 36");
-  expect_error(patch({"apply", model(), file("nan", {1}, NAN)}), 1, "NaN or infinity in the row");
+  testing::alter_row_number(file("nan", {1}, 1), 0, NAN);
+  expect_error(patch({"apply", model(), dir_ / "nan.safetensors"}), 1,
+               "NaN or infinity in the row");
+  expect_error(patch({"apply", model(), file("ok", {1}, 1), dir_ / "nan.safetensors"}), 1, "NaN");
+  expect_error(patch({"apply", model(), file("ok", {1}, 1), file("far", {36}, 1)}), 1, "got 36");
   Patch other = read_patch(file("oo", {1}, 1));
   other.pool = "another";
   write_patch(dir_ / "other", other);

@@ -164,7 +164,9 @@ TEST_F(TrainCommand, SaysWhatIsWrongInOneLine) {
 TEST_F(TrainCommand, SaysThatTheMemoryIsNotEnough) {
   const Finished done = train({config_, "--set", "model.ff_dim=2000000000"});
   EXPECT_EQ(done.code, 1);
-  EXPECT_EQ(done.err.rfind("memlayers: error: out of memory: no room for ", 0), 0U) << done.err;
+  EXPECT_EQ(done.err.rfind("memlayers: error: [model], [memory]: out of memory: no room for ", 0),
+            0U)
+      << done.err;
   EXPECT_EQ(std::count(done.err.begin(), done.err.end(), '\n'), 1) << done.err;
   EXPECT_FALSE(std::filesystem::exists(run_));
 }

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "edit/phrasings.h"
+#include "edit/slot_reads.h"
 #include "io/file_system.h"
 #include "io/safetensors.h"
 #include "memlayers/edit.h"
@@ -94,7 +95,7 @@ TEST(Learn, StepOfSgdIsThatOfTheDenseGradientOnTheChosenRows) {
   const std::vector<NewFact> facts{{.fact = {"the red otter has", "number two"}}};
   const LearnOptions options{
       .slots = 10, .optimizer = PoolOptimizer::kSgd, .lr = 0.5, .steps = 1, .batch = 1};
-  const train::FactRow row = train::make_fact_row(generator.tokenizer(), facts[0].fact);
+  const train::FactRow row = train::make_fact_row(generator, facts[0].fact);
   const std::vector<std::int64_t> tokens(row.tokens.begin(), row.tokens.end());
   const at::Tensor all = torch::tensor(tokens, torch::kLong).unsqueeze(0);
   at::Tensor target = all.slice(1, 1).clone();
@@ -141,7 +142,7 @@ TEST(Learn, RehearsalKeepsWhatIsPredictedAlongText) {
   const TempDir dir;
   const std::string text = dir / "text.jsonl";
   write_file(text, "{\"text\":\"a green comet came over the harbour at night\"}\n");
-  const auto divergence = [&](std::int64_t rehearsal) {
+  const auto divergence = [&](double rehearsal) {
     Generator generator = testing::tiny_generator(config_of());
     const at::Tensor before = predictions(generator, text);
     const LearnOptions options{.lr = 1e-2,
@@ -165,7 +166,7 @@ TEST(Learn, RehearsalHoldsFactsToTheirAnswers) {
   const TempDir dir;
   const Fact old{"the glacier", "at night"};
   write_file(dir / "old.jsonl", "{\"prompt\":\"the glacier\",\"answer\":\"at night\"}\n");
-  const auto is_kept = [&](std::int64_t rehearsal) {
+  const auto is_kept = [&](double rehearsal) {
     Generator generator = testing::tiny_generator(config_of());
     EXPECT_EQ(learn(generator, {{.fact = old}}, fast(), flat_history(generator)).recalled, 1);
     const LearnOptions options{.slots = 256,
@@ -243,7 +244,7 @@ TEST(ChooseSlots, RanksByTheFormulaOfEachSelection) {
     ASSERT_GT(chosen.size(), 10U);
     double total = 0;
     for (const Fact& fact : edit::learned_phrasings(new_facts())) {
-      const auto length = train::make_fact_row(generator.tokenizer(), fact).tokens.size() - 1;
+      const auto length = train::make_fact_row(generator, fact).tokens.size() - 1;
       total += static_cast<double>(length) * 2 * 3;  // heads, knn; one layer
     }
     for (std::size_t i = 0; i < chosen.size(); ++i) {

@@ -127,7 +127,7 @@ TEST(SlotEditor, AnEditedRowLosesItsOptimizerStateAndNoOtherDoes) {
     Generator generator = tiny_generator(config_of(RowType::kBFloat16));
     MemoryPool pool = generator.model()->pool();
     MemoryLayer layer = layer_of(generator);
-    RowAdamW optimizer(pool, {.kind = kind, .master_rows = true});
+    RowOptimizer optimizer(pool, {.kind = kind, .master_rows = true});
     torch::manual_seed(5);
     const at::Tensor x = torch::randn({1, 32});
     for (int step = 0; step < 2; ++step) {

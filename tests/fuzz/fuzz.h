@@ -13,6 +13,7 @@
 #include "io/file_system.h"
 #include "memlayers/error.h"
 #include "memlayers/store.h"
+#include "pool/store_parts.h"
 #include "support/memory_file_system.h"
 #include "support/store_testing.h"
 
@@ -73,9 +74,9 @@ inline StoreOptions small_steps() {
 
 // Opens the pool for reading and for writing, and edits it.
 inline void use_pool(io::FileSystem& fs) {
-  allow_error([&] { read_all(StoreReader::open(fs, kPool).snapshot()); });
+  allow_error([&] { read_all(pool::open_reader(fs, kPool).snapshot()); });
   allow_error([&] {
-    Store store = Store::open(fs, kPool, small_steps());
+    Store store = pool::open_store(fs, kPool, small_steps());
     read_all(store.snapshot());
     store.erase(3);
     for (const PatchInfo& patch : store.snapshot().patches()) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A patch file: read, written again, put in line with another and applied.
 #include "fuzz/fuzz.h"
+#include "pool/patch.h"
+#include "pool/store_parts.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace memlayers;
@@ -13,9 +15,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   testing::MemoryFileSystem fs(fresh);
   fuzz::put(fs, "patch.safetensors", fuzz::bytes_of(data, size));
   fuzz::allow_error([&] {
-    const Patch patch = read_patch(fs, "patch.safetensors");
-    write_patch(fs, "again.safetensors", patch);
-    const Patch again = read_patch(fs, "again.safetensors");
+    const Patch patch = pool::read_patch(fs, "patch.safetensors");
+    pool::write_patch(fs, "again.safetensors", patch);
+    const Patch again = pool::read_patch(fs, "again.safetensors");
     fuzz::require(again.slots == patch.slots && again.rows == patch.rows &&
                   again.erased == patch.erased && again.notes == patch.notes &&
                   again.sub_keys.places == patch.sub_keys.places);
@@ -23,7 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       const PatchDiff none = diff(patch, again);
       fuzz::require(none.different.empty() && none.sub_keys.different.empty());
     });
-    Store store = Store::open(fs, fuzz::kPool, fuzz::small_steps());
+    Store store = pool::open_store(fs, fuzz::kPool, fuzz::small_steps());
     store.apply(patch);
     fuzz::read_all(store.snapshot());
     fuzz::require(store.snapshot().patch(patch.id).rows == patch.rows &&

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <filesystem>
 
 #include "support/failing_files.h"
@@ -60,7 +62,7 @@ TEST(FolderWriter, TakesThePlaceOfAFolderInOneStep) {
   write_run(posix(), dir / "run");
   write_file(dir / "run/old", "x");
   for (const bool is_committed : {false, true}) {
-    make_folders(posix(), dir / "run.next.tmp/left");
+    make_folders(posix(), dir / "run.next-1-01234567/left");  // of any process
     FolderWriter writer(posix(), dir / "run", FolderWriter::Place::kOfAFolder);
     writer.write_text("config.json", "{1}");
     EXPECT_EQ(read_file(dir / "run/config.json"), "{}");
@@ -86,7 +88,7 @@ TEST(FolderWriter, LeavesAPoolToItsLogOnceItHasOne) {
 
 TEST(FolderWriter, ReplacesWhatAnEarlierProcessLeftHalfWritten) {
   const TempDir dir;
-  const std::string left = (dir / "run") + ".tmp-" + std::to_string(::getpid());
+  const std::string left = (dir / "run") + ".tmp-" + std::to_string(::getpid()) + "-0123abcd";
   std::filesystem::create_directories(left + "/pool");
   write_file(left + "/pool/old", "half");
   write_run(posix(), dir / "run");
@@ -138,10 +140,56 @@ TEST(WriteAtomic, AFullDiskAtAnyMomentLeavesTheOldTextOrTheNew) {
 TEST(WriteAtomic, ReplacesTheFileAndALeftTemporary) {
   const TempDir dir;
   write_file(dir / "f", "old");
-  write_file(dir / "f.tmp", "half");
+  write_file((dir / "f.tmp-") + std::to_string(::getpid()) + "-0123abcd", "half");
   write_atomic(posix(), dir / "f", "new");
   EXPECT_EQ(read_file(dir / "f"), "new");
   EXPECT_EQ(posix().list(dir.path()), std::vector<std::string>{"f"});
+}
+
+TEST(WriteAtomic, LeavesWhatOthersCalledLikeATemporary) {
+  const TempDir dir;
+  const std::string own = std::to_string(::getpid());
+  const std::vector<std::string> others = {"f.tmp",
+                                           "f.tmp-",
+                                           "f.tmp-" + own,
+                                           "f.tmp-x-0123abcd",
+                                           "f.tmp-" + own + "-0123abc",
+                                           "f.tmp-1-0123abcd",
+                                           "f.tmp-" + own + "-0123ABCD",
+                                           "g.tmp-" + own + "-0123abcd"};
+  for (const std::string& name : others) write_file(dir / name, "theirs");
+  write_atomic(posix(), dir / "f", "new");
+  for (const std::string& name : others) EXPECT_EQ(read_file(dir / name), "theirs") << name;
+  EXPECT_EQ(posix().list(dir.path()).size(), others.size() + 1);
+}
+
+TEST(WriteAtomic, LeavesTheTemporaryThatAnotherThreadIsWriting) {
+  const TempDir dir;
+  const TemporaryName other(posix(), dir / "f");
+  write_file(other.path(), "half");
+  write_atomic(posix(), dir / "f", "new");
+  EXPECT_EQ(read_file(other.path()), "half");
+  other.remove();
+  EXPECT_EQ(posix().list(dir.path()), std::vector<std::string>{"f"});
+}
+
+TEST(FolderWriter, KeepsWhatCameToItsPlaceMeanwhile) {
+  const TempDir dir;
+  for (const bool is_folder : {false, true}) {
+    const std::string path = dir / (is_folder ? "folder" : "file");
+    {
+      FolderWriter writer(posix(), path);
+      writer.write_text("config.json", "{}");
+      if (is_folder) {
+        posix().make_folder(path);
+      } else {
+        write_file(path, "theirs");
+      }
+      EXPECT_TRUE(says(error_of([&] { writer.commit(); }), {path, "exists"}));
+    }
+    EXPECT_EQ(is_folder ? posix().list(path).size() : read_file(path).size(), is_folder ? 0 : 6);
+  }
+  EXPECT_EQ(posix().list(dir.path()), (std::vector<std::string>{"file", "folder"}));
 }
 
 class Verify : public ::testing::Test {

@@ -6,41 +6,20 @@
 
 #include <nlohmann/json.hpp>
 
+#include "io/model_config_testing.h"
 #include "support/expect_error.h"
-#include "support/temp_dir.h"
-#include "support/testing.h"
 
 namespace memlayers::io {
 namespace {
 
 using memlayers::testing::expect_error;
 using memlayers::testing::TempDir;
-using memlayers::testing::write_file;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
-
-ModelConfig read(const std::string& text) {
-  const TempDir dir;
-  write_file(dir / "config.json", text);
-  return read_model_config(posix(), dir / "config.json");
-}
-
-// As transformers 4 writes it for a LLaMA 3 of small size.
-json llama() {
-  return json::parse(R"({
-    "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
-    "bos_token_id": 100, "eos_token_id": [101, 102], "hidden_act": "silu", "hidden_size": 64,
-    "initializer_range": 0.02, "intermediate_size": 172, "max_position_embeddings": 131072,
-    "mlp_bias": false, "model_type": "llama", "num_attention_heads": 8, "num_hidden_layers": 4,
-    "num_key_value_heads": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-06,
-    "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                     "original_max_position_embeddings": 8192, "rope_type": "llama3"},
-    "rope_theta": 500000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
-    "transformers_version": "4.43.0", "use_cache": true, "vocab_size": 128})");
-}
+using testing::llama_config;
+using testing::read_config;
 
 json with_memory() {
   ModelConfig config;
@@ -49,7 +28,7 @@ json with_memory() {
 }
 
 TEST(ReadModelConfig, ReadsALlamaOfTransformers4) {
-  const ModelConfig config = read(llama().dump());
+  const ModelConfig config = read_config(llama_config().dump());
   EXPECT_EQ(config.dim, 64);
   EXPECT_EQ(config.layers, 4);
   EXPECT_EQ(config.heads, 8);
@@ -73,7 +52,7 @@ TEST(ReadModelConfig, ReadsALlamaOfTransformers4) {
 }
 
 TEST(ReadModelConfig, ReadsTheNewerSpellings) {
-  json config = llama();
+  json config = llama_config();
   config.erase("rope_scaling");
   config.erase("rope_theta");
   config.erase("torch_dtype");
@@ -81,7 +60,7 @@ TEST(ReadModelConfig, ReadsTheNewerSpellings) {
   config["dtype"] = "float32";
   config["eos_token_id"] = 7;
   config["pad_token_id"] = -1;
-  const ModelConfig read_back = read(config.dump());
+  const ModelConfig read_back = read_config(config.dump());
   EXPECT_EQ(read_back.rope.type, "linear");
   EXPECT_EQ(read_back.rope.theta, 1e6);
   EXPECT_EQ(read_back.rope.factor, 2);
@@ -91,22 +70,22 @@ TEST(ReadModelConfig, ReadsTheNewerSpellings) {
 }
 
 TEST(ReadModelConfig, TakesTheOlderWordForTheTypeOfRope) {
-  json config = llama();
+  json config = llama_config();
   config["rope_scaling"] = {{"type", "linear"}, {"factor", 4}};
-  EXPECT_EQ(read(config.dump()).rope.type, "linear");
+  EXPECT_EQ(read_config(config.dump()).rope.type, "linear");
   config["rope_scaling"] = nullptr;
-  EXPECT_EQ(read(config.dump()).rope.type, "default");
+  EXPECT_EQ(read_config(config.dump()).rope.type, "default");
 }
 
 TEST(ReadModelConfig, ComputesFloat16InFloat32) {
-  json config = llama();
+  json config = llama_config();
   config["torch_dtype"] = "float16";
-  EXPECT_EQ(read(config.dump()).dtype, DenseType::kFloat32);
+  EXPECT_EQ(read_config(config.dump()).dtype, DenseType::kFloat32);
 }
 
 TEST(ModelConfigJson, ReadsBackToTheSame) {
   std::vector<ModelConfig> configs(4);
-  configs[1] = read(llama().dump());
+  configs[1] = read_config(llama_config().dump());
   configs[2].memory = MemoryConfig{.layers = {{2, 5}},
                                    .n_keys = 31,
                                    .heads = 1,
@@ -117,6 +96,8 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
                                    .placement = MemoryPlacement::kBeside,
                                    .qk_norm = false,
                                    .gate = true,
+                                   .gate_dim = 3,
+                                   .output_scales = {1.0 / 3, 4},
                                    .row_dtype = RowType::kBFloat16};
   configs[3].memory = MemoryConfig{.variant = MemoryVariant::kPeer, .value_proj = false};
   configs[3].rope = {.theta = 12345.678, .type = "linear", .factor = 1.1};
@@ -125,10 +106,13 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
   configs[3].eos_tokens = {2};
   for (const ModelConfig& config : configs) {
     const std::string text = model_config_json(config);
-    const ModelConfig again = read(text);
+    const ModelConfig again = read_config(text);
     EXPECT_EQ(model_config_json(again), text);
     EXPECT_EQ(again.memory_layers(), config.memory_layers());
     EXPECT_EQ(again.row_width(), config.row_width());
+    if (config.memory) {
+      EXPECT_EQ(again.memory->output_scales, config.memory->output_scales);
+    }
     EXPECT_EQ(again.rope.theta, config.rope.theta);
     EXPECT_EQ(again.rope.factor, config.rope.factor);
   }
@@ -142,6 +126,8 @@ TEST(ModelConfigJson, CallsOnlyAPlainDecoderALlama) {
   EXPECT_EQ(with_memory()["architectures"][0], "MemlayersForCausalLM");
 }
 
+// What transformers 5.24's LlamaConfig and MistralConfig say of each field that is absent;
+// tests/python/test_transformers.py compares with the installed one.
 TEST(ReadModelConfig, NamesFileAndFieldThatIsWrong) {
   const std::pair<const char*, const char*> wrong[] = {
       {R"({"hidden_size": "64"})", R"(hidden_size: expected an integer, got "64")"},
@@ -156,7 +142,8 @@ TEST(ReadModelConfig, NamesFileAndFieldThatIsWrong) {
       {R"({"tie_word_embeddings": 1})", "tie_word_embeddings: expected true or false, got 1"},
       {R"({"hidden_act": "gelu"})", R"(hidden_act: expected "silu", got "gelu")"},
       {R"({"hidden_act": 3})", "hidden_act: expected a string, got 3"},
-      {R"({"model_type": "qwen2"})", R"(model_type: expected "llama", "mistral" or "memlayers")"},
+      {R"({"model_type": "gemma2"})",
+       R"(model_type: expected "llama", "mistral", "qwen2", "qwen3", "smollm3" or "memlayers")"},
       {R"({"sliding_window": 4096})", "sliding_window: expected null, got 4096"},
       {R"({"torch_dtype": "int8"})", "torch_dtype: expected \"float32\""},
       {R"({"bos_token_id": 128})", "bos_token_id: expected tokens from 0 to 127, got 128"},
@@ -165,15 +152,15 @@ TEST(ReadModelConfig, NamesFileAndFieldThatIsWrong) {
       {R"({"eos_token_id": ["a"]})", "eos_token_id: expected an integer or a list"},
       {R"({"eos_token_id": "a"})", "eos_token_id: expected an integer or a list"},
       {R"({"rope_scaling": 3})", "rope_scaling: expected an object, got 3"},
-      {R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})",
-       R"(rope_scaling: rope_type: expected "default", "linear" or "llama3", got "yarn")"},
+      {R"({"rope_scaling": {"rope_type": "longrope", "factor": 2}})",
+       R"(rope_type: expected "default", "linear", "dynamic", "llama3" or "yarn", got "longrope")"},
       {R"({"rope_scaling": {"rope_type": "llama3", "factor": null, "low_freq_factor": null}})",
        R"(rope_scaling: expected a field "factor", found none)"},
       {R"({"rope_parameters": {"full_attention": {"rope_type": "default"}}})",
        "rope_parameters: full_attention: expected a number or string"},
   };
   for (const auto& [patch, message] : wrong) {
-    json config = llama();
+    json config = llama_config();
     // merge_patch would take a null for a removal, and a rope's fields together.
     const json changes = json::parse(patch);
     for (const auto& [name, value] : changes.items()) config[name] = value;
@@ -182,7 +169,7 @@ TEST(ReadModelConfig, NamesFileAndFieldThatIsWrong) {
         if (value.is_null()) config["rope_scaling"].erase(name);
       }
     }
-    expect_error([&] { read(config.dump()); },
+    expect_error([&] { read_config(config.dump()); },
                  AllOf(HasSubstr("config.json: "), HasSubstr(message)));
   }
 }
@@ -196,19 +183,24 @@ TEST(ReadModelConfig, NamesTheMemoryFieldThatIsWrong) {
        R"(memlayers: memory: variant: expected "plain" or "memory+" or "peer", got "memory")"},
       {R"({"row_dtype": "int3"})", R"(memory: row_dtype: expected "float32" or "bfloat16")"},
       {R"({"gate": "yes"})", "memory: gate: expected true or false, got \"yes\""},
+      {R"({"gate": false, "gate_dim": 4})", "[memory] gate: expected true beside gate_dim"},
+      {R"({"gate": true, "gate_dim": 0})", "[memory] gate_dim: expected at least 1, got 0"},
+      {R"({"output_scales": [1, "a"]})", "memory: output_scales: expected a list of numbers"},
+      {R"({"output_scales": [1, 2, 3, 4, 5]})", "[memory] output_scales: expected 3 numbers"},
+      {R"({"output_scales": [1, 0, 1]})", "[memory] output_scales: expected a number above 0"},
       {R"({"n_key": 3})", R"(memory: unknown field "n_key"; did you mean "n_keys"?)"},
   };
   for (const auto& [patch, message] : wrong) {
     json config = with_memory();
     config["memlayers"]["memory"].update(json::parse(patch));
-    expect_error([&] { read(config.dump()); },
+    expect_error([&] { read_config(config.dump()); },
                  AllOf(HasSubstr("config.json: "), HasSubstr(message)));
   }
   const json whole = with_memory();
   for (const auto& [name, value] : whole["memlayers"]["memory"].items()) {
     json config = whole;
     config["memlayers"]["memory"].erase(name);
-    expect_error([&] { read(config.dump()); },
+    expect_error([&] { read_config(config.dump()); },
                  HasSubstr("memory: expected a field \"" + name + "\", found none"));
   }
 }
@@ -216,9 +208,10 @@ TEST(ReadModelConfig, NamesTheMemoryFieldThatIsWrong) {
 TEST(ReadModelConfig, RefusesWhatIsNotAnObjectOfJson) {
   for (const char* text : {"", "{", "[]", "3", "{\"hidden_size\": NaN}", "{\"a\": 1, \"a\": 2}",
                            "{\"hidden_size\": 1e999}", "\xff"}) {
-    expect_error([&] { read(text); }, HasSubstr("config.json: expected"));
+    expect_error([&] { read_config(text); }, HasSubstr("config.json: expected"));
   }
-  expect_error([&] { read(std::string(100'000, '[')); }, HasSubstr("nested at most 64 deep"));
+  expect_error([&] { read_config(std::string(100'000, '[')); },
+               HasSubstr("nested at most 64 deep"));
   const TempDir dir;
   expect_error([&] { read_model_config(posix(), dir / "config.json"); },
                HasSubstr("config.json: cannot open: No such file or directory"));
@@ -230,7 +223,7 @@ TEST(ReadModelConfig, WithAnyByteAlteredIsAnErrorOrAConfiguration) {
     std::string altered = text;
     altered[i] = static_cast<char>(altered[i] ^ (1 << i % 8));
     try {
-      read(altered).validate();
+      read_config(altered).validate();
     } catch (const Error& error) {
       EXPECT_THAT(error.what(), HasSubstr("config.json: "));
     }

@@ -3,9 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 
+#include "support/failing_file_system.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
 
@@ -115,7 +118,7 @@ TEST_F(Safetensors, RefusesEachLieOfTheHeaderByName) {
   past[1] = 1;  // 256 bytes more than there are
   EXPECT_TRUE(says(error_of([&] { open(past); }), {path_, "expected a header of at most"}));
   EXPECT_TRUE(says(error(R"({"w":)", 0), {"header: expected JSON"}));
-  EXPECT_TRUE(says(error("{\"\xff\":{}}", 0), {"header: expected JSON"}));
+  EXPECT_TRUE(says(error("{\"\xff\":{}}", 0), {"header: expected UTF-8"}));
   EXPECT_TRUE(says(error("[]", 0), {"header: expected a JSON object"}));
   EXPECT_TRUE(says(error("{}", 3), {"expected 0 bytes of data, got 3"}));
   const std::string one = R"("w":)" + tensor("U8", "[4]", "[0,4]");
@@ -171,6 +174,32 @@ TEST_F(Safetensors, DeeplyNestedJsonIsAnErrorAndNotAStackOverflow) {
   EXPECT_TRUE(says(error(objects, 0), {"nested"}));
 }
 
+TEST_F(Safetensors, WhatStandsForAFileIsNamed) {
+  EXPECT_TRUE(says(
+      error_of([&] { open("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"); }),
+      {path_, "expected a safetensors file, got a Git LFS pointer"}));
+  EXPECT_TRUE(says(error_of([&] { open("PK\x03\x04 archive/data.pkl"); }), {"a zip archive"}));
+}
+
+TEST_F(Safetensors, NamesAreEscapedAndCut) {
+  EXPECT_TRUE(says(error(R"({"\u001b[2J\n":)" + tensor("F31", "[1]", "[0,4]") + "}", 4),
+                   {R"("\x1b[2J\n")"}));
+  EXPECT_TRUE(says(error(named(std::string(1'000'000, 'A'), "[1]", "[0,4]"), 4), {"AAA..."}));
+  EXPECT_TRUE(says(error("{\"" + std::string(1'000'000, 'n') + "\":3}", 4), {"nnn..."}));
+}
+
+TEST_F(Safetensors, ManyTensorsTakeTimeInProportion) {  // with their square it would be minutes
+  constexpr std::size_t kTensors = 200'000;
+  std::string header = "{";
+  for (std::size_t i = 0; i < kTensors; ++i) {
+    const std::size_t place = kTensors - 1 - i;  // not in the order of the header
+    header +=
+        (i == 0 ? "\"t" : ",\"t") + std::to_string(i) + "\":" +
+        tensor("U8", "[1]", "[" + std::to_string(place) + "," + std::to_string(place + 1) + "]");
+  }
+  EXPECT_EQ(open(bytes_of(header + "}", kTensors)).tensors().size(), kTensors);
+}
+
 TEST_F(Safetensors, AnUnknownTensorIsNamedWithTheNearest) {
   const SafetensorsFile file = open(bytes_of(kGood, 28));
   EXPECT_TRUE(says(error_of([&] { file.at("ww"); }), {path_, "\"ww\"", "nearest is \"w\""}));
@@ -219,6 +248,46 @@ TEST_F(Safetensors, WritesNoFileThatItCouldNotRead) {
   EXPECT_EQ(read_file(path_), "mine") << "a file that was there stays";
 }
 
+TEST_F(Safetensors, BeginsNoFileThatTheDiskHasNoRoomFor) {
+  class Small : public memlayers::testing::FailingFileSystem {
+   public:
+    std::optional<std::uint64_t> free_bytes(const std::string&) override { return 4096; }
+  } small;
+  const std::vector<std::byte> bytes(4096);
+  const TensorToWrite tensor{"w", ElementType::kU8, {4096}, bytes};
+  const std::string message = error_of([&] { write_safetensors(small, path_, {tensor}); });
+  EXPECT_TRUE(says(message, {folder_.path() + ": expected room for ", "(4096 bytes)"}));
+  EXPECT_EQ(small.calls(), 0) << "nothing was begun";
+}
+
+TEST_F(Safetensors, WritesNoNumberThatIsNotFinite) {
+  const auto write = [&](ElementType type, auto number) {
+    const std::vector<decltype(number)> numbers{0, 0, 0, 0, 0, number, 0};
+    write_safetensors(posix(), path_, {{"w", type, {7}, std::as_bytes(std::span(numbers))}});
+  };
+  const auto refuses = [&](ElementType type, auto number) {
+    EXPECT_TRUE(says(error_of([&] { write(type, number); }), {path_, "\"w\"", "finite"}));
+    EXPECT_FALSE(posix().exists(path_));
+  };
+  const auto writes = [&](ElementType type, auto number) {
+    EXPECT_NO_THROW(write(type, number));
+    posix().unlink(path_);
+  };
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    refuses(ElementType::kF32, bad);
+    refuses(ElementType::kF64, static_cast<double>(bad));
+  }
+  writes(ElementType::kF32, std::numeric_limits<float>::max());
+  writes(ElementType::kF64, std::numeric_limits<double>::lowest());
+  for (const int bad : {0x7f80, 0xff80, 0x7f81}) {
+    refuses(ElementType::kBF16, static_cast<std::uint16_t>(bad));
+  }
+  writes(ElementType::kBF16, std::uint16_t{0x7f7f});
+  refuses(ElementType::kF16, std::uint16_t{0x7c00});
+  writes(ElementType::kF16, std::uint16_t{0x7bff});
+  writes(ElementType::kI32, -1);
+}
+
 TEST_F(Safetensors, EveryTypeHasItsNameAndSize) {
   const std::vector<std::pair<std::string, std::int64_t>> types{
       {"BOOL", 1}, {"U8", 1},   {"I8", 1},  {"I16", 2},     {"U16", 2},
@@ -258,6 +327,15 @@ TEST_F(Shards, WithoutAnIndexThereIsOneFile) {
   shard("model.safetensors", "x");
   shard("other.safetensors", "y");
   EXPECT_EQ(SafetensorsFolder::open(posix(), folder_.path()).tensors().size(), 1U);
+}
+
+TEST_F(Shards, AreNotReadBesideASingleFile) {
+  shard("model.safetensors", "new");
+  shard("a.safetensors", "old");
+  index(R"({"weight_map":{"old":"a.safetensors"}})");
+  const auto folder = SafetensorsFolder::open(posix(), folder_.path());
+  EXPECT_EQ(folder.tensors().size(), 1U);
+  EXPECT_TRUE(folder.tensors().contains("new"));
 }
 
 TEST_F(Shards, AMissingShardATwiceHeldTensorAndALyingIndexAreErrors) {

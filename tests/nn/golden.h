@@ -13,32 +13,30 @@
 #include <vector>
 
 #include "io/safetensors.h"
+#include "support/source_folder.h"
 
 namespace memlayers::testing {
 
-// The folder that MEMLAYERS_GOLDEN_DIR names; throws where it is not set.
-inline std::string golden_dir() {
-  const char* folder = std::getenv("MEMLAYERS_GOLDEN_DIR");
-  if (folder == nullptr || *folder == '\0') {
-    throw std::runtime_error(
-        "MEMLAYERS_GOLDEN_DIR: expected the folder of the golden cases, got nothing");
-  }
-  return folder;
-}
-
-// Paths of the files or folders in <golden>/<kind>, sorted. Throws where there is none: a suite
+// Paths of the files or folders in <golden>/<kind>, sorted: of tests/golden, and of the folder that
+// MEMLAYERS_GOLDEN_DIR names, which may hold more of them. Throws where either has none: a suite
 // without cases is no pass.
 inline std::vector<std::string> golden_cases(const std::string& kind) {
-  const std::filesystem::path folder = std::filesystem::path(golden_dir()) / kind;
   std::vector<std::string> cases;
-  if (std::filesystem::is_directory(folder)) {
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-      const std::string name = entry.path().filename().string();
-      if (!name.starts_with('.')) cases.push_back(entry.path().string());
+  const auto add = [&](const std::filesystem::path& golden) {
+    const std::filesystem::path folder = golden / kind;
+    const std::size_t before = cases.size();
+    if (std::filesystem::is_directory(folder)) {
+      for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        const std::string name = entry.path().filename().string();
+        if (!name.starts_with('.')) cases.push_back(entry.path().string());
+      }
     }
-  }
-  if (cases.empty())
-    throw std::runtime_error(folder.string() + ": expected golden cases, found none");
+    if (cases.size() == before)
+      throw std::runtime_error(folder.string() + ": expected golden cases, found none");
+  };
+  add(in_repository("tests/golden"));
+  const char* more = std::getenv("MEMLAYERS_GOLDEN_DIR");
+  if (more != nullptr && *more != '\0') add(more);
   std::sort(cases.begin(), cases.end());
   return cases;
 }

@@ -49,10 +49,22 @@ TEST_P(GoldenLlama, GreedyContinuationMatchesWithTheCache) {
   const at::Tensor greedy = tensor_of("greedy");
   constexpr std::int64_t kPrompt = 5;
   at::Tensor tokens = greedy.narrow(1, 0, kPrompt);
-  KvCache cache(model->config(), tokens.size(0), greedy.size(1));
+  std::vector<KvCache> caches;
+  for (std::int64_t row = 0; row < tokens.size(0); ++row) {
+    caches.emplace_back(*model, greedy.size(1));
+  }
   at::Tensor next = tokens;
   while (tokens.size(1) < greedy.size(1)) {
-    const at::Tensor logits = model->forward(next, &cache);
+    const at::Tensor ids = next.to(torch::kInt).contiguous();
+    const std::span<const std::int32_t> all(ids.const_data_ptr<std::int32_t>(),
+                                            static_cast<std::size_t>(ids.numel()));
+    const std::size_t count = all.size() / caches.size();
+    std::vector<SequenceTokens> step;
+    for (std::size_t row = 0; row < caches.size(); ++row) {
+      step.push_back({&caches[row], all.subspan(row * count, count)});
+    }
+    const at::Tensor logits =
+        model->step_logits(model->step(step)).view({tokens.size(0), next.size(1), -1});
     next = logits.select(1, logits.size(1) - 1).argmax(-1, /*keepdim=*/true);
     tokens = torch::cat({tokens, next}, 1);
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every memory layer case of an independent implementation: output, chosen slots and all gradients.
 #include <gtest/gtest.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -11,6 +10,7 @@
 #include <vector>
 
 #include "memlayers/memory_layer.h"
+#include "memlayers/ops.h"
 #include "nn/golden.h"
 
 namespace memlayers {
@@ -74,7 +74,7 @@ class GoldenMemory : public ::testing::TestWithParam<std::string> {
   std::map<std::string, at::Tensor> parameters(std::int64_t layer) {
     const MemoryLayer& l = layers_[layer];
     std::map<std::string, at::Tensor> named{{"keys", l->keys}};
-    const auto add = [&](const std::string& name, const torch::nn::Linear& linear) {
+    const auto add = [&](const std::string& name, const Linear& linear) {
       if (!linear) return;
       named[name + ".weight"] = linear->weight;
       named[name + ".bias"] = linear->bias;

@@ -93,7 +93,7 @@ std::string train(const std::optional<std::string>& folder) {
   torch::manual_seed(4);
   MemoryPool pool(PoolOptions{.n_keys = kKeys, .width = kDim, .seed = 9, .folder = folder});
   MemoryLayer layer(kDim, MemoryConfig{.n_keys = kKeys, .heads = 2, .knn = 16, .k_dim = 32}, pool);
-  RowAdamW optimizer(pool, {});
+  RowOptimizer optimizer(pool, {});
   std::ostringstream text;
   for (int step = 0; step < 2; ++step) {
     const at::Tensor y = layer->forward(torch::randn({512, kDim}));

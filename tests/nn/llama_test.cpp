@@ -13,7 +13,10 @@
 #include "io/safetensors.h"
 #include "memlayers/error.h"
 #include "nn/decoder_layer.h"
+#include "support/altered_rows.h"
+#include "support/altered_tensors.h"
 #include "support/temp_dir.h"
+#include "support/testing.h"
 
 namespace memlayers {
 namespace {
@@ -58,37 +61,179 @@ TEST(Llama, HasMemoryWhereItIsConfigured) {
   EXPECT_TRUE(Llama(config)->pool().is_empty());
 }
 
+std::vector<std::int32_t> ids_of(const at::Tensor& tokens) {  // [T]
+  const at::Tensor ids = tokens.to(torch::kInt).contiguous();
+  const auto* data = ids.const_data_ptr<std::int32_t>();
+  return {data, data + ids.numel()};
+}
+
 TEST(Llama, CacheGivesTheLogitsOfTheWholeSequence) {
   Llama model(small_config());
   const torch::NoGradGuard no_grad;
   const at::Tensor tokens = random_tokens({2, 12});
   const at::Tensor wanted = model->forward(tokens);
-  KvCache cache(model->config(), 2, 12);
+  const std::vector<std::int32_t> first = ids_of(tokens[0]), second = ids_of(tokens[1]);
+  KvCache caches[]{KvCache(*model, 12), KvCache(*model, 12)};
   std::vector<at::Tensor> parts;
-  std::int64_t begin = 0;
-  for (std::int64_t count : {5, 1, 4, 1, 1}) {
-    parts.push_back(model->forward(tokens.narrow(1, begin, count), &cache));
+  std::size_t begin = 0;
+  for (const std::size_t count : {5, 1, 4, 1, 1}) {
+    const std::vector<SequenceTokens> next{{&caches[0], std::span(first).subspan(begin, count)},
+                                           {&caches[1], std::span(second).subspan(begin, count)}};
+    const auto rows = static_cast<std::int64_t>(count);
+    parts.push_back(model->step_logits(model->step(next)).view({2, rows, -1}));
     begin += count;
   }
   expect_close(torch::cat(parts, 1), wanted);
-  EXPECT_THROW(model->forward(tokens.narrow(1, 0, 1), &cache), c10::ValueError);  // full
+  const std::vector<SequenceTokens> more{{&caches[0], std::span(first).first(1)}};
+  EXPECT_THROW(model->step(more), c10::ValueError);  // full
 }
 
-TEST(Llama, PaddingOnTheLeftChangesNothing) {
+TEST(Llama, TheTwoHalvesOfItsStatesAreTheWhole) {
+  for (const MemoryPlacement placement : {MemoryPlacement::kReplace, MemoryPlacement::kBeside}) {
+    ModelConfig config = small_config();
+    config.memory->layers = std::vector<std::int64_t>{1, 2};
+    config.memory->placement = placement;
+    config.memory->output_scales = {0.5, 3};
+    torch::manual_seed(4);
+    Llama model(config);
+    const torch::NoGradGuard no_grad;
+    const at::Tensor tokens = random_tokens({2, 9});
+    const at::Tensor whole = model->hidden_states(tokens);
+    const at::Tensor states = model->states_before_memory(tokens);
+    EXPECT_TRUE(torch::equal(model->hidden_states_from(states), whole));
+    model->pool()->values.detach().mul_(2);
+    EXPECT_FALSE(torch::equal(model->hidden_states(tokens), whole));
+    EXPECT_TRUE(torch::equal(model->states_before_memory(tokens), states));
+  }
+  ModelConfig dense = small_config();
+  dense.memory.reset();
+  EXPECT_THROW(Llama(dense)->states_before_memory(random_tokens({1, 2})), c10::ValueError);
+  EXPECT_THROW(Llama(small_config())->hidden_states_from(torch::zeros({1, 2, 3})), c10::ValueError);
+}
+
+TEST(Llama, ShowsWhatFeedForwardBlocksTakeAndGive) {
+  ModelConfig config = small_config();
+  config.memory->layers = std::vector<std::int64_t>{1};
+  config.memory->placement = MemoryPlacement::kBeside;
+  Llama model(config);
+  const torch::NoGradGuard no_grad;
+  const at::Tensor tokens = random_tokens({2, 5});
+  const std::vector<std::int64_t> layers{0, 1};
+  const auto shown = model->feed_forward_states(tokens, layers);
+  ASSERT_EQ(shown.size(), 2U);
+  EXPECT_EQ(shown[1].in.sizes(), at::IntArrayRef({2, 5, 24}));
+  EXPECT_EQ(shown[1].out.sizes(), at::IntArrayRef({2, 5, 24}));
+  MemoryLayer memory = model->memory_layers()[0].second;
+  model->set_output_scales({2});
+  const auto again = model->feed_forward_states(tokens, layers);
+  EXPECT_TRUE(torch::equal(again[1].in, shown[1].in));
+  EXPECT_EQ(model->config().memory->output_scales, std::vector<double>{2});
+  EXPECT_EQ(memory->output_scale, 2);
+  EXPECT_THROW(model->set_output_scales({1, 2}), c10::ValueError);
+  const std::vector<std::int64_t> too_high{3};
+  EXPECT_THROW(model->feed_forward_states(tokens, too_high), c10::ValueError);
+  const std::vector<std::int64_t> replaced{0};
+  EXPECT_THROW(Llama(small_config())->feed_forward_states(tokens, replaced), c10::ValueError);
+}
+
+TEST(Llama, SequencesOfDifferentLengthsInOneStepChangeNothing) {
   Llama model(small_config());
   const torch::NoGradGuard no_grad;
   const at::Tensor tokens = random_tokens({1, 7});
   const at::Tensor wanted = model->forward(tokens);
-  KvCache cache(model->config(), 2, 20);
-  cache.set_padding({3, 0});
-  const at::Tensor padded =
-      torch::cat({torch::cat({torch::zeros({1, 3}, torch::kLong), tokens.narrow(1, 0, 5)}, 1),
-                  random_tokens({1, 8})});
-  const at::Tensor first = model->forward(padded, &cache);
-  expect_close(first.narrow(0, 0, 1).narrow(1, 3, 5), wanted.narrow(1, 0, 5));
-  cache.keep_rows({0});
-  const at::Tensor second = model->forward(tokens.narrow(1, 5, 2), &cache);
-  expect_close(second, wanted.narrow(1, 5, 2));
+  const std::vector<std::int32_t> first = ids_of(tokens[0]), second = ids_of(random_tokens({8}));
+  KvCache one(*model, 20), other(*model, 20);
+  const std::vector<SequenceTokens> both{{&other, second}, {&one, std::span(first).first(5)}};
+  expect_close(model->step_logits(model->step(both)).slice(0, 8), wanted[0].slice(0, 0, 5));
+  const std::vector<SequenceTokens> rest{{&one, std::span(first).subspan(5)}};
+  expect_close(model->step_logits(model->step(rest)), wanted[0].slice(0, 5));
+}
+
+// Long enough for several pages and blocks of queries, in both types, with and without groups of
+// heads.
+TEST(Llama, ATokenHasTheSameBitsHoweverASequenceIsCutIntoSteps) {
+  for (const bool is_bfloat16 : {false, true}) {
+    ModelConfig config = small_config();
+    config.context = 200;
+    config.heads = 4;
+    config.head_dim = 6;
+    config.kv_heads = is_bfloat16 ? 4 : 2;
+    if (is_bfloat16) config.dtype = DenseType::kBFloat16;
+    Llama model(config);
+    const torch::NoGradGuard no_grad;
+    const std::vector<std::int32_t> tokens = ids_of(random_tokens({150}));
+    const std::vector<std::int32_t> beside = ids_of(random_tokens({100}));
+    const auto hidden = [&](std::initializer_list<std::size_t> counts, bool is_alone) {
+      KvCache cache(*model, 150), other(*model, 200);
+      std::vector<at::Tensor> parts;
+      std::size_t begin = 0;
+      for (const std::size_t count : counts) {
+        std::vector<SequenceTokens> next{{&cache, std::span(tokens).subspan(begin, count)}};
+        if (!is_alone) next.insert(next.begin(), {&other, std::span(beside).first(7)});
+        parts.push_back(model->step(next).slice(0, is_alone ? 0 : 7));
+        begin += count;
+      }
+      return torch::cat(parts);
+    };
+    const at::Tensor whole = hidden({150}, true);
+    EXPECT_TRUE(torch::equal(hidden({1, 2, 3, 60, 1, 64, 19}, true), whole));
+    EXPECT_TRUE(torch::equal(hidden({63, 1, 1, 85}, false), whole));
+    const int threads = at::get_num_threads();
+    at::set_num_threads(threads == 1 ? 3 : 1);
+    EXPECT_TRUE(torch::equal(hidden({100, 50}, false), whole));
+    at::set_num_threads(threads);
+    const at::Tensor logits = model->step_logits(whole);
+    EXPECT_TRUE(torch::equal(model->step_logits(whole.slice(0, 70, 71)), logits.slice(0, 70, 71)));
+  }
+}
+
+TEST(Llama, SaysWhatIsWrongWithAStep) {
+  Llama model(small_config());
+  KvCache cache(*model, 4);
+  const auto error = [&](const std::vector<SequenceTokens>& next) -> std::string {
+    try {
+      model->step(next);
+    } catch (const c10::ValueError& wrong) {
+      return wrong.what_without_backtrace();
+    }
+    return "";
+  };
+  const std::vector<std::int32_t> tokens{1, 2}, wrong{1, 50}, none;
+  EXPECT_TRUE(testing::says(error({}), {"at least one sequence"}));
+  EXPECT_TRUE(testing::says(error({{&cache, none}}), {"1 to 4 tokens", "got 0"}));
+  EXPECT_TRUE(testing::says(error({{&cache, wrong}}), {"[0, 50)", "got 50"}));
+  EXPECT_TRUE(testing::says(error({{&cache, tokens}, {&cache, tokens}}), {"once"}));
+  ModelConfig config = small_config();
+  config.layers = 4;
+  Llama other(config);
+  KvCache of_other(*other, 4);
+  EXPECT_TRUE(testing::says(error({{&cache, tokens}, {&of_other, tokens}}), {"this model"}));
+  EXPECT_EQ(cache.length(), 0);
+}
+
+TEST(KvCache, CountsInItsBudgetUntilItIsGone) {
+  Llama model(small_config());
+  auto unlimited = std::make_shared<CacheBudget>();
+  std::int64_t bytes = 0;
+  {
+    const KvCache cache(*model, 65, unlimited);
+    bytes = cache.bytes();
+    EXPECT_EQ(unlimited->bytes(), bytes);
+    const ModelConfig& config = model->config();
+    EXPECT_EQ(bytes, 2 * 2 * 64 * config.layers * config.num_kv_heads() *
+                         config.attention_head_dim() * 4);  // two pages of keys and values
+  }
+  EXPECT_EQ(unlimited->bytes(), 0);
+  auto budget = std::make_shared<CacheBudget>(bytes);
+  std::optional<KvCache> first(std::in_place, *model, 64, budget);
+  KvCache second(*model, 64, budget);
+  EXPECT_TRUE(testing::says(testing::error_of([&] { KvCache(*model, 1, budget); }),
+                            {"cache", "at most 0 of", std::to_string(bytes), "1 tokens"}));
+  KvCache moved(std::move(second));
+  first.reset();
+  EXPECT_EQ(budget->bytes(), bytes / 2);
+  EXPECT_NO_THROW(KvCache(*model, 1, budget));
+  EXPECT_THROW(KvCache(*model, 0), c10::ValueError);
 }
 
 TEST(Llama, SavedAndLoadedItIsTheSameModelBitForBit) {
@@ -162,9 +307,21 @@ TEST(Llama, MovedToBfloat16ItGeneratesWithACache) {
   const at::Tensor tokens = random_tokens({64, 6});
   const at::Tensor wide = model->forward(tokens).select(1, 5);
   model->to(torch::kBFloat16);
-  KvCache cache(model->config(), 64, 6);
-  model->forward(tokens.narrow(1, 0, 5), &cache);
-  const at::Tensor narrow = model->forward(tokens.narrow(1, 5, 1), &cache).select(1, 0);
+  std::vector<std::vector<std::int32_t>> ids;
+  std::vector<KvCache> caches;
+  for (std::int64_t row = 0; row < 64; ++row) {
+    ids.push_back(ids_of(tokens[row]));
+    caches.emplace_back(*model, 6);
+  }
+  const auto step = [&](std::size_t begin, std::size_t count) {
+    std::vector<SequenceTokens> next;
+    for (std::size_t row = 0; row < 64; ++row) {
+      next.push_back({&caches[row], std::span(ids[row]).subspan(begin, count)});
+    }
+    return model->step_logits(model->step(next));
+  };
+  step(0, 5);
+  const at::Tensor narrow = step(5, 1);
   // The mean, not the largest: where two slots' scores nearly tie, rounding may choose the other
   // one.
   EXPECT_LE((narrow - wide).abs().mean().item<double>(), 0.2 * wide.abs().mean().item<double>())
@@ -244,20 +401,31 @@ TEST_F(DamagedModel, AWrongShapeIsNamedWithBothShapes) {
 }
 
 TEST_F(DamagedModel, NanInWeightsIsNamed) {
-  rewrite([](auto& tensors) {
-    static std::vector<float> bad(24, std::numeric_limits<float>::quiet_NaN());
-    tensors.back().bytes = std::as_bytes(std::span(bad));
-  });
+  testing::fill_tensor(folder_ / "model.safetensors", "model.norm.weight", 0xff);
   expect_names(message(), "model.norm.weight");
   expect_names(message(), "NaN");
 }
 
 TEST_F(DamagedModel, NanInThePoolIsRefused) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   const torch::NoGradGuard no_grad;
-  model_->pool()->values[63][5] = std::numeric_limits<float>::quiet_NaN();
   const testing::TempDir other;
   save_model(model_, other.path());
-  EXPECT_THROW(load_model(other.path()), Error);
+  // Rows of 24 numbers begin 32 apart.
+  testing::alter_row_number(other / "pool/chunk-0-0.safetensors", 63 * 32 + 5, kNan);
+  EXPECT_TRUE(testing::says(testing::error_of([&] { load_model(other.path()); }),
+                            {"chunk-0-0.safetensors", "NaN or infinity in the row of slot 63"}));
+  model_->pool()->values[63][5] = kNan;
+  const testing::TempDir none;
+  EXPECT_THROW(save_model(model_, none.path()), Error);
+}
+
+TEST_F(DamagedModel, IsNotSavedWithAWeightThatIsNotFinite) {
+  const torch::NoGradGuard no_grad;
+  const testing::TempDir other;
+  model_->dense_parameters().back().second[3] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(testing::says(testing::error_of([&] { save_model(model_, other.path()); }),
+                            {"\"model.norm.weight\": expected finite numbers"}));
 }
 
 TEST_F(DamagedModel, APoolOfAnotherShapeIsRefused) {

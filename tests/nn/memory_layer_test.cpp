@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/memory_layer.h"
+#include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
 
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
-#include <torch/nn/modules/linear.h>
 #include <torch/optim/adamw.h>
 #include <torch/serialize.h>
 #include <torch/types.h>
 #include <torch/utils.h>
 
 #include <cmath>
+#include <functional>
 #include <sstream>
+#include <vector>
 
 #include "ops/op_testing.h"
 
@@ -50,15 +52,28 @@ std::vector<MemoryConfig> all_variants() {
       if (qk_norm) config.v_dim = 7;
       all.push_back(config);
     }
+    MemoryConfig config = small_config();  // a gate of two layers
+    config.variant = variant;
+    config.gate = true;
+    config.gate_dim = 5;
+    all.push_back(config);
   }
   return all;
+}
+
+constexpr double kScale = 1.75;  // of the layers with a gate of two layers
+
+MemoryLayer layer_of(const MemoryConfig& config) {
+  MemoryLayer layer(kDim, config, pool_for(config));
+  if (config.gate_dim) layer->output_scale = kScale;
+  return layer;
 }
 
 // The layer's formulas over all slots, in float64 and without any of our operators.
 at::Tensor plain_forward(MemoryLayer& layer, const at::Tensor& x_in) {
   const MemoryConfig& c = layer->config();
   const auto wide = [](const at::Tensor& t) { return t.to(torch::kDouble); };
-  const auto linear = [&](const at::Tensor& in, const torch::nn::Linear& l) {
+  const auto linear = [&](const at::Tensor& in, const Linear& l) {
     return torch::linear(in, wide(l->weight), wide(l->bias));
   };
   const at::Tensor x = wide(x_in);
@@ -75,7 +90,7 @@ at::Tensor plain_forward(MemoryLayer& layer, const at::Tensor& x_in) {
   const at::Tensor s = torch::einsum("thsd,hsnd->thsn", {q, k});
   const at::Tensor grid = (s.select(2, 0).unsqueeze(-1) + s.select(2, 1).unsqueeze(-2)).flatten(2);
   const auto [best, place] = grid.topk(c.knn);
-  const at::Tensor w = best.softmax(-1).view({T, -1});
+  const at::Tensor w = layer->output_scale * best.softmax(-1).view({T, -1});
   const at::Tensor slots = row_major_slots(n).index_select(0, place.flatten());
   at::Tensor rows = wide(layer->pool()->values).index_select(0, slots).view({T, H * c.knn, -1});
   at::Tensor weights = w;
@@ -86,14 +101,17 @@ at::Tensor plain_forward(MemoryLayer& layer, const at::Tensor& x_in) {
   at::Tensor y = torch::einsum("tj,tjw->tw", {weights, rows});
   if (layer->swilu_proj) y = y * torch::silu(linear(x, layer->swilu_proj));
   if (layer->value_proj) y = linear(y, layer->value_proj);
-  if (layer->gate) y = y * torch::sigmoid(linear(x, layer->gate));
+  if (layer->gate) {
+    const at::Tensor in = layer->gate_hidden ? torch::silu(linear(x, layer->gate_hidden)) : x;
+    y = y * torch::sigmoid(linear(in, layer->gate));
+  }
   return y;
 }
 
 TEST(MemoryLayer, EveryVariantIsItsFormulaOverAllSlots) {
   torch::manual_seed(1);
   for (const MemoryConfig& config : all_variants()) {
-    MemoryLayer layer(kDim, config, pool_for(config));
+    MemoryLayer layer = layer_of(config);
     const at::Tensor x = torch::randn({5, kDim});
     const at::Tensor wanted = plain_forward(layer, x);
     EXPECT_LE((layer->forward(x) - wanted).abs().max().item<double>(), 1e-5);
@@ -103,7 +121,7 @@ TEST(MemoryLayer, EveryVariantIsItsFormulaOverAllSlots) {
 TEST(MemoryLayer, EveryGradientIsThatOfTheFormula) {
   torch::manual_seed(2);
   for (const MemoryConfig& config : all_variants()) {
-    MemoryLayer layer(kDim, config, pool_for(config));
+    MemoryLayer layer = layer_of(config);
     at::Tensor x = torch::randn({6, kDim}).requires_grad_();
     const at::Tensor grad = torch::randn({6, kDim});
     layer->forward(x).backward(grad);
@@ -123,6 +141,19 @@ TEST(MemoryLayer, EveryGradientIsThatOfTheFormula) {
     for (const auto& p : layer->named_parameters()) {
       if (p.key() == "pool.values") continue;
       EXPECT_LE((p.value().grad() - grads[i++]).abs().max().item<double>(), 5e-5) << p.key();
+    }
+  }
+}
+
+TEST(MemoryLayer, DecodesAsItTrainsWhateverItsGateAndScale) {
+  torch::manual_seed(5);
+  for (const MemoryConfig& config : all_variants()) {
+    MemoryLayer layer = layer_of(config);
+    for (const std::int64_t tokens : {1, 3}) {  // few: token by token
+      const at::Tensor x = torch::randn({tokens, kDim});
+      const at::Tensor wanted = layer->forward(x);
+      const torch::NoGradGuard decoding;
+      EXPECT_LE((layer->forward(x) - wanted).abs().max().item<double>(), 1e-5);
     }
   }
 }
@@ -183,6 +214,34 @@ TEST(MemoryLayer, MovesToAnotherTypeWithItsPool) {
   EXPECT_LE((narrow.to(torch::kFloat) - wide).abs().median().item<double>(), 0.1);
   narrow.sum().backward();
   EXPECT_EQ(layer->keys.grad().scalar_type(), torch::kBFloat16);
+}
+
+TEST(MemoryLayer, ReadsNothingThatLiesOnAnotherDevice) {
+  MemoryConfig config = small_config();
+  config.gate = true;
+  using Part = std::function<at::Tensor&(MemoryLayer&)>;
+  const std::vector<Part> parts{
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->keys; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->query_norm; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->key_norm; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->query_proj->weight; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->query_proj->bias; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->swilu_proj->weight; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->value_proj->weight; },
+      [](MemoryLayer& layer) -> at::Tensor& { return layer->gate->weight; }};
+  for (std::size_t part = 0; part < parts.size(); ++part) {
+    for (const std::int64_t tokens : {1, 9}) {
+      for (const bool decodes : {false, true}) {
+        MemoryLayer layer(kDim, config, pool_for(config));
+        parts[part](layer) = torch::empty_like(parts[part](layer), torch::kMeta);
+        const torch::AutoGradMode mode(!decodes);
+        try {
+          EXPECT_TRUE(layer->forward(torch::ones({tokens, kDim})).is_meta()) << "part " << part;
+        } catch (const c10::Error&) {  // says so
+        }
+      }
+    }
+  }
 }
 
 TEST(MemoryLayer, TakesNoTokensAndAnyLeadingShape) {
@@ -284,7 +343,7 @@ TEST(MemoryPool, QuantizedRowsAreReadAndGiveWeightsTheirGradientButAreNotTrained
     wanted.sum().backward();
     EXPECT_TRUE(torch::allclose(weights.grad(), weights2.grad(), 1e-4, 1e-5));
     EXPECT_TRUE(pool->gradient().empty());
-    EXPECT_THROW(RowAdamW(pool, {}), c10::ValueError);
+    EXPECT_THROW(RowOptimizer(pool, {}), c10::ValueError);
     EXPECT_THROW(pool->quantize(type), c10::ValueError);
   }
 }

@@ -19,6 +19,7 @@
 #include "memlayers/llama.h"
 #include "memlayers/optimizer.h"
 #include "nn/lookup_hook.h"
+#include "nn/pool_tables.h"
 #include "nn/table.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
@@ -38,7 +39,7 @@ constexpr std::int64_t kTokens = 3000, kKeys = 80;
 struct Case {
   MemoryVariant variant = MemoryVariant::kMemoryPlus;
   RowType rows = RowType::kFloat32;
-  RowAdamW::Options optimizer = {};
+  RowOptimizer::Options optimizer = {};
 };
 
 MemoryPool pool_for(const Case& c, const std::optional<std::string>& folder) {
@@ -62,7 +63,7 @@ std::vector<at::Tensor> train(const Case& c, const std::optional<std::string>& f
                                  .variant = c.variant,
                                  .row_dtype = c.rows},
                     pool);
-  RowAdamW optimizer(pool, c.optimizer);
+  RowOptimizer optimizer(pool, c.optimizer);
   std::vector<at::Tensor> results;
   for (int step = 0; step < 2; ++step) {
     const at::Tensor x = torch::randn({kTokens, kDim}, torch::requires_grad());
@@ -121,12 +122,12 @@ TEST(PoolInFile, TablesBesideItAreZeroWritableAndOutliveIt) {
     at::Tensor table;
     {
       const MemoryPool pool = pool_for({}, folder);
-      table = pool->make_table({3, 5}, torch::kInt);
+      table = pool->tables().make({3, 5}, torch::kInt);
       EXPECT_TRUE(torch::equal(table, torch::zeros({3, 5}, torch::kInt)));
       table.fill_(7);
-      pool->make_table({100}, torch::kFloat);  // gone at once
-      pool->write_back();
-      EXPECT_EQ(pool->make_table({0, 5}, torch::kFloat).numel(), 0);
+      pool->tables().make({100}, torch::kFloat);  // gone at once
+      pool->tables().write_back();
+      EXPECT_EQ(pool->tables().make({0, 5}, torch::kFloat).numel(), 0);
     }
     EXPECT_EQ(table.sum().item<int>(), 7 * 15);
   }
@@ -254,8 +255,8 @@ TEST(PoolInRam, TakesTheMemoryOfItsRowsAndOfARowwiseState) {
   constexpr std::int64_t kMore = 16 << 20;  // huge pages written in part, and what torch takes
   const auto make = [](std::int64_t n_keys) {
     MemoryPool pool(PoolOptions{.n_keys = n_keys, .width = kWidth, .seed = 1});
-    auto optimizer = std::make_unique<RowAdamW>(
-        pool, RowAdamW::Options{.beta1 = 0, .kind = PoolOptimizer::kRowwiseAdamW});
+    auto optimizer = std::make_unique<RowOptimizer>(
+        pool, RowOptimizer::Options{.beta1 = 0, .kind = PoolOptimizer::kRowwiseAdamW});
     const RowState& state = optimizer->state();
     for (const at::Tensor& table : {state.exp_avg, state.exp_avg_sq, state.steps, state.master}) {
       if (table.defined()) table.fill_(1);  // as if every row had been updated
@@ -269,7 +270,7 @@ TEST(PoolInRam, TakesTheMemoryOfItsRowsAndOfARowwiseState) {
   EXPECT_GE(taken, kWanted - kMore);
   EXPECT_LE(taken, kWanted + kMore);
   // A state twice as large as the rows, of which nothing is written yet.
-  const RowAdamW unused(pool, {.kind = PoolOptimizer::kAdamW});
+  const RowOptimizer unused(pool, {.kind = PoolOptimizer::kAdamW});
   EXPECT_LE(testing::resident_bytes() - before, kWanted + kMore);
 }
 

@@ -198,8 +198,8 @@ TEST_F(ShardedPool, EveryOptimizerUpdatesAPartAsItUpdatesTheWhole) {
     for (const PoolSplit& split : {by_columns(), by_rows()}) {
       const Setting s{.v_dim = 100, .row_type = type};
       MemoryPool one = alone(s), many = sharded(s, split);
-      const RowAdamW::Options o{.lr = 1e-2, .weight_decay = 0.1, .kind = kind, .seed = 4};
-      RowAdamW of_one(one, o), of_many(many, o);
+      const RowOptimizer::Options o{.weight_decay = 0.1, .kind = kind, .seed = 4};
+      RowOptimizer of_one(one, o), of_many(many, o);
       for (int round = 0; round < 2; ++round) {
         run_alone(s, one, round);
         run_sharded(s, many, round);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "memlayers/ops.h"
-#include "ops/backend.h"
 #include "ops/op_testing.h"
+#include "ops/torch/operators.h"
 
 namespace memlayers {
 namespace {

@@ -5,8 +5,9 @@
 
 #include "kernels/kernels.h"
 #include "memlayers/ops.h"
-#include "ops/backend.h"
+#include "memlayers/row_updates.h"
 #include "ops/op_testing.h"
+#include "ops/torch/operators.h"
 
 namespace memlayers {
 namespace {

@@ -4,9 +4,8 @@
 
 #include "kernels/kernels.h"
 #include "memlayers/ops.h"
-#include "ops/backend.h"
-#include "ops/few_tokens.h"
 #include "ops/op_testing.h"
+#include "ops/torch/operators.h"
 
 namespace memlayers {
 namespace {
@@ -301,7 +300,7 @@ TEST(PackedKeys, EqualKeysAreFoundInTheirOrderAndNanIsShown) {
   EXPECT_EQ(std::get<0>(lookup_softmax(torch::ones({0, 1, 16}), packed, 20)).size(0), 0);
 }
 
-// As many tokens and keys as are screened in eight bits (src/ops/screened_lookup.h).
+// As many tokens and keys as are screened in eight bits (src/ops/lookup/screened_lookup.h).
 class ScreenedLookup : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -372,39 +371,6 @@ TEST_F(ScreenedLookup, ShowsWhatIsNoNumberWhereItIs) {
 TEST_F(ScreenedLookup, GivesTheSameBitsForAnyNumberOfThreads) {
   const at::Tensor query = normal({300, 2, 64}, 1), keys = normal({2, 2, kManyKeys, 32}, 2);
   testing::expect_same_bits_for_any_threads([&] { return found(query, keys, 32); });
-}
-
-TEST(LinearOfFewTokens, IsTheProductAndTheBias) {
-  for (std::int64_t T : {0, 1, 3}) {
-    for (std::int64_t out : {1, 63, 64, 200}) {
-      const at::Tensor x = normal({T, 33}, 1), weight = normal({out, 33}, 2),
-                       bias = normal({out}, 3);
-      expect_near(ops::linear_of_few_tokens(x, {weight, bias}), torch::linear(x, weight, bias),
-                  testing::sum_tolerance(33, 8));
-      expect_near(ops::linear_of_few_tokens(x, {weight, {}}), torch::linear(x, weight),
-                  testing::sum_tolerance(33, 8));
-    }
-  }
-  EXPECT_THROW(ops::linear_of_few_tokens(normal({1, 4}, 1), {normal({3, 5}, 2), {}}),
-               c10::ValueError);
-  EXPECT_THROW(
-      ops::linear_of_few_tokens(normal({1, 4}, 1), {normal({3, 4}, 2).to(torch::kBFloat16), {}}),
-      c10::TypeError);
-}
-
-TEST(LinearOfFewTokens, RoundsTheSumOfBfloat16Once) {
-  for (std::int64_t T : {0, 1, 3}) {
-    const at::Tensor x = normal({T, 33}, 1).to(torch::kBFloat16),
-                     weight = normal({200, 33}, 2).to(torch::kBFloat16),
-                     bias = normal({200}, 3).to(torch::kBFloat16);
-    const at::Tensor wanted =
-        torch::linear(x.to(torch::kDouble), weight.to(torch::kDouble), bias.to(torch::kDouble));
-    const at::Tensor got = ops::linear_of_few_tokens(x, {weight, bias});
-    ASSERT_EQ(got.scalar_type(), torch::kBFloat16);
-    // Half a unit in the last of 8 bits, and what float32 sums lose.
-    const at::Tensor bound = wanted.abs() * 0x1.01p-8 + 1e-5;
-    EXPECT_TRUE(((got.to(torch::kDouble) - wanted).abs() <= bound).all().item<bool>());
-  }
 }
 
 }  // namespace

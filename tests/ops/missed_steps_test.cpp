@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ops/missed_steps.h"
+#include "ops/update/missed_steps.h"
 
 #include <gtest/gtest.h>
 

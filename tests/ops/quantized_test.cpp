@@ -3,8 +3,8 @@
 #include <string>
 
 #include "memlayers/ops.h"
-#include "ops/backend.h"
 #include "ops/op_testing.h"
+#include "ops/torch/operators.h"
 
 namespace memlayers {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ops/screened_lookup.h"
+#include "ops/lookup/screened_lookup.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "memlayers/ops.h"
+#include "memlayers/row_updates.h"
 
 #include <torch/optim/adamw.h>
 
 #include "ops/op_testing.h"
-#include "ops/row_sums.h"
+#include "ops/update/row_sums.h"
 
 namespace memlayers {
 namespace {
@@ -148,7 +148,7 @@ TEST(UpdateAdamW, TouchedRowsMoveAsUnderTorchsAdamW) {
     update_adamw(
         values, state, g,
         {.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .weight_decay = 0.1, .gradient_scale = 0.5});
-    parameter.mutable_grad() = to_dense(g.parts, kSlots, kWidth) * 0.5;
+    parameter.mutable_grad() = to_dense(g.contributions, kSlots, kWidth) * 0.5;
     adamw.step();
   }
   ASSERT_GT(always.sum().item<int64_t>(), 3);
@@ -214,7 +214,7 @@ struct PlainRowwise {
 
   at::Tensor begin(const GroupedGradient& grouped) {
     touched = torch::zeros({kSlots, 1}, torch::kBool).index_fill(0, grouped.slots, true);
-    return to_dense(grouped.parts, kSlots, kWidth).to(torch::kDouble) * p.gradient_scale;
+    return to_dense(grouped.contributions, kSlots, kWidth).to(torch::kDouble) * p.gradient_scale;
   }
   void finish(const at::Tensor& change) {
     values = torch::where(touched, (1 - p.lr * p.weight_decay) * values - change, values);

@@ -8,7 +8,7 @@ int main() {
   const MemoryConfig config{.n_keys = 32, .heads = 2, .knn = 8, .k_dim = 16};
   MemoryPool pool(PoolOptions{.n_keys = 32, .width = 24});
   MemoryLayer layer(24, config, pool);
-  RowAdamW optimizer(pool, {.lr = 1e-2});
+  RowOptimizer optimizer(pool, {});
   const at::Tensor x = torch::randn({10, 24}), wanted = torch::randn({10, 24});
   const double before = torch::mse_loss(layer->forward(x), wanted).item<double>();
   for (int step = 0; step < 50; ++step) {

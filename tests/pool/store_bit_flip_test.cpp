@@ -7,6 +7,7 @@
 #include <map>
 
 #include "memlayers/store.h"
+#include "pool/store_parts.h"
 #include "support/expect_error.h"
 #include "support/memory_file_system.h"
 #include "support/store_testing.h"
@@ -38,7 +39,9 @@ class BitFlip : public ::testing::Test {
     store.apply(pool_.patch(16, {1, 2, 3, 4, 5, 6}, {33}));
     wanted_ = content(store.snapshot());
   }
-  static Store open(MemoryFileSystem& files) { return Store::open(files, "pool", small_options()); }
+  static Store open(MemoryFileSystem& files) {
+    return pool::open_store(files, "pool", small_options());
+  }
 
   std::string live_log() {
     const std::string text = io::read_text(files_, "pool/CURRENT");
@@ -82,7 +85,7 @@ TEST_F(BitFlip, AnywhereIsAnErrorOrNoHarm) {
 TEST_F(BitFlip, InTheLastRecordIsNotTakenForATornOne) {
   // Every byte that the last edit wrote; a log without sectors could not tell it from a crash.
   const MemoryFileSystem before(files_);
-  Store::open(files_, "pool").apply(pool_.patch(17, {8}));
+  pool::open_store(files_, "pool").apply(pool_.patch(17, {8}));
   std::int64_t altered = 0;
   const std::string log = live_log();
   for (std::size_t offset = 0; offset < before.file_size(log); ++offset) {
@@ -107,7 +110,7 @@ TEST_F(BitFlip, InTheLogMayBePassedOverOnRequestOnly) {
   StoreOptions options = small_options();
   options.to_point_in_time = true;
   {
-    Store store = Store::open(files_, "pool", options);
+    Store store = pool::open_store(files_, "pool", options);
     EXPECT_TRUE(content(store.snapshot()) != wanted_);
     store.apply(pool_.patch(20, {9}));
   }

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "memlayers/store.h"
+#include "pool/store_parts.h"
 #include "support/expect_error.h"
 #include "support/memory_file_system.h"
 #include "support/store_testing.h"
@@ -33,7 +34,7 @@ class FaultTest : public ::testing::TestWithParam<Fault> {
     files_.make_folder("pool");
     pool_.write(files_, "pool");
   }
-  Store open(MemoryFileSystem& files) { return Store::open(files, "pool", small_options()); }
+  Store open(MemoryFileSystem& files) { return pool::open_store(files, "pool", small_options()); }
   // Runs step i without a fault.
   void go_on(std::size_t i) {
     Store store = open(files_);
@@ -149,7 +150,7 @@ TEST_P(FaultTest, InOpeningIsAnErrorAndTheNextOpeningFindsEverything) {
 }
 
 TEST_P(FaultTest, InFollowingLeavesTheReaderWhereItWas) {
-  std::optional<StoreReader> reader = StoreReader::open(files_, "pool", small_options());
+  std::optional<StoreReader> reader = pool::open_reader(files_, "pool", small_options());
   std::int64_t failed = 0;
   for (std::size_t i = 0; i < steps_.size(); ++i) {
     go_on(i);

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "memlayers/store.h"
+#include "pool/store_parts.h"
 #include "support/memory_file_system.h"
 #include "support/store_testing.h"
 
@@ -41,7 +42,7 @@ class PowerLoss : public ::testing::Test {
           });
         };
       }
-      Store store = Store::open(left, "pool", small_options());
+      Store store = pool::open_store(left, "pool", small_options());
       left.before_change = nullptr;
       found = content(store.snapshot());
       store.apply(pool_.patch(99, {7}));
@@ -52,7 +53,7 @@ class PowerLoss : public ::testing::Test {
     const auto allowed =
         std::ranges::find_if(allowed_, [&](const Bytes* b) { return *b == found; });
     EXPECT_NE(allowed, allowed_.end()) << where << ": another content";
-    Store store = Store::open(left, "pool", small_options());
+    Store store = pool::open_store(left, "pool", small_options());
     EXPECT_EQ(store.snapshot().writer_of(7), "p99") << where;
   }
 
@@ -72,7 +73,7 @@ class PowerLoss : public ::testing::Test {
 TEST_F(PowerLoss, AnywhereLeavesThePoolBeforeAnEditOrAfterIt) {
   std::int64_t calls = 0;
   {
-    Store store = Store::open(files_, "pool", small_options());
+    Store store = pool::open_store(files_, "pool", small_options());
     for (std::size_t i = 0; i < steps_.size(); ++i) {
       allowed_ = {&contents_[i], &contents_[i + 1]};
       files_.before_change = [&](const std::string& call) {

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "memlayers/store.h"
+#include "pool/store_parts.h"
 #include "support/memory_file_system.h"
 #include "support/store_testing.h"
 
@@ -79,7 +80,7 @@ class RandomEdits {
     store_.reset();
     StoreOptions options = small_options();
     options.access = static_cast<RowAccess>(draw(3));
-    store_.emplace(Store::open(*files_, "pool", options));
+    store_.emplace(pool::open_store(*files_, "pool", options));
   }
 
   void edit() {

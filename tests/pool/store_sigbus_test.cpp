@@ -171,6 +171,58 @@ TEST_F(Sigbus, OutsideOfReadingEndsTheProcessAsEver) {
   EXPECT_DEATH(std::_Exit(static_cast<int>(*static_cast<const volatile std::byte*>(bytes))), "");
 }
 
+class WatchedRead : public ::testing::Test {
+ protected:
+  WatchedRead() {
+    kPaged.write(io::posix(), dir_.path());
+    map_ = io::posix().map(path_);
+    EXPECT_EQ(::truncate(path_.c_str(), 4096), 0);
+  }
+  std::span<const std::byte> bytes() const { return map_->bytes(); }
+  static int sum_of(std::span<const std::byte> bytes) {
+    int sum = 0;
+    for (const std::byte byte : bytes) sum += std::to_integer<int>(byte);
+    return sum;
+  }
+  const TempDir dir_;
+  const std::string path_ = dir_ / "chunk-0-0.safetensors";
+  std::unique_ptr<io::Mapping> map_;
+};
+
+TEST_F(WatchedRead, GoesOnWithZerosAndIsAnErrorInTheEnd) {
+  int sum = -1;
+  const auto named = AllOf(StartsWith(path_), HasSubstr("read byte 4096 of the mapped file"));
+  expect_error([&] { io::read_watched(bytes(), [&] { sum = sum_of(bytes().subspan(4096)); }); },
+               named);
+  EXPECT_EQ(sum, 0);
+  const auto whole = bytes().first(4096);
+  EXPECT_NO_THROW(io::read_watched(whole, [&] { sum = sum_of(whole); }));
+  EXPECT_GT(sum, 0);
+}
+
+TEST_F(WatchedRead, ThatThrowsOverTheZerosTellsOfTheFile) {
+  expect_error(
+      [&] {
+        io::read_watched(bytes(), [&] {
+          if (sum_of(bytes().subspan(8192)) == 0) throw Error("what is this?");
+        });
+      },
+      StartsWith(path_));
+  expect_error([&] { io::read_watched({}, [] { throw Error("mine"); }); }, HasSubstr("mine"));
+}
+
+TEST_F(WatchedRead, IsOfAllThreadsAndEndsWithTheWatch) {
+  {
+    const io::WatchedBytes watched(bytes());
+    std::jthread([&] { static_cast<void>(sum_of(bytes().subspan(4096))); }).join();
+    expect_error([&] { watched.check(); }, StartsWith(path_));
+  }
+  const auto other = io::posix().map(path_);  // of the file as it is now: one page
+  EXPECT_NO_THROW(io::WatchedBytes(other->bytes()).check());
+  ASSERT_EQ(::truncate(path_.c_str(), 0), 0);
+  EXPECT_DEATH(std::_Exit(sum_of(other->bytes())), "");
+}
+
 TEST(MappedRead, GivesErrorsOfNestedReadsToTheInnerOne) {
   const TempDir dir;
   kPaged.write(io::posix(), dir.path());

@@ -13,9 +13,12 @@
 
 #include "io/file_system.h"
 #include "pool/chunks.h"
+#include "pool/store_parts.h"
 #include "support/expect_error.h"
+#include "support/failing_file_system.h"
 #include "support/store_testing.h"
 #include "support/temp_dir.h"
+#include "support/testing.h"
 
 namespace memlayers {
 namespace {
@@ -455,6 +458,35 @@ TEST(StoreOfQuantizedRows, TakesPatches) {
   store.apply(patch);
   std::ranges::fill(std::span(rows).subspan(2 * row_bytes, row_bytes), std::byte{1});
   EXPECT_EQ(content(store.snapshot()), rows);
+}
+
+TEST(StoreGrowth, AsksForRoomBeforeItWrites) {
+  class Small : public memlayers::testing::FailingFileSystem {
+   public:
+    std::optional<std::uint64_t> free_bytes(const std::string&) override { return 1 << 20; }
+  } small;
+  const TempDir dir;
+  SmallPool().write(io::posix(), dir.path());
+  Store store = pool::open_store(small, dir.path());
+  const auto none = [](std::int64_t, std::span<std::byte>) { FAIL() << "no row is wanted yet"; };
+  expect_error([&] { store.grow(1 << 20, none); },
+               AllOf(StartsWith(dir.path()), HasSubstr("expected room for 0.0 GB (67108864 bytes)"),
+                     HasSubstr("got 0.0 GB (1048576 bytes)")));
+  EXPECT_EQ(store.snapshot().rows(), 40);
+  expect_error([&] { store.grow(std::int64_t{1} << 55, none); }, HasSubstr("below 2^60 bytes"));
+}
+
+TEST(PatchFiles, OfANewNameReplaceNothingAndLeaveOthersTemporaries) {
+  const TempDir dir;
+  const Patch patch = SmallPool().patch(1, {0, 1});
+  memlayers::testing::write_file(dir / "p.tmp", "mine");
+  write_new_patch(dir / "p", patch);
+  EXPECT_EQ(read_patch(dir / "p").id, patch.id);
+  expect_error([&] { write_new_patch(dir / "p", patch); }, HasSubstr("exists"));
+  write_patch(dir / "p", SmallPool().patch(2, {0, 1}));
+  EXPECT_EQ(read_patch(dir / "p").id, "p2");
+  EXPECT_THAT(io::posix().list(dir.path()), ElementsAre("p", "p.tmp"));
+  EXPECT_EQ(memlayers::testing::read_file(dir / "p.tmp"), "mine");
 }
 
 TEST(StoreOpen, NamesWhatIsMissing) {

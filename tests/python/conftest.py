@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the Python tests.
 
-Run as `make test` does, with PYTHONPATH=python, MEMLAYERS_LIBRARY and MEMLAYERS_GOLDEN_DIR set.
+Run as `make test` does, with PYTHONPATH=python and MEMLAYERS_LIBRARY set.
 """
 
 import pytest

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from memlayers import load_memory
+from memlayers import load_layers
 
 
 def logits(folder: Path, tokens: Tensor) -> Tensor:
     """Logits [T, vocab] of one sequence [T] by a saved model whose memory replaces feed-forward."""
     config = json.loads((folder / "config.json").read_text())
     w = load_file(folder / "model.safetensors")
-    memory = load_memory(folder)
+    memory = load_layers(folder)
     heads, head_dim = config["num_attention_heads"], config["head_dim"]
 
     def norm(x: Tensor, name: str) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A memory layer in plain PyTorch, by the formulas of DESIGN.md: all n^2 slots are scored.
+"""A memory layer in plain PyTorch, by the formulas of docs/math.md: all n^2 slots are scored.
 
 Works in float64, so that its own rounding does not count.
 """
@@ -36,7 +36,9 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
     return scale * x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
 
-def layer(p: dict[str, Tensor], x: Tensor, heads: int, knn: int, variant: str) -> Tensor:
+def layer(
+    p: dict[str, Tensor], x: Tensor, heads: int, knn: int, variant: str, scale: float = 1
+) -> Tensor:
     """The output for tokens x [T, dim] of a MemoryLayer of parameters p, by their names."""
 
     def linear(name: str, x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ def layer(p: dict[str, Tensor], x: Tensor, heads: int, knn: int, variant: str) -
         query = rms_norm(query, p["query_norm"].view(2, half))
         keys = rms_norm(keys, p["key_norm"].view(2, 1, half))
     slots, scores = lookup(query.flatten(2), keys, knn)
-    slots, weights = slots.flatten(1), scores.softmax(-1).flatten(1)
+    slots, weights = slots.flatten(1), scale * scores.softmax(-1).flatten(1)
     if variant == "peer":
         y = peer_gather(p["pool.values"], x, slots, weights)
     else:
@@ -58,7 +60,10 @@ def layer(p: dict[str, Tensor], x: Tensor, heads: int, knn: int, variant: str) -
     if "value_proj.weight" in p:
         y = linear("value_proj", y)
     if "gate.weight" in p:
-        y = y * torch.sigmoid(linear("gate", x))
+        inner = x
+        if "gate_hidden.weight" in p:
+            inner = torch.nn.functional.silu(linear("gate_hidden", x))
+        y = y * torch.sigmoid(linear("gate", inner))
     return y
 
 

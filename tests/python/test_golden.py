@@ -118,6 +118,12 @@ def test_a_folder_without_cases_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("MEMLAYERS_GOLDEN_DIR", str(tmp_path))
     with pytest.raises(RuntimeError, match="found none"):
         golden_cases("memory")
-    monkeypatch.delenv("MEMLAYERS_GOLDEN_DIR")
-    with pytest.raises(RuntimeError, match="MEMLAYERS_GOLDEN_DIR"):
-        golden_cases("memory")
+
+
+def test_a_folder_of_more_cases_adds_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("MEMLAYERS_GOLDEN_DIR", raising=False)
+    own = golden_cases("memory")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "another.safetensors").touch()
+    monkeypatch.setenv("MEMLAYERS_GOLDEN_DIR", str(tmp_path))
+    assert golden_cases("memory") == sorted([*own, tmp_path / "memory" / "another.safetensors"])

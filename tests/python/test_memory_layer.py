@@ -13,6 +13,7 @@ SIZES = {"dim": 13, "n_keys": 11, "heads": 3, "knn": 5, "k_dim": 6}
 VARIANTS = [
     {},
     {"v_dim": 7, "gate": True},
+    {"variant": "plain", "gate": True, "gate_dim": 3, "output_scale": 2.5},
     {"variant": "plain"},
     {"variant": "plain", "v_dim": 7, "qk_norm": False},
     {"variant": "plain", "value_proj": True, "gate": True},
@@ -37,7 +38,7 @@ def test_output_and_gradients_are_the_formula(changes, device):
     y = layer(x)
     p = {k: v.detach().double().requires_grad_() for k, v in layer.named_parameters()}
     x2 = x.detach().double().requires_grad_()
-    y2 = reference.layer(p, x2, layer.heads, layer.knn, layer.variant)
+    y2 = reference.layer(p, x2, layer.heads, layer.knn, layer.variant, layer.output_scale)
     grad = torch.randn(y.shape).to(device)
     y.backward(grad)
     y2.backward(grad.double())

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import memlayers
-from memlayers import MemoryLayer, MemoryPool, cell_of, shell_slots, slot_of
+from memlayers import MemoryLayer, MemoryPool, SlotEditor, cell_of, shell_slots, slot_of
 
 
 def test_slots_and_cells_are_each_others_inverse():
@@ -144,15 +144,16 @@ def test_an_inserted_row_goes_into_the_best_free_slot_and_no_other_changes(dtype
     pool.erase(ranked[2])
     before = pool.values.detach().clone()
     row = torch.linspace(-1, 2, 12)
-    assert pool.insert(query, row, layer) == ranked[2]
+    editor = SlotEditor(layer)
+    assert editor.insert(query, row) == ranked[2]
     assert torch.equal(pool.values[ranked[2]], row.to(dtype))
     others = torch.arange(49) != ranked[2]
     assert torch.equal(pool.values[others], before[others])
-    assert pool.insert(query, row, layer, only_free=True) == ranked[4]
+    assert editor.insert(query, row, only_free=True) == ranked[4]
     with pytest.raises(ValueError, match="a free slot among the 6"):
-        pool.insert(query, row, layer, only_free=True)
-    assert pool.insert(query, row * 2, layer) == ranked[0]  # overwrites
-    assert pool.insert(query[1], row, layer, head=1) == slots[0, 1, 0]
+        editor.insert(query, row, only_free=True)
+    assert editor.insert(query, row * 2) == ranked[0]  # overwrites
+    assert editor.insert(query[1], row, head=1) == slots[0, 1, 0]
 
 
 def test_an_edited_row_loses_its_optimizer_state_and_no_other_does():
@@ -163,12 +164,24 @@ def test_an_edited_row_loses_its_optimizer_state_and_no_other_does():
     optimizer.step()
     slot = int(optimizer.state[pool.values]["exp_avg_sq"].sum(1).argmax())
     before = {name: state.clone() for name, state in optimizer.state[pool.values].items()}
-    pool.update(slot, torch.ones(12), optimizer=optimizer)
+    SlotEditor(layer, optimizer=optimizer).update(slot, torch.ones(12))
     others = torch.arange(49) != slot
     for name in ("exp_avg", "exp_avg_sq"):
         now = optimizer.state[pool.values][name]
         assert not now[slot].any() and before[name][slot].any()
         assert torch.equal(now[others], before[name][others])
+
+
+def test_an_editor_reads_what_the_layer_reads():
+    layer = inserting_layer(torch.bfloat16)
+    editor = SlotEditor(layer)
+    editor.erase(5)
+    assert editor.is_free(5) and not editor.is_free(6)
+    assert torch.equal(editor.row(6), layer.pool.values[6].float())
+    assert torch.equal(editor.rows(torch.tensor([6, 5])), layer.pool.values[[6, 5]].float())
+    for slot in (-1, 49):
+        with pytest.raises(IndexError, match=rf"a slot in \[0, 49\), got {slot}"):
+            editor.row(slot)
 
 
 @pytest.mark.parametrize(
@@ -181,27 +194,27 @@ def test_an_edited_row_loses_its_optimizer_state_and_no_other_does():
         (
             ValueError,
             "not all zeros",
-            lambda p, m: p.insert(torch.ones(2, 8), torch.zeros(12), m),
+            lambda p, m: SlotEditor(m).insert(torch.ones(2, 8), torch.zeros(12)),
         ),
         (
             ValueError,
             "a head for a query",
-            lambda p, m: p.insert(torch.ones(8), torch.ones(12), m),
+            lambda p, m: SlotEditor(m).insert(torch.ones(8), torch.ones(12)),
         ),
         (
             ValueError,
             r"a query \[2, 8\], got \[2, 9\]",
-            lambda p, m: p.insert(torch.ones(2, 9), torch.ones(12), m),
+            lambda p, m: SlotEditor(m).insert(torch.ones(2, 9), torch.ones(12)),
         ),
         (
             ValueError,
             r"a head in \[0, 2\)",
-            lambda p, m: p.insert(torch.ones(8), torch.ones(12), m, 2),
+            lambda p, m: SlotEditor(m).insert(torch.ones(8), torch.ones(12), head=2),
         ),
         (
             ValueError,
             "finite",
-            lambda p, m: p.insert(torch.full((2, 8), float("inf")), torch.ones(12), m),
+            lambda p, m: SlotEditor(m).insert(torch.full((2, 8), float("inf")), torch.ones(12)),
         ),
     ],
 )

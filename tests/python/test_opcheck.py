@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch.library.opcheck: schemas, autograd registration, fake tensors and dynamic AOT dispatch."""
 
+import memlayers  # noqa: F401  registers the operators
 import pytest
 import torch
 from torch.library import opcheck

@@ -17,8 +17,11 @@ def test_examples_run(folder, capsys, tmp_path, monkeypatch):  # noqa: F811
     names = {"model_folder": folder}
     for block in BLOCKS:
         exec(compile(block, str(README), "exec"), names)
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     assert len(read_patch("example.safetensors").keys) == 1
-    assert re.fullmatch(r"\d+ of 16384 rows have a gradient\n", capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert re.fullmatch(
+        r"\d+ of 16384 rows have a gradient\nthe pool's gradient had norm \d+\.\d+.*\n", told
+    )
     assert names["y"].shape == (10, 64)
     assert MemoryPool.from_slots(names["values"]).n_keys == 4

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <set>
 
@@ -16,6 +17,7 @@ namespace memlayers::text {
 namespace {
 
 using memlayers::testing::TempDir;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 constexpr std::int32_t kBos = LetterTokenizer::kBos, kEos = LetterTokenizer::kEos;
@@ -94,6 +96,33 @@ TEST(BatchStream, PutsOneDocumentInARowWithTheNextTokenAsTarget) {
               ElementsAre('a', 'b', kEos, kIgnored, kIgnored, kIgnored, ' ', 'c', 'd', kEos));
   EXPECT_EQ(batch.tokens, 8);
   EXPECT_EQ(batch.target_tokens, 7);
+}
+
+TEST(BatchStream, SaysWhereTheDocumentsOfAPackedRowBegin) {
+  const auto cache = cache_of("{\"text\": \"ab\"}\n{\"text\": \"cdefgh\"}\n{\"text\": \"i\"}\n");
+  BatchOptions options{.batch_tokens = 12, .context = 6, .shuffle = false, .pad_token = kPad};
+  BatchStream stream(cache, options);
+  const Batch first = stream.next();  // the first and the beginning of the second; its rest
+  EXPECT_THAT(first.input,
+              ElementsAre(kBos, 'a', 'b', kEos, kBos, 'c', 'd', 'e', 'f', 'g', 'h', kEos));
+  EXPECT_THAT(first.document_begin, ElementsAre(0, 0, 0, 0, 4, 4, 0, 0, 0, 0, 0, 0));
+  const Batch last = stream.next();
+  EXPECT_THAT(last.input, ElementsAre(kBos, 'i', kEos));
+  EXPECT_TRUE(last.document_begin.empty());  // one document a row
+
+  options.across_documents = true;
+  EXPECT_TRUE(BatchStream(cache, options).next().document_begin.empty());
+  options = {.pack = false};
+  EXPECT_TRUE(BatchStream(cache, options).next().document_begin.empty());
+
+  // Padding goes on with the last document of its row.
+  BatchStream padded(cache,
+                     {.batch_tokens = 24, .context = 8, .shuffle = false, .pad_token = kPad});
+  const Batch both = padded.next();
+  ASSERT_EQ(both.rows, 2);
+  EXPECT_THAT(both.input, ElementsAre(kBos, 'a', 'b', kEos, kBos, 'c', 'd', 'e', 'f', 'g', 'h',
+                                      kEos, kBos, 'i', kEos, kPad));
+  EXPECT_THAT(both.document_begin, ElementsAre(0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4));
 }
 
 TEST(BatchStream, PacksDocumentsIntoRowsAcrossTheirEnds) {
@@ -221,6 +250,29 @@ TEST(BatchStream, RejectsImpossibleOptionsAndPositions) {
   EXPECT_THAT(error_of([&] { stream.seek({0, -1}); }), HasSubstr("got -1"));
   EXPECT_THAT(error_of([&] { stream.seek({-1, 0}); }),
               HasSubstr("expected an epoch of at least 0"));
+}
+
+TEST(BatchStream, OfACacheThatIsCutMeanwhileIsAnErrorThatNamesIt) {
+  const TempDir dir;
+  std::string lines;
+  for (int i = 0; i < 3000; ++i) lines += std::to_string(i) + "\n";
+  write_file(dir / "data.txt", lines);
+  for (const bool pack : {false, true}) {
+    const auto cache = std::make_shared<const TokenCache>(TokenCache::open_or_build(
+        io::posix(), dir / "cache", {dir / "data.txt"}, DataFormat::kLines, LetterTokenizer()));
+    BatchStream stream(cache, {.batch_tokens = 64, .context = 16, .pack = pack});
+    stream.next();
+    const std::string file = (dir / "cache/") + io::posix().list(dir / "cache").at(0);
+    std::filesystem::resize_file(file, 4096);
+    for (int again = 0; again < 2; ++again) {
+      try {
+        for (int i = 0; i < 1000; ++i) stream.next();
+        FAIL() << "expected an Error";
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), AllOf(HasSubstr(file), HasSubstr("a file that was cut")));
+      }
+    }
+  }
 }
 
 TEST(Shuffle, IsUniformAndFixedForASeed) {

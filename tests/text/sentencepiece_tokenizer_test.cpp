@@ -200,7 +200,7 @@ TEST(SentencePieceFile, TakesBosAndEosFromTokenizerConfig) {
       HasSubstr(
           "tokenizer_config.json: eos_token: expected a piece of tokenizer.model, got \"<end>\""));
   EXPECT_THAT(message(R"({"eos_token": 3})"), HasSubstr("eos_token: expected a string"));
-  EXPECT_THAT(message("[]"), HasSubstr("expected an object, got array"));
+  EXPECT_THAT(message("[]"), HasSubstr("expected an object, got []"));
   EXPECT_THAT(message("{"), HasSubstr("tokenizer_config.json: expected JSON"));
 }
 
@@ -238,19 +238,25 @@ TEST(SentencePieceFile, RejectsWhatItCannotDoExactly) {
               HasSubstr("treat_whitespace_as_suffix"));
   EXPECT_THAT(message(field(3, flag(5, 0))), HasSubstr("normalizer_spec.escape_whitespaces"));
   EXPECT_THAT(message(field(3, flag(3, 0) + flag(4, 1))), HasSubstr("remove_extra_whitespaces"));
-  EXPECT_THAT(message(field(3, field(2, "abc"))), HasSubstr("a truncated precompiled_charsmap"));
+  EXPECT_THAT(message(field(3, field(2, "abc"))), HasSubstr("precompiled_charsmap of 3 bytes"));
   EXPECT_THAT(message(field(3, field(2, std::string("\x04\0\0\0abcdefgh", 12)))),
               HasSubstr("trie of 4 bytes"));
   // A trie whose root leads past its end, and one whose first child is a target past the end.
   std::string outside = std::string("\0\x04\0\0", 4) + std::string(1025, '\0');
   outside[6] = '\xFF';
   EXPECT_THAT(message(field(3, field(2, outside))), HasSubstr("leads past its end"));
-  std::string target = std::string("\0\x04\0\0", 4) + std::string(1025, '\0');
-  target.replace(4 + 4 * 'a', 4, std::string("a\x05\0\0", 4));
-  target.replace(4 + 4 * ('a' ^ 1), 4, "\xFF\xFF\xFF\x80");
+  std::string empty = std::string("\0\x04\0\0", 4);  // units that are nobody's children
+  empty += std::string("\0\x04\0\0", 4);
+  for (int unit = 1; unit < 256; ++unit) empty += std::string("\0\0\0\x80", 4);
+  empty += '\0';
+  std::string target = empty;
+  target.replace(4 + 4 * ('a' ^ 1), 4, std::string("a\x05\0\0", 4));
+  target.replace(4 + 4 * 'a', 4, "\xFF\xFF\xFF\x80");
   EXPECT_THAT(message(field(3, field(2, target))), HasSubstr("target past its end"));
-  EXPECT_THAT(message(field(5, field(2, std::string("\0\x04\0\0", 4) + std::string(1025, '\0')))),
-              HasSubstr("denormalizer_spec"));
+  std::string endless = empty;
+  endless.replace(4 + 4 * ('a' ^ 1), 4, std::string("a\x84\x01\0", 4));
+  EXPECT_THAT(message(field(3, field(2, endless))), HasSubstr("a source that does not end"));
+  EXPECT_THAT(message(field(5, field(2, empty))), HasSubstr("denormalizer_spec"));
   EXPECT_THAT(message(field(1, "")), HasSubstr("pieces[320] without text"));
   EXPECT_THAT(message(field(1, field(1, std::string(5000, 'x')))), HasSubstr("of 5000 bytes"));
   EXPECT_THAT(message(field(1, field(1, "\xFF"))), HasSubstr("pieces[320]: expected UTF-8"));

@@ -14,6 +14,7 @@
 #include "io/run_folder.h"
 #include "memlayers/error.h"
 #include "memlayers/store.h"
+#include "nn/model_folder.h"
 #include "support/failing_files.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
@@ -44,7 +45,7 @@ struct SmallRun {
     config.model.memory->n_keys = n_keys;
     model = Llama(config.model, 1);
     dense = std::make_unique<DenseAdamW>(model->dense_parameters(), DenseAdamW::Options{});
-    rows = std::make_unique<RowAdamW>(model->pool(), RowAdamW::Options{.kind = kind});
+    rows = std::make_unique<RowOptimizer>(model->pool(), RowOptimizer::Options{.kind = kind});
     model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).square().sum().backward();
     dense->step(0.1);
     rows->step(0.1);
@@ -55,7 +56,7 @@ struct SmallRun {
   TrainConfig config;
   Llama model{nullptr};
   std::unique_ptr<DenseAdamW> dense;
-  std::unique_ptr<RowAdamW> rows;
+  std::unique_ptr<RowOptimizer> rows;
   RunParts parts;
 };
 
@@ -264,6 +265,35 @@ TEST(Checkpoint, OnAFullDiskLeavesTheEarlierOneAndNothingHalfWritten) {
     EXPECT_EQ(names(dir.path()), std::vector<std::string>{"step-1"}) << "call " << n;
   }
   EXPECT_NO_THROW(io::verify_folder(io::posix(), dir / "step-1"));
+}
+
+// A disk that has room for each of the tables, but not for all.
+class SmallDisk : public FailingFiles {
+ public:
+  explicit SmallDisk(std::uint64_t free) : FailingFiles(1'000'000), free_(free) {}
+  std::optional<std::uint64_t> free_bytes(const std::string&) override { return free_; }
+
+ private:
+  std::uint64_t free_;
+};
+
+TEST(Checkpoint, AsksForTheRoomOfAllItsFilesBeforeTheFirst) {
+  const TempDir dir;
+  SmallRun run;
+  const auto table = static_cast<std::uint64_t>(run.model->pool()->values.nbytes());
+  std::uint64_t dense = 0;
+  for (const auto& [name, tensor] : run.model->dense_parameters()) dense += tensor.nbytes();
+  SmallDisk small(3 * dense + 3 * table);  // without the slots' reads and steps
+  const std::string error = testing::error_of([&] { save(small, dir.path(), run, 1); });
+  EXPECT_TRUE(testing::says(error, {"step-1: expected room for", "got"})) << error;
+  EXPECT_EQ(small.calls(), 0);
+  EXPECT_TRUE(names(dir.path()).empty());
+  SmallDisk tiny(dense + table - 1);
+  EXPECT_TRUE(testing::says(testing::error_of([&] { save_model(tiny, run.model, dir / "m"); }),
+                            {"expected room for"}));
+  EXPECT_EQ(tiny.calls(), 0);
+  SmallDisk enough(3 * dense + 4 * table);
+  save(enough, dir.path(), run, 1);
 }
 
 TEST(Checkpoint, WithoutPermissionIsAnErrorThatNamesThePath) {

@@ -11,9 +11,11 @@
 #include <thread>
 
 #include "memlayers/llama.h"
+#include "memlayers/ops.h"
 #include "memlayers/optimizer.h"
-#include "ops/missed_steps.h"
+#include "nn/pool_tables.h"
 #include "ops/op_testing.h"
+#include "ops/update/missed_steps.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -54,7 +56,7 @@ double rate_of(int step) {  // warm-up, then down, with jumps
   return 0.02 * warm * (1 + std::cos(step * 3.14159 / 200)) / (step % 7 == 3 ? 4 : 1);
 }
 
-RowAdamW::Options options_of(double eps) {
+RowOptimizer::Options options_of(double eps) {
   return {.beta1 = 0.9,
           .beta2 = 0.95,
           .eps = eps,
@@ -63,11 +65,12 @@ RowAdamW::Options options_of(double eps) {
           .seed = 11};
 }
 
-// What a row may differ by from torch's AdamW in float64: the bound of ops/missed_steps.h for every
-// time it catches up, and float32's rounding of the moments, of what a step moves, and of the row.
+// What a row may differ by from torch's AdamW in float64: the bound of ops/update/missed_steps.h
+// for every time it catches up, and float32's rounding of the moments, of what a step moves, and of
+// the row.
 class Bound {
  public:
-  Bound(const RowAdamW::Options& o, const at::Tensor& rows)
+  Bound(const RowOptimizer::Options& o, const at::Tensor& rows)
       : o_(o),
         most_(rows.abs()),
         m_(torch::zeros_like(rows)),
@@ -110,7 +113,7 @@ class Bound {
   static constexpr double kMostRate = 0.04;
 
  private:
-  RowAdamW::Options o_;
+  RowOptimizer::Options o_;
   at::Tensor most_, m_, size_, v_, size_error_, v_error_, unit_;
 
  public:
@@ -131,9 +134,9 @@ TEST_P(DenseRowAdamW, EqualsTorchsAdamWOverTheWholePoolFor200StepsWithinItsBound
   std::mt19937 random(5);
   MemoryPool pool = make_pool(GetParam().rows);
   const at::Tensor first = rows_of(pool).clone();
-  RowAdamW::Options options = options_of(GetParam().eps);
+  RowOptimizer::Options options = options_of(GetParam().eps);
   options.master_rows = GetParam().master;
-  RowAdamW ours(pool, options);
+  RowOptimizer ours(pool, options);
 
   using Torch = torch::optim::AdamWOptions;
   const auto torch_options = [&] {
@@ -189,7 +192,7 @@ TEST_P(DenseRowAdamW, EqualsTorchsAdamWOverTheWholePoolFor200StepsWithinItsBound
 TEST(DenseRowAdamWRows, AreCurrentWhereverTheyAreRead) {
   torch::manual_seed(2);
   MemoryPool pool = make_pool();
-  RowAdamW optimizer(pool, options_of(1e-8));
+  RowOptimizer optimizer(pool, options_of(1e-8));
   record(pool, torch::arange(kSlots).view({kKeys, kKeys}));
   optimizer.step(0.02);
   for (int step = 0; step < 9; ++step) {
@@ -198,8 +201,8 @@ TEST(DenseRowAdamWRows, AreCurrentWhereverTheyAreRead) {
   }
   const at::Tensor lagging = pool->values.detach().clone();
   at::Tensor caught_up = torch::empty_like(lagging);
-  pool->lag()->read(0, {static_cast<std::byte*>(caught_up.mutable_data_ptr()),
-                        static_cast<std::size_t>(caught_up.nbytes())});
+  pool->tables().lag()->read(0, {static_cast<std::byte*>(caught_up.mutable_data_ptr()),
+                                 static_cast<std::size_t>(caught_up.nbytes())});
   EXPECT_TRUE(pool->values.detach().equal(lagging));  // reading a copy changes nothing
   const at::Tensor moved = (caught_up - lagging).abs().amax(1);
   EXPECT_EQ((moved > 1e-3).sum().item<std::int64_t>(), kSlots - 2);  // not those of every step
@@ -231,14 +234,14 @@ TEST(DenseRowAdamWRows, AreCurrentWhereverTheyAreRead) {
 TEST(DenseRowAdamWRows, CatchUpOnceForReadersInSeveralThreads) {
   torch::manual_seed(3);
   MemoryPool pool = make_pool();
-  RowAdamW optimizer(pool, options_of(1e-8));
+  RowOptimizer optimizer(pool, options_of(1e-8));
   const at::Tensor all = torch::arange(kSlots).view({kSlots, 1});
   record(pool, all);
   optimizer.step(0.02);
   for (int step = 0; step < 9; ++step) optimizer.step(0.02);
   at::Tensor wanted = torch::empty({kSlots, kWidth});
-  pool->lag()->read(0, {static_cast<std::byte*>(wanted.mutable_data_ptr()),
-                        static_cast<std::size_t>(wanted.nbytes())});
+  pool->tables().lag()->read(0, {static_cast<std::byte*>(wanted.mutable_data_ptr()),
+                                 static_cast<std::size_t>(wanted.nbytes())});
   pool->eval();
   std::vector<at::Tensor> read(4);
   std::vector<std::thread> threads;
@@ -256,9 +259,9 @@ TEST(DenseRowAdamWRows, NeverTouchedKeepTheirBitsUnlessTheyDecay) {
   for (const double decay : {0.0, 0.5}) {
     torch::manual_seed(4);
     MemoryPool pool = make_pool();
-    RowAdamW::Options options = options_of(1e-8);
+    RowOptimizer::Options options = options_of(1e-8);
     options.weight_decay = decay;
-    RowAdamW optimizer(pool, options);
+    RowOptimizer optimizer(pool, options);
     const at::Tensor before = pool->values.detach().clone();
     for (int step = 0; step < 5; ++step) {
       record(pool, torch::tensor({{0, 1}}));
@@ -277,9 +280,9 @@ TEST(DenseRowAdamWRows, MoveOnAverageAsInFloat32WhereBfloat16IsRoundedStochastic
   const auto train = [](RowType type, std::uint64_t seed) {
     MemoryPool pool(PoolOptions{.n_keys = kManyKeys, .width = 64, .row_dtype = type});
     pool->values.detach().fill_(1.0);
-    RowAdamW::Options options = options_of(1e-8);
+    RowOptimizer::Options options = options_of(1e-8);
     options.seed = seed;
-    RowAdamW optimizer(pool, options);
+    RowOptimizer optimizer(pool, options);
     const at::Tensor all = torch::arange(kManyKeys * kManyKeys).view({kManyKeys, kManyKeys});
     pool->gather(all, torch::ones({kManyKeys, kManyKeys})).sum().backward();
     optimizer.step(1e-4);
@@ -304,7 +307,7 @@ TEST(DenseRowAdamWRows, HaveTheSameBitsForAnyNumberOfThreads) {
     torch::manual_seed(5);
     MemoryPool pool(
         PoolOptions{.n_keys = 30, .width = 400, .row_dtype = RowType::kBFloat16, .seed = 3});
-    RowAdamW optimizer(pool, options_of(1e-8));
+    RowOptimizer optimizer(pool, options_of(1e-8));
     for (int step = 0; step < 8; ++step) {
       record(pool, torch::randint(900, {60, 5}));
       optimizer.step(0.02);
@@ -321,7 +324,7 @@ TEST(DenseRowAdamWRows, HaveTheSameBitsForAnyNumberOfThreads) {
 TEST(DenseRowAdamWSteps, WithoutAGradientAreStepsOfZerosAndBadOnesAreNone) {
   torch::manual_seed(6);
   MemoryPool one = make_pool(), two = make_pool();
-  RowAdamW first(one, options_of(1e-8)), second(two, options_of(1e-8));
+  RowOptimizer first(one, options_of(1e-8)), second(two, options_of(1e-8));
   const at::Tensor slots = torch::tensor({{1, 2}}), weights = torch::rand({1, 2});
   for (MemoryPool* pool : {&one, &two}) (*pool)->gather(slots, weights).sum().backward();
   first.step(0.1);
@@ -348,9 +351,9 @@ TEST(DenseRowAdamWSteps, WithoutAGradientAreStepsOfZerosAndBadOnesAreNone) {
 TEST(DenseRowAdamWSteps, GoOnWhereMoreThanAreKeptWereMade) {
   torch::manual_seed(7);
   MemoryPool pool = make_pool();
-  RowAdamW::Options options = options_of(1e-8);
+  RowOptimizer::Options options = options_of(1e-8);
   options.weight_decay = 1e-3;
-  RowAdamW optimizer(pool, options);
+  RowOptimizer optimizer(pool, options);
   const at::Tensor slots = torch::tensor({{1, 2}});
   const double start = rows_of(pool)[0][0].item<double>();
   record(pool, slots);
@@ -369,31 +372,31 @@ TEST(DenseRowAdamWPool, LeavesAllRowsCurrentWhenItIsDestroyed) {
   MemoryPool pool = make_pool();
   at::Tensor wanted = torch::empty({kSlots, kWidth});
   {
-    RowAdamW optimizer(pool, options_of(1e-8));
+    RowOptimizer optimizer(pool, options_of(1e-8));
     record(pool, torch::tensor({{1, 2}}));
     optimizer.step(0.1);
     optimizer.step(0.1);
-    pool->lag()->read(0, {static_cast<std::byte*>(wanted.mutable_data_ptr()),
-                          static_cast<std::size_t>(wanted.nbytes())});
+    pool->tables().lag()->read(0, {static_cast<std::byte*>(wanted.mutable_data_ptr()),
+                                   static_cast<std::size_t>(wanted.nbytes())});
     EXPECT_FALSE(pool->values.detach().equal(wanted));
   }
-  EXPECT_EQ(pool->lag(), nullptr);
+  EXPECT_EQ(pool->tables().lag(), nullptr);
   EXPECT_TRUE(pool->values.detach().equal(wanted));
   EXPECT_TRUE(
       pool->gather(torch::tensor({{1}}), torch::ones({1, 1})).equal(wanted.narrow(0, 1, 1)));
 
   // Another takes its place while it lives: rows catch up, and the old one's end changes nothing.
-  auto old = std::make_unique<RowAdamW>(pool, options_of(1e-8));
+  auto old = std::make_unique<RowOptimizer>(pool, options_of(1e-8));
   record(pool, torch::tensor({{1, 2}}));
   old->step(0.1);
   old->step(0.1);
   const at::Tensor before = pool->values.detach().clone();
-  RowAdamW next(pool, options_of(1e-8));
+  RowOptimizer next(pool, options_of(1e-8));
   const at::Tensor after = pool->values.detach().clone();
   EXPECT_FALSE(after.equal(before));
-  const auto lag = pool->lag();
+  const auto lag = pool->tables().lag();
   old.reset();
-  EXPECT_EQ(pool->lag(), lag);
+  EXPECT_EQ(pool->tables().lag(), lag);
   EXPECT_TRUE(pool->values.detach().equal(after));
 }
 
@@ -401,7 +404,7 @@ TEST(DenseRowAdamWPool, SavesRowsThatCaughtUpAndTouchesNone) {
   const TempDir dir;
   torch::manual_seed(9);
   Llama model(testing::tiny_model_config(), 1);
-  RowAdamW optimizer(model->pool(), options_of(1e-8));
+  RowOptimizer optimizer(model->pool(), options_of(1e-8));
   model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).square().sum().backward();
   optimizer.step(0.1);
   optimizer.step(0.1);
@@ -418,14 +421,14 @@ TEST(DenseRowAdamWPool, IsDoneWithRowsThatAreQuantized) {
   torch::manual_seed(9);
   Llama model(testing::tiny_model_config(), 1);
   {
-    RowAdamW optimizer(model->pool(), options_of(1e-8));
+    RowOptimizer optimizer(model->pool(), options_of(1e-8));
     model->hidden_states(torch::randint(300, {2, 9}, torch::kLong)).square().sum().backward();
     optimizer.step(0.1);
     optimizer.step(0.1);
     const MemoryPool pool = model->pool();
     at::Tensor caught_up = torch::empty_like(pool->values.detach());
-    pool->lag()->read(0, {static_cast<std::byte*>(caught_up.mutable_data_ptr()),
-                          static_cast<std::size_t>(caught_up.nbytes())});
+    pool->tables().lag()->read(0, {static_cast<std::byte*>(caught_up.mutable_data_ptr()),
+                                   static_cast<std::size_t>(caught_up.nbytes())});
     model->quantize_pool(RowType::kInt8);
     EXPECT_TRUE(pool->values.equal(quantize_rows(caught_up, RowType::kInt8)));
     save_model(model, dir.path());
@@ -436,7 +439,7 @@ TEST(DenseRowAdamWPool, IsDoneWithRowsThatAreQuantized) {
 TEST(DenseRowAdamWPool, GoesOnFromRestoredTablesBitForBit) {
   torch::manual_seed(10);
   MemoryPool one = make_pool(), two = make_pool();
-  RowAdamW first(one, options_of(1e-8)), second(two, options_of(1e-8));
+  RowOptimizer first(one, options_of(1e-8)), second(two, options_of(1e-8));
   for (int step = 0; step < 30; ++step) {
     record(one, torch::randint(kSlots, {1, 2}));
     first.step(rate_of(step));
@@ -458,9 +461,10 @@ TEST(DenseRowAdamWPool, GoesOnFromRestoredTablesBitForBit) {
 
 TEST(DenseRowAdamWPool, RefusesBetasWhoseMomentumOutlastsTheMeanSquare) {
   MemoryPool pool = make_pool();
-  EXPECT_THROW(RowAdamW(pool, {.beta1 = 0.95, .beta2 = 0.9, .kind = PoolOptimizer::kDenseAdamW}),
-               c10::ValueError);
-  EXPECT_EQ(pool->lag(), nullptr);
+  EXPECT_THROW(
+      RowOptimizer(pool, {.beta1 = 0.95, .beta2 = 0.9, .kind = PoolOptimizer::kDenseAdamW}),
+      c10::ValueError);
+  EXPECT_EQ(pool->tables().lag(), nullptr);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -10,6 +10,8 @@
 #include "support/temp_dir.h"
 #include "support/testing.h"
 #include "support/tiny_model.h"
+#include "train/fact_row.h"
+#include "train/mean.h"
 #include "train/run_testing.h"
 
 namespace memlayers {
@@ -101,8 +103,8 @@ TEST(EvaluateFacts, TheLikelihoodIsThatOfAForwardPass) {
   }
   const FactScores scores = evaluate_facts(*l.generator, {fact});
   EXPECT_NEAR(scores.facts[0].nll, nll, 1e-4);
-  EXPECT_DOUBLE_EQ(scores.nll.value, scores.facts[0].nll);
-  EXPECT_DOUBLE_EQ(scores.nll_per_token.value,
+  EXPECT_DOUBLE_EQ(scores.nll->value, scores.facts[0].nll);
+  EXPECT_DOUBLE_EQ(scores.nll_per_token->value,
                    scores.facts[0].nll / static_cast<double>(scores.facts[0].tokens));
 }
 
@@ -117,12 +119,12 @@ TEST(EvaluateFacts, IntervalsHoldTheValueAndAreWilsonsForRecall) {
   double mean = 0, squares = 0;
   for (const FactScore& fact : scores.facts) mean += fact.nll / n;
   for (const FactScore& fact : scores.facts) squares += (fact.nll - mean) * (fact.nll - mean);
-  EXPECT_NEAR(scores.nll.value, mean, 1e-9);
-  EXPECT_NEAR(scores.nll.high - scores.nll.value, z * std::sqrt(squares / (n - 1) / n), 1e-9);
-  EXPECT_LT(scores.nll_per_token.low, scores.nll_per_token.value);
+  EXPECT_NEAR(scores.nll->value, mean, 1e-9);
+  EXPECT_NEAR(scores.nll->high - scores.nll->value, z * std::sqrt(squares / (n - 1) / n), 1e-9);
+  EXPECT_LT(scores.nll_per_token->low, scores.nll_per_token->value);
   // One fact says nothing about the spread; recall of 1 or 0 still has a limit below or above.
   const FactScores one = evaluate_facts(*l.generator, {l.facts[0]});
-  EXPECT_EQ(one.nll.low, one.nll.high);
+  EXPECT_EQ(one.nll->low, one.nll->high);
   EXPECT_GT(one.recall.high - one.recall.low, 0.5);
   EXPECT_GE(one.recall.low, 0);
   EXPECT_LE(one.recall.high, 1);
@@ -140,9 +142,47 @@ TEST(EvaluateFacts, AFactThatDoesNotFitIsNotRecalled) {
   EXPECT_FALSE(scores.facts[1].is_recalled);
   EXPECT_EQ(scores.facts[1].tokens, 0);
   EXPECT_GT(scores.facts[2].tokens, 0);
-  EXPECT_TRUE(std::isfinite(scores.nll_per_token.value));
+  EXPECT_TRUE(std::isfinite(scores.nll_per_token->value));
   // Alone, too: a batch without a single token to score.
-  EXPECT_EQ(evaluate_facts(generator, {{words, "red"}}).facts[0].tokens, 0);
+  const FactScores alone = evaluate_facts(generator, {{words, "red"}});
+  EXPECT_EQ(alone.facts[0].tokens, 0);
+  EXPECT_FALSE(alone.nll.has_value()) << "nothing was scored";
+  EXPECT_FALSE(alone.nll_per_token.has_value());
+}
+
+TEST(EvaluateFacts, TheLikelihoodIsOfTheFactsThatFit) {
+  Generator generator = tiny_generator();
+  std::string words;
+  for (int i = 0; i < 60; ++i) words += " otter";
+  const FactScores fitting = evaluate_facts(generator, {{"the", "red"}});
+  const FactScores all =
+      evaluate_facts(generator, {{words, "red"}, {"the", "red"}, {"the otter", words}});
+  EXPECT_EQ(all.cut, (std::vector<std::size_t>{0, 2}));
+  // In a batch of other facts: float32 sums in another order, three tokens of some nats.
+  EXPECT_NEAR(all.nll->value, fitting.nll->value, 1e-5);
+  EXPECT_NEAR(all.nll_per_token->value, fitting.nll_per_token->value, 1e-5);
+  EXPECT_TRUE(fitting.cut.empty());
+}
+
+TEST(FactRow, AnAnswerWithoutATokenIsNamed) {
+  const train::FactRow empty{.tokens = {1, 2}, .answer_from = 2};
+  const auto error = [&](const Fact& fact) {
+    return error_of([&] { train::check_has_answer(empty, fact, 4); });
+  };
+  EXPECT_TRUE(says(error({"a", " "}), {"fact 5: answer", "none"}));
+  EXPECT_TRUE(says(error({"a", " ", "f.jsonl:9"}), {"f.jsonl:9: answer"}));
+  EXPECT_NO_THROW(train::check_has_answer({.tokens = {1, 2}, .answer_from = 1}, {"a", "b"}, 0));
+}
+
+TEST(Mean, CannotBeReadOfNothing) {
+  train::Mean mean;
+  EXPECT_TRUE(says(error_of([&] { mean.value("held_out.txt", "token to predict"); }),
+                   {"held_out.txt: expected at least one token to predict, got none"}));
+  mean.add(3, 0);
+  EXPECT_TRUE(mean.is_empty());
+  mean.add(2, 3);
+  mean.add(4);
+  EXPECT_DOUBLE_EQ(mean.value("x", "y"), 2.5);
 }
 
 TEST(EvaluateFacts, RefusesAnEmptyList) {
@@ -163,6 +203,16 @@ TEST(EvaluateText, LossIsTheMeanOverTheTargets) {
       evaluate_text(*l.generator, {l.dir / "facts.jsonl"}, DataFormat::kAuto, l.dir / "cache");
   EXPECT_EQ(text.tokens, tokens);
   EXPECT_NEAR(text.loss, nll / static_cast<double>(tokens), 1e-4);
+}
+
+TEST(ReadFacts, KnowTheirPlaces) {
+  const TempDir dir;
+  testing::write_file(dir / "f.jsonl", R"({"prompt":"a","answer":"b"})"
+                                       "\n\n"
+                                       R"({"prompt":"c","answer":"d"})");
+  const std::vector<Fact> facts = read_facts({dir / "f.jsonl"});
+  ASSERT_EQ(facts.size(), 2U);
+  EXPECT_EQ(facts[1].place, (dir / "f.jsonl") + ":3") << "lines without a fact count";
 }
 
 TEST(EvaluateText, DocumentsLongerThanTheContextCountWhole) {

@@ -59,7 +59,7 @@ std::vector<text::Batch> batches(std::int64_t step, std::int64_t count = 1, bool
 struct Training {
   Llama model{nullptr};
   std::unique_ptr<DenseAdamW> dense;
-  std::unique_ptr<RowAdamW> rows;
+  std::unique_ptr<RowOptimizer> rows;
   std::unique_ptr<GradientSum> gradients;
 };
 
@@ -73,7 +73,7 @@ class ParallelStep : public ::testing::Test {
     run.model = Llama(config, 5, std::nullopt, group);
     run.model->train();
     run.dense = std::make_unique<DenseAdamW>(run.model->dense_parameters(), DenseAdamW::Options{});
-    run.rows = std::make_unique<RowAdamW>(run.model->pool(), RowAdamW::Options{.lr = 1e-2});
+    run.rows = std::make_unique<RowOptimizer>(run.model->pool(), RowOptimizer::Options{});
     return run;
   }
   Training make_together(const Processes& processes, const ModelConfig& config,
@@ -89,7 +89,7 @@ class ParallelStep : public ::testing::Test {
                               .lr = 2e-4, .value_lr = 1e-3, .clip = 1.0, .value_clip = 0.5}) {
     if (processes == nullptr) return train_step(run.model, *run.dense, run.rows.get(), all, rates);
     const Together together{*processes, *run.gradients};
-    return train_step(run.model, *run.dense, run.rows.get(), all, rates, &together);
+    return train_step(run.model, *run.dense, run.rows.get(), all, rates, together);
   }
 
   std::shared_ptr<Communicator> world_ = world();
@@ -138,7 +138,13 @@ TEST_F(ParallelStep, WholeMicroBatchesHaveTheBitsOfOneProcess) {
       }
       const StepOutcome a = step(alone, all, nullptr, rates);
       const StepOutcome b = step(together, all, &processes, rates);
-      ASSERT_EQ(a.loss, b.loss) << "step " << i;
+      // One process has nothing to predict where its only micro-batch is the one without.
+      const bool has_loss = all.size() > 1 || i % 3 != 0;
+      ASSERT_EQ(std::isnan(a.loss), !has_loss) << "step " << i;
+      ASSERT_EQ(std::isnan(b.loss), !has_loss) << "step " << i;
+      if (has_loss) {
+        ASSERT_EQ(a.loss, b.loss) << "step " << i;
+      }
       ASSERT_EQ(a.grad_norm, b.grad_norm) << "step " << i;
       ASSERT_EQ(a.value_grad_norm, b.value_grad_norm) << "step " << i;
       ASSERT_EQ(a.touched_rows, b.touched_rows) << "step " << i;

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "memlayers/ops.h"
 
@@ -51,6 +52,17 @@ TEST(Report, NeedsNothingFromOutside) {
   }
 }
 
+TEST(Report, EveryChartSaysWhatItsAxesCount) {
+  const std::string page = make_report(some_report());
+  const auto count = [&](const std::string& pattern) {
+    const std::regex wanted(pattern);
+    return std::distance(std::sregex_iterator(page.begin(), page.end(), wanted), {});
+  };
+  EXPECT_GT(count(R"re(chart\(")re"), 0);
+  EXPECT_EQ(count(R"re(chart\("[^"]+", "[^"]+", )re"), count(R"re(chart\(")re"));
+  EXPECT_EQ(count(R"re(\}, "step"\))re"), 1) << "the axis below";
+}
+
 TEST(Report, KeepsEveryEvaluationOfALongRunAndThinsTheRest) {
   ReportData report = some_report();
   report.metrics.clear();
@@ -70,19 +82,21 @@ TEST(UsageSummary, IsZeroNatsFromUniformWhereAllSlotsAreReadAlike) {
   const UsageSummary even = summarize_usage(torch::full({16}, 3, torch::kLong));
   EXPECT_EQ(even.used, 16);
   EXPECT_EQ(even.reads, 48);
-  EXPECT_NEAR(even.kl, 0, 1e-12);
-  EXPECT_NEAR(even.perplexity, 16, 1e-9);
+  EXPECT_NEAR(even.kl.value(), 0, 1e-12);
+  EXPECT_NEAR(even.perplexity.value(), 16, 1e-9);
 
   at::Tensor two = torch::zeros({16}, torch::kLong);
   two[3] = two[9] = 100;
   const UsageSummary uneven = summarize_usage(two);
   EXPECT_EQ(uneven.used, 2);
-  EXPECT_NEAR(uneven.kl, std::log(8.0), 1e-12);
-  EXPECT_NEAR(uneven.perplexity, 2, 1e-9);
+  EXPECT_NEAR(uneven.kl.value(), std::log(8.0), 1e-12);
+  EXPECT_NEAR(uneven.perplexity.value(), 2, 1e-9);
 
   const UsageSummary none = summarize_usage(torch::zeros({16}, torch::kLong));
   EXPECT_EQ(none.used, 0);
-  EXPECT_EQ(none.kl, 0);
+  // Not 0 nats: as even as can be is what nobody knows of it.
+  EXPECT_FALSE(none.kl.has_value());
+  EXPECT_FALSE(none.perplexity.has_value());
 }
 
 TEST(UsageMap, PutsSlotsWhereTheirSubKeysAre) {

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <sstream>
 
 #include "io/folder.h"
 #include "memlayers/trainer.h"
+#include "support/altered_rows.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
 #include "train/metrics.h"
@@ -116,6 +118,51 @@ TEST(ResumedRun, DropsWhatALostRunLoggedAfterItsLastCheckpoint) {
   for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(metrics[i].step, static_cast<std::int64_t>(i + 1));
 }
 
+// As a checkpoint from before data.across_documents could be set has it.
+void forget_across_documents(const std::string& checkpoint) {
+  std::istringstream lines(testing::read_file(checkpoint + "/training.toml"));
+  std::string text, line;
+  while (std::getline(lines, line)) {
+    if (!line.starts_with("across_documents")) text += line + "\n";
+  }
+  testing::write_file(checkpoint + "/training.toml", text);
+  testing::close_again(checkpoint);
+}
+
+TEST(ResumedRun, ReadsPackedDocumentsAsItBegan) {
+  const TempDir dir;
+  testing::write_facts(dir / "facts.jsonl");
+  const auto config = [&](const std::string& out, std::int64_t steps) {
+    TrainConfig c = tiny_config(dir / out, dir / "facts.jsonl");
+    c.data.pack = true;
+    c.train.steps = steps;
+    c.train.schedule = Schedule::kConstant;
+    return c;
+  };
+  const auto trained = [](const TrainConfig& c) {
+    Trainer trainer(c);
+    trainer.run();
+    return weights(trainer.model());
+  };
+  TrainConfig whole = config("whole", 6), parts = config("parts", 3);
+  whole.data.across_documents = parts.data.across_documents = true;
+  const auto across = trained(whole);
+  trained(parts);
+  expect_same_bits(across, trained(config("parts", 6)));
+
+  TrainConfig old = config("old", 3);
+  old.data.across_documents = true;
+  trained(old);
+  forget_across_documents(dir / "old/step-3");
+  expect_same_bits(across, trained(config("old", 6)));
+
+  // A new run does not; nor does one that is resumed.
+  const auto apart = trained(config("apart", 6));
+  EXPECT_FALSE(apart[0].second.equal(across[0].second));
+  trained(config("stopped", 3));
+  expect_same_bits(apart, trained(config("stopped", 6)));
+}
+
 TEST(ResumedRun, StartsAPassAnewWhereTheDataChanged) {
   const TempDir dir;
   testing::write_facts(dir / "facts.jsonl");
@@ -147,17 +194,8 @@ class DamagedCheckpoint : public ::testing::Test {
   std::string at(int step, const std::string& name) const {
     return dir_ / ("run/step-" + std::to_string(step) + "/" + name);
   }
-  // The manifest agrees with whatever is there now: what is found, is found by what files say of
-  // themselves.
   void close_again(int step) const {
-    const std::string folder = dir_ / ("run/step-" + std::to_string(step));
-    std::filesystem::remove(folder + "/MANIFEST.json");
-    std::filesystem::rename(folder, dir_ / "files");
-    io::FolderWriter writer(io::posix(), folder);
-    const std::string place = io::parent(writer.file("config.json"));
-    std::filesystem::copy(dir_ / "files", place, std::filesystem::copy_options::recursive);
-    writer.commit();
-    std::filesystem::remove_all(dir_ / "files");
+    testing::close_again(dir_ / ("run/step-" + std::to_string(step)));
   }
   std::string refusal() const {
     return testing::error_of([&] { Trainer(config_).run(); });
@@ -207,6 +245,53 @@ TEST_F(DamagedCheckpoint, OfTwoStepsIsNamedAndTheOneBeforeOffered) {
     close_again(6);
   }
   EXPECT_EQ(Trainer(config_).run().step, 8);
+}
+
+TEST_F(DamagedCheckpoint, WithNumbersThatAreNotFiniteIsNamedAndTheOneBeforeOffered) {
+  const std::string weight = "model.layers.0.self_attn.q_proj.weight";
+  const std::vector<std::pair<std::string, std::string>> tensors{
+      {"model.safetensors", weight},
+      {"optimizer/dense.safetensors", "exp_avg." + weight},
+      {"optimizer/dense.safetensors", "exp_avg_sq." + weight},
+      {"optimizer/dense.safetensors", "steps"},
+      {"optimizer/dense.safetensors", "rng"},
+      {"optimizer/rows.safetensors", "steps"},
+      {"usage.safetensors", "reads"}};
+  for (const auto& [file, tensor] : tensors) {
+    const std::string path = at(6, file), kept = dir_ / "kept";
+    std::filesystem::copy_file(path, kept);
+    testing::fill_tensor(path, tensor, 0xff);
+    close_again(6);
+    EXPECT_TRUE(testing::says(refusal(), {dir_ / "run/step-6", tensor, "expected", offer()}))
+        << path;
+    std::filesystem::remove(path);
+    std::filesystem::rename(kept, path);
+  }
+  for (const std::string file : {"optimizer/exp_avg", "optimizer/exp_avg_sq", "pool/chunk"}) {
+    const std::string path = at(6, file + "-0-6.safetensors"), kept = dir_ / "kept";
+    std::filesystem::copy_file(path, kept);
+    testing::fill_rows(path, 0xff);
+    close_again(6);
+    EXPECT_TRUE(testing::says(
+        refusal(), {dir_ / "run/step-6", file.substr(file.find('/') + 1), "finite", offer()}))
+        << path;
+    std::filesystem::remove(path);
+    std::filesystem::rename(kept, path);
+  }
+  close_again(6);
+  EXPECT_EQ(Trainer(config_).run().step, 8);
+}
+
+TEST_F(DamagedCheckpoint, WithTheOptimizerOfAnotherPoolIsNamed) {
+  TrainConfig other = config_;
+  other.out = dir_ / "other";
+  other.train.steps = 6;
+  Trainer(other).run();
+  std::filesystem::copy_file(dir_ / "other/step-6/optimizer/exp_avg-0-6.safetensors",
+                             at(6, "optimizer/exp_avg-0-6.safetensors"),
+                             std::filesystem::copy_options::overwrite_existing);
+  close_again(6);
+  EXPECT_TRUE(testing::says(refusal(), {at(6, "optimizer"), "exp_avg", "of pool", offer()}));
 }
 
 TEST_F(DamagedCheckpoint, TheNewestWholeOneIsOffered) {

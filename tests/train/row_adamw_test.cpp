@@ -35,14 +35,13 @@ double difference(const at::Tensor& a, const at::Tensor& b) {
 }
 constexpr double kTolerance = 5e-6;
 
-TEST(RowAdamW, EqualsTorchsAdamWWhereEveryRowIsTouched) {
+TEST(RowOptimizer, EqualsTorchsAdamWWhereEveryRowIsTouched) {
   torch::manual_seed(1);
   MemoryPool pool = make_pool();
   at::Tensor dense = pool->values.detach().clone().requires_grad_();
   torch::optim::AdamW expected(
       {dense}, torch::optim::AdamWOptions(0.02).betas({0.8, 0.9}).eps(1e-6).weight_decay(0.3));
-  RowAdamW optimizer(pool,
-                     {.lr = 0.02, .beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.3});
+  RowOptimizer optimizer(pool, {.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.3});
   for (int step = 0; step < 6; ++step) {
     dense.mutable_grad() = record(pool, all_slots());
     expected.step();
@@ -52,10 +51,10 @@ TEST(RowAdamW, EqualsTorchsAdamWWhereEveryRowIsTouched) {
   }
 }
 
-TEST(RowAdamW, CorrectsBiasByTheRowsOwnCountOfUpdates) {
+TEST(RowOptimizer, CorrectsBiasByTheRowsOwnCountOfUpdates) {
   torch::manual_seed(2);
   MemoryPool pool = make_pool();
-  RowAdamW optimizer(pool, {.lr = 0.02});
+  RowOptimizer optimizer(pool, {});
   const at::Tensor late = torch::tensor({{7, 7}});
   for (int step = 0; step < 4; ++step) {
     record(pool, torch::tensor({{1, 2}}));
@@ -70,11 +69,11 @@ TEST(RowAdamW, CorrectsBiasByTheRowsOwnCountOfUpdates) {
   EXPECT_EQ(optimizer.state().steps[1].item<int>(), 4);
 }
 
-TEST(RowAdamW, LeavesRowsThatWereNotReadAndTheirStateAlone) {
+TEST(RowOptimizer, LeavesRowsThatWereNotReadAndTheirStateAlone) {
   torch::manual_seed(3);
   for (const RowType type : {RowType::kFloat32, RowType::kBFloat16}) {
     MemoryPool pool = make_pool(type);
-    RowAdamW optimizer(pool, {.lr = 0.1, .weight_decay = 0.5});
+    RowOptimizer optimizer(pool, {.weight_decay = 0.5});
     const at::Tensor before = pool->values.detach().clone();
     record(pool, torch::tensor({{3, 24}, {3, 11}}));
     EXPECT_EQ(optimizer.step(0.1).touched_rows, 3);
@@ -85,10 +84,10 @@ TEST(RowAdamW, LeavesRowsThatWereNotReadAndTheirStateAlone) {
   }
 }
 
-TEST(RowAdamW, ClipsTheNormOfThePoolsGradient) {
+TEST(RowOptimizer, ClipsTheNormOfThePoolsGradient) {
   torch::manual_seed(4);
   MemoryPool pool = make_pool();
-  RowAdamW optimizer(pool, {.kind = PoolOptimizer::kSgd});
+  RowOptimizer optimizer(pool, {.kind = PoolOptimizer::kSgd});
   const at::Tensor before = pool->values.detach().clone();
   const at::Tensor gradient = record(pool, torch::tensor({{3, 24}, {3, 11}}));
   const double norm = gradient.norm().item<double>();
@@ -105,10 +104,10 @@ TEST(RowAdamW, ClipsTheNormOfThePoolsGradient) {
   EXPECT_LT(difference(again - pool->values.detach(), unclipped), kTolerance);
 }
 
-TEST(RowAdamW, ChangesNothingWhereTheGradientIsNotFinite) {
+TEST(RowOptimizer, ChangesNothingWhereTheGradientIsNotFinite) {
   torch::manual_seed(5);
   MemoryPool pool = make_pool();
-  RowAdamW optimizer(pool, {});
+  RowOptimizer optimizer(pool, {});
   record(pool, all_slots());
   optimizer.step(0.1);
   const at::Tensor values = pool->values.detach().clone();
@@ -125,7 +124,7 @@ TEST(RowAdamW, ChangesNothingWhereTheGradientIsNotFinite) {
   }
 }
 
-TEST(RowAdamW, RoundsStochasticallyBySeedSoThatSmallStepsAreNotLost) {
+TEST(RowOptimizer, RoundsStochasticallyBySeedSoThatSmallStepsAreNotLost) {
   constexpr double kRate = 1e-4;  // far below half a unit in the last place of values near 1
   const auto train = [&](std::uint64_t seed) {
     MemoryPool pool = make_pool(RowType::kBFloat16);
@@ -133,7 +132,7 @@ TEST(RowAdamW, RoundsStochasticallyBySeedSoThatSmallStepsAreNotLost) {
       const torch::NoGradGuard no_grad;
       pool->values.fill_(1.0);
     }
-    RowAdamW optimizer(pool, {.kind = PoolOptimizer::kSgd, .seed = seed});
+    RowOptimizer optimizer(pool, {.kind = PoolOptimizer::kSgd, .seed = seed});
     for (int step = 0; step < 200; ++step) {
       pool->gather(all_slots(), torch::ones({kKeys, kKeys})).sum().backward();
       optimizer.step(kRate);
@@ -149,14 +148,14 @@ TEST(RowAdamW, RoundsStochasticallyBySeedSoThatSmallStepsAreNotLost) {
   EXPECT_LT(first.mean().item<double>(), 0.9999);
 }
 
-TEST(RowAdamW, AppliesStepsToAFloat32MasterWhereAsked) {
+TEST(RowOptimizer, AppliesStepsToAFloat32MasterWhereAsked) {
   torch::manual_seed(6);
   MemoryPool rounded = make_pool(RowType::kBFloat16), exact = make_pool();
   {
     const torch::NoGradGuard no_grad;
     exact->values.copy_(rounded->values);
   }
-  RowAdamW with_master(rounded, {.master_rows = true}), plain(exact, {});
+  RowOptimizer with_master(rounded, {.master_rows = true}), plain(exact, {});
   for (int step = 0; step < 5; ++step) {
     const at::Tensor weights = torch::rand({kKeys, kKeys});
     const at::Tensor grad = torch::randn({kKeys, kWidth});

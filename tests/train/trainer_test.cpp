@@ -3,46 +3,27 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <limits>
 
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
-#include "support/temp_dir.h"
-#include "train/metrics.h"
-#include "train/run_testing.h"
+#include "memlayers/generator.h"
+#include "train/trainer_testing.h"
 
 namespace memlayers {
 namespace {
 
+using testing::error_of_training;
 using testing::expect_same_bits;
 using ::testing::HasSubstr;
+using testing::logged;
 using testing::TempDir;
 using testing::tiny_config;
+using testing::TrainerTest;
 using testing::weights;
-
-class TrainerTest : public ::testing::Test {
- protected:
-  TrainerTest() { testing::write_facts(facts_); }
-  TrainConfig config(const std::string& out = "run") { return tiny_config(dir_ / out, facts_); }
-
-  TempDir dir_;
-  std::string facts_ = dir_ / "facts.jsonl";
-};
-
-std::string error_of(TrainConfig config) {
-  try {
-    Trainer(std::move(config)).run();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-std::vector<StepMetrics> logged(const std::string& out) {
-  return train::RunLog(io::posix(), out, std::numeric_limits<std::int64_t>::max()).metrics();
-}
 
 TEST_F(TrainerTest, ReachesAStatedLossOnTinyFacts) {
   TrainConfig c = config();
@@ -93,6 +74,63 @@ TEST_F(TrainerTest, WithItsPoolInAFileEndsWithTheSameBitsStoppedOrNot) {
   };
   EXPECT_EQ(rows(config("ram")), rows(c));
   EXPECT_EQ(io::posix().list(scratch.path()).size(), 0U);
+}
+
+// A prompt that fills the context alone, and so leaves nothing of its answer.
+std::string long_fact() {
+  std::string words;
+  for (int i = 0; i < 60; ++i) words += "otter ";
+  return R"({"prompt": ")" + words + R"(", "answer": "red"})" + "\n";
+}
+
+TEST_F(TrainerTest, RefusesDataOfWhichTheContextLeavesNothingToPredict) {
+  const std::string data = dir_ / "long.jsonl";
+  io::write_atomic(io::posix(), data, long_fact() + long_fact());
+  TrainConfig c = config();
+  c.data.train = {data};
+  c.model.vocab_size = 270;  // there is no more in these words
+  EXPECT_THAT(error_of_training(c),
+              HasSubstr("data.train: expected a document with a token to predict "
+                        "within the context of 48 tokens, got none of 2 documents"));
+  EXPECT_FALSE(io::posix().exists(c.out + "/step-8"));
+  c = config("valid");
+  c.data.valid = {data};
+  EXPECT_THAT(error_of_training(c),
+              HasSubstr("data.valid: expected a document with a token to predict"));
+}
+
+TEST_F(TrainerTest, CountsDocumentsThatTheContextCuts) {
+  const std::string data = dir_ / "mixed.jsonl";
+  io::write_atomic(io::posix(), data, io::read_text(io::posix(), facts_) + long_fact());
+  TrainConfig c = config();
+  c.data.train = {data};
+  std::string notices;
+  TrainCallbacks callbacks;
+  callbacks.notice = [&](const std::string& text) { notices += text + "\n"; };
+  Trainer(c, callbacks).prepare();
+  EXPECT_THAT(notices, HasSubstr("data.train: 1 of 41 documents are longer than the context"));
+  EXPECT_THAT(notices, HasSubstr("1 of 41 documents have no token to predict (the first: "
+                                 "document 41)"));
+}
+
+TEST_F(TrainerTest, AStepWithNothingToPredictHasNoLoss) {
+  const std::string data = dir_ / "mixed.jsonl";
+  std::string text = io::read_text(io::posix(), facts_);
+  for (int i = 0; i < 40; ++i) text += long_fact();
+  io::write_atomic(io::posix(), data, text);
+  TrainConfig c = config();
+  c.data.train = {data};
+  c.train.batch_tokens = 48;  // one long fact fills a batch
+  c.train.steps = 40;
+  const TrainResult result = Trainer(c).run();
+  EXPECT_GT(result.loss.value(), 0.5) << "of the last step that had one";
+  std::int64_t silent = 0;
+  for (const StepMetrics& m : logged(c.out)) {
+    silent += std::isnan(m.loss);
+    EXPECT_TRUE(std::isnan(m.loss) || m.loss > 0) << m.step;
+    EXPECT_EQ(m.bad_steps, 0);
+  }
+  EXPECT_GT(silent, 5);
 }
 
 TEST_F(TrainerTest, EvaluatesAtIntervalsAndAtTheEnd) {
@@ -161,149 +199,32 @@ TEST_F(TrainerTest, SaysSoWhereAllStepsAreDone) {
   EXPECT_EQ(io::read_text(io::posix(), c.out + "/metrics.jsonl"), before);
 }
 
-TEST_F(TrainerTest, SkipsAndCountsAStepThatIsNotFinite) {
+TEST_F(TrainerTest, ASecondTrainingInTheFolderIsRefusedAndNamesTheFirst) {
   TrainConfig c = config();
-  Trainer* running = nullptr;
-  std::vector<std::pair<std::string, at::Tensor>> before;
-  at::Tensor good;
+  c.train.log_every = 1;
+  std::string error;
   TrainCallbacks callbacks;
   callbacks.step = [&](const StepMetrics& m, std::int64_t) {
-    const torch::NoGradGuard no_grad;
-    at::Tensor norm = running->model()->dense_parameters().back().second;
-    if (m.step == 3) {  // NaN in steps 4 and 5
-      before = weights(running->model());
-      good = norm.clone();
-      norm.fill_(std::numeric_limits<float>::quiet_NaN());
-    } else if (m.step == 5) {
-      EXPECT_EQ(m.bad_steps, 2);
-      EXPECT_TRUE(std::isnan(m.loss));
-      norm.copy_(good);
-      auto after = weights(running->model());
-      before.pop_back();  // reads are counted in a bad step, too
-      after.pop_back();
-      expect_same_bits(before, after);
+    if (m.step != 2) return;
+    try {
+      Trainer(c).run();
+    } catch (const Error& caught) {
+      error = caught.what();
     }
   };
-  Trainer trainer(c, callbacks);
-  running = &trainer;
-  const TrainResult result = trainer.run();
-  EXPECT_EQ(result.step, 8);
-  EXPECT_TRUE(std::isfinite(*result.loss));
-  EXPECT_EQ(logged(c.out).back().bad_steps, 2);
+  Trainer first(c, callbacks);
+  const std::int64_t step = first.run().step;
+  EXPECT_THAT(error, HasSubstr(c.out + ": expected no other training"));
+  EXPECT_THAT(error, HasSubstr("process " + std::to_string(::getpid())));
+  EXPECT_EQ(static_cast<std::int64_t>(logged(c.out).size()), step);
+  EXPECT_TRUE(Trainer(c).run().already_done) << "the first one is over, though it still lives";
 }
 
-TEST_F(TrainerTest, GivesUpAfterBadStepsInARowAndKeepsTheLastGoodCheckpoint) {
+TEST_F(TrainerTest, ThatIsPreparedOnlyLeavesNoFolder) {
   TrainConfig c = config();
-  c.train.save_every = 3;
-  c.train.max_bad_steps = 2;
-  Trainer* running = nullptr;
-  TrainCallbacks callbacks;
-  callbacks.step = [&](const StepMetrics& m, std::int64_t) {
-    const torch::NoGradGuard no_grad;
-    if (m.step != 3) return;
-    running->model()->pool()->values.fill_(std::numeric_limits<float>::infinity());
-  };
-  Trainer trainer(c, callbacks);
-  running = &trainer;
-  try {
-    trainer.run();
-    FAIL() << "expected an Error";
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("step 5"));
-    EXPECT_THAT(error.what(), HasSubstr("max_bad_steps"));
-    EXPECT_THAT(error.what(), HasSubstr(c.out + "/step-3"));
-  }
-  EXPECT_EQ(list_checkpoints(c.out), std::vector<std::string>{c.out + "/step-3"});
-  c.train.max_bad_steps = 20;
-  EXPECT_EQ(Trainer(c).run().step, 8);
-}
-
-TEST_F(TrainerTest, NamesTheFieldInWhichAResumedModelDiffers) {
-  TrainConfig c = config();
-  c.train.steps = 2;
-  Trainer(c).run();
-  c.train.steps = 4;
-  TrainConfig other = c;
-  other.model.ff_dim = 64;
-  EXPECT_THAT(error_of(other), HasSubstr("model.ff_dim: 64"));
-  other = c;
-  other.model.memory->n_keys = 12;
-  EXPECT_THAT(error_of(other), HasSubstr("memory.n_keys: 12"));
-  other = c;
-  other.train.lr = 1e-4;  // not a matter of the model
-  EXPECT_EQ(error_of(other), "no error");
-}
-
-TEST_F(TrainerTest, RefusesAnotherTokenizerThanTheCheckpoints) {
-  TrainConfig c = config();
-  c.train.steps = 2;
-  Trainer(c).run();
-  TrainConfig other = config("other");
-  other.model.vocab_size = 290;
-  other.train.steps = 1;
-  Trainer(other).run();
-  c.train.steps = 4;
-  c.data.tokenizer = other.out + "/step-1";
-  EXPECT_THAT(error_of(c), HasSubstr("data.tokenizer"));
-  c.data.tokenizer = c.out + "/step-2";
-  EXPECT_EQ(error_of(c), "no error");
-}
-
-TEST_F(TrainerTest, NeverOverwritesACompleteCheckpoint) {
-  TrainConfig c = config();
-  c.train.save_every = 4;
-  Trainer(c).run();
-  TrainConfig again = c;
-  again.train.resume = "never";
-  EXPECT_THAT(error_of(again), HasSubstr("step-8 is a complete checkpoint"));
-  again.train.resume = c.out + "/step-4";
-  EXPECT_THAT(error_of(again), HasSubstr("step-8 is a later complete checkpoint"));
-}
-
-TEST_F(TrainerTest, ResumesFromAFolderNamed) {
-  TrainConfig c = config();
-  c.train.save_every = 4;
-  Trainer first(c);
-  first.run();
-  TrainConfig other = config("other");
-  other.train.resume = c.out + "/step-4";
-  Trainer second(other);
-  const TrainResult result = second.run();
-  EXPECT_EQ(result.checkpoint, other.out + "/step-8");
-  expect_same_bits(weights(first.model()), weights(second.model()));
-
-  other.train.resume = dir_ / "nothing";
-  EXPECT_THAT(error_of(other), HasSubstr("train.resume"));
-  other.train.resume = dir_.path();
-  EXPECT_THAT(error_of(other), HasSubstr("neither a complete checkpoint"));
-}
-
-TEST_F(TrainerTest, StartsFromTheWeightsOfAnInitFolder) {
-  TrainConfig c = config();
-  Trainer first(c);
-  first.run();
-  TrainConfig next = config("next");
-  next.init = c.out;
-  Trainer second(next);
-  second.prepare();
-  auto before = weights(first.model()), after = weights(second.model());
-  before.pop_back();  // usage begins anew
-  after.pop_back();
-  expect_same_bits(before, after);
-  EXPECT_EQ(second.tokenizer().file_bytes(), first.tokenizer().file_bytes());
-  EXPECT_EQ(second.prepare().first_step, 0);
-}
-
-TEST_F(TrainerTest, RefusesADamagedCheckpoint) {
-  TrainConfig c = config();
-  c.train.steps = 2;
-  Trainer(c).run();
-  const std::string path = c.out + "/step-2/optimizer/dense.safetensors";
-  const auto file = io::posix().open(path, io::OpenMode::kReadWrite);
-  const std::byte flipped[] = {std::byte{0x5a}};
-  file->pwrite(flipped, file->size() - 3);
-  c.train.steps = 4;
-  EXPECT_THAT(error_of(c), HasSubstr("dense.safetensors"));
+  c.data.cache = dir_ / "cache";
+  Trainer(c).prepare();
+  EXPECT_FALSE(io::posix().exists(c.out));
 }
 
 TEST_F(TrainerTest, WritesSamplesAndRefusesAPromptLongerThanTheContext) {
@@ -321,7 +242,27 @@ TEST_F(TrainerTest, WritesSamplesAndRefusesAPromptLongerThanTheContext) {
 
   c.out = dir_ / "long";
   c.train.sample_prompts = {std::string(500, 'x')};
-  EXPECT_THAT(error_of(c), HasSubstr("train.sample_prompts"));
+  EXPECT_THAT(error_of_training(c), HasSubstr("train.sample_prompts"));
+}
+
+TEST_F(TrainerTest, SamplesSayWhatACheckpointOfTheirStepSays) {
+  TrainConfig c = config();
+  c.train.steps = 60;
+  c.train.sample_every = c.train.save_every = 20;
+  c.train.keep = 9;
+  c.train.sample_prompts = {"the red otter has number", "the blue comet has number"};
+  TrainCallbacks callbacks;
+  std::vector<TrainSample> seen;
+  callbacks.sample = [&](const TrainSample& sample) { seen.push_back(sample); };
+  Trainer(c, callbacks).run();
+  for (const TrainSample& sample : seen) {
+    Generator generator = Generator::load(c.out + "/step-" + std::to_string(sample.step));
+    GenerateOptions options;
+    options.max_tokens = 48;
+    EXPECT_EQ(generator.generate({sample.prompt}, options)[0].text, sample.text)
+        << "step " << sample.step;
+  }
+  EXPECT_EQ(seen.size(), 6U);
 }
 
 TEST_F(TrainerTest, RefusesATokenizerWithMoreTokensThanTheModel) {
@@ -331,7 +272,7 @@ TEST_F(TrainerTest, RefusesATokenizerWithMoreTokensThanTheModel) {
   TrainConfig small = config("small");
   small.data.tokenizer = c.out + "/step-1";
   small.model.vocab_size = 280;
-  EXPECT_THAT(error_of(small), HasSubstr("model.vocab_size: 280"));
+  EXPECT_THAT(error_of_training(small), HasSubstr("model.vocab_size: 280"));
 }
 
 }  // namespace

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The losses of learning, over states of the frozen lower layers that are computed once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "edit/batch.h"
+#include "edit/kept_states.h"
+#include "edit/output_penalty.h"
+#include "edit/student.h"
+
+namespace memlayers::edit {
+
+class Teacher {
+ public:
+  // What is rehearsed is read, and the model asked its questions: its rows are those of before.
+  Teacher(Generator& generator, Student& student, const std::vector<NewFact>& facts,
+          const LearnOptions& options);
+  Teacher(const Teacher&) = delete;
+  Teacher& operator=(const Teacher&) = delete;
+
+  // Each adds the gradient of its loss.
+  struct Taught {
+    double loss = 0;
+    std::int64_t recalled = 0;  // of the batch, before the step
+  };
+  Taught teach(const Batch& batch);
+  // What has been lost of what is rehearsed: the weighted mean, over the predictions of one batch,
+  // of the cross entropy of a fact's answer, which also brings back what an earlier patch has cost;
+  // and of the divergence of what has no right answer.
+  void rehearse();
+  void penalise();
+  bool rehearses() const { return !rehearsed_.empty(); }
+  bool penalises() const { return penalty_.has_value(); }
+
+  std::int64_t count_recalled(const std::vector<train::FactRow>& rows);
+
+ private:
+  at::Tensor hidden(const Batch& batch);  // [B * T, dim]
+  at::Tensor divergence(const Batch& batch, const at::Tensor& places);
+  // [B] bool: rows of which every target is the most likely token.
+  at::Tensor recalled_rows(const at::Tensor& logits, const Targets& targets, std::int64_t rows);
+
+  Generator& generator_;
+  Student& student_;
+  const LearnOptions& options_;
+  KeptStates lower_, before_;
+  Mixture rehearsed_;
+  std::optional<OutputPenalty> penalty_;
+  double penalty_weight_ = 0;
+  text::SplitMix64 random_;
+};
+
+}  // namespace memlayers::edit

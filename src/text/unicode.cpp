@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+// tokenizers takes its properties from libraries of several ages: Rust's own (Unicode 17), one of
+// Unicode 8 or so for general categories, one of Unicode 11 or so for normal forms. utf8proc has
+// Unicode 15. Where the two differ, it stands here; tests/python/test_tokenizers.py looks at every
+// character.
+#include "text/unicode.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "text/utf8.h"
+
+namespace memlayers::text {
+namespace {
+
+struct Range {
+  char32_t first, last;
+};
+
+// No punctuation to tokenizers.
+constexpr std::array<Range, 32> kLaterPunctuation{
+    {{0x61D, 0x61D},     {0x9FD, 0x9FD},     {0xA76, 0xA76},     {0xC77, 0xC77},
+     {0xC84, 0xC84},     {0x1B7D, 0x1B7E},   {0x2E43, 0x2E4F},   {0x2E52, 0x2E5D},
+     {0x10EAD, 0x10EAD}, {0x10F55, 0x10F59}, {0x10F86, 0x10F89}, {0x1144B, 0x1144F},
+     {0x1145A, 0x1145B}, {0x1145D, 0x1145D}, {0x11660, 0x1166C}, {0x116B9, 0x116B9},
+     {0x1183B, 0x1183B}, {0x11944, 0x11946}, {0x119E2, 0x119E2}, {0x11A3F, 0x11A46},
+     {0x11A9A, 0x11A9C}, {0x11A9E, 0x11AA2}, {0x11B00, 0x11B09}, {0x11C41, 0x11C45},
+     {0x11C70, 0x11C71}, {0x11EF7, 0x11EF8}, {0x11F43, 0x11F4F}, {0x11FFF, 0x11FFF},
+     {0x12FF1, 0x12FF2}, {0x16E97, 0x16E9A}, {0x16FE2, 0x16FE2}, {0x1E95E, 0x1E95F}}};
+// No marks to its StripAccents and to its normal forms.
+constexpr std::array<Range, 76> kLaterMarks{
+    {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+     {0xAFA, 0xAFF},     {0xB55, 0xB55},     {0xC04, 0xC04},     {0xC3C, 0xC3C},
+     {0xCF3, 0xCF3},     {0xD00, 0xD00},     {0xD3B, 0xD3C},     {0xD81, 0xD81},
+     {0xEBA, 0xEBA},     {0xECE, 0xECE},     {0x1715, 0x1715},   {0x180F, 0x180F},
+     {0x1ABF, 0x1ACE},   {0x1CF7, 0x1CF7},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},
+     {0xA8FF, 0xA8FF},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
+     {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x11073, 0x11074},
+     {0x110C2, 0x110C2}, {0x11145, 0x11146}, {0x111C9, 0x111C9}, {0x111CE, 0x111CF},
+     {0x11241, 0x11241}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x1182C, 0x1183A},
+     {0x11930, 0x11935}, {0x11937, 0x11938}, {0x1193B, 0x1193E}, {0x11940, 0x11940},
+     {0x11942, 0x11943}, {0x119D1, 0x119D7}, {0x119DA, 0x119E0}, {0x119E4, 0x119E4},
+     {0x11A01, 0x11A0A}, {0x11A33, 0x11A39}, {0x11A3B, 0x11A3E}, {0x11A47, 0x11A47},
+     {0x11A51, 0x11A5B}, {0x11A8A, 0x11A99}, {0x11D31, 0x11D36}, {0x11D3A, 0x11D3A},
+     {0x11D3C, 0x11D3D}, {0x11D3F, 0x11D45}, {0x11D47, 0x11D47}, {0x11D8A, 0x11D8E},
+     {0x11D90, 0x11D91}, {0x11D93, 0x11D97}, {0x11EF3, 0x11EF6}, {0x11F00, 0x11F01},
+     {0x11F03, 0x11F03}, {0x11F34, 0x11F3A}, {0x11F3E, 0x11F42}, {0x13440, 0x13440},
+     {0x13447, 0x13455}, {0x16F4F, 0x16F4F}, {0x16F7F, 0x16F87}, {0x16FE4, 0x16FE4},
+     {0x16FF0, 0x16FF1}, {0x1CF00, 0x1CF2D}, {0x1CF30, 0x1CF46}, {0x1E08F, 0x1E08F},
+     {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}}};
+// No nonspacing marks to its BertNormalizer.
+constexpr std::array<Range, 91> kLaterNonspacing{
+    {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8E1},     {0x9FE, 0x9FE},
+     {0xAFA, 0xAFF},     {0xB55, 0xB55},     {0xC04, 0xC04},     {0xC3C, 0xC3C},
+     {0xD00, 0xD00},     {0xD3B, 0xD3C},     {0xD81, 0xD81},     {0xEBA, 0xEBA},
+     {0xECE, 0xECE},     {0x180F, 0x180F},   {0x1885, 0x1886},   {0x1ABF, 0x1ACE},
+     {0x1DF6, 0x1DFB},   {0xA82C, 0xA82C},   {0xA8C5, 0xA8C5},   {0xA8FF, 0xA8FF},
+     {0xA9BD, 0xA9BD},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
+     {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x11073, 0x11074},
+     {0x110C2, 0x110C2}, {0x111C9, 0x111C9}, {0x111CF, 0x111CF}, {0x1123E, 0x1123E},
+     {0x11241, 0x11241}, {0x1133B, 0x1133B}, {0x11438, 0x1143F}, {0x11442, 0x11444},
+     {0x11446, 0x11446}, {0x1145E, 0x1145E}, {0x1182F, 0x11837}, {0x11839, 0x1183A},
+     {0x1193B, 0x1193C}, {0x1193E, 0x1193E}, {0x11943, 0x11943}, {0x119D4, 0x119D7},
+     {0x119DA, 0x119DB}, {0x119E0, 0x119E0}, {0x11A01, 0x11A0A}, {0x11A33, 0x11A38},
+     {0x11A3B, 0x11A3E}, {0x11A47, 0x11A47}, {0x11A51, 0x11A56}, {0x11A59, 0x11A5B},
+     {0x11A8A, 0x11A96}, {0x11A98, 0x11A99}, {0x11C30, 0x11C36}, {0x11C38, 0x11C3D},
+     {0x11C3F, 0x11C3F}, {0x11C92, 0x11CA7}, {0x11CAA, 0x11CB0}, {0x11CB2, 0x11CB3},
+     {0x11CB5, 0x11CB6}, {0x11D31, 0x11D36}, {0x11D3A, 0x11D3A}, {0x11D3C, 0x11D3D},
+     {0x11D3F, 0x11D45}, {0x11D47, 0x11D47}, {0x11D90, 0x11D91}, {0x11D95, 0x11D95},
+     {0x11D97, 0x11D97}, {0x11EF3, 0x11EF4}, {0x11F00, 0x11F01}, {0x11F36, 0x11F3A},
+     {0x11F40, 0x11F40}, {0x11F42, 0x11F42}, {0x13440, 0x13440}, {0x13447, 0x13455},
+     {0x16F4F, 0x16F4F}, {0x16FE4, 0x16FE4}, {0x1CF00, 0x1CF2D}, {0x1CF30, 0x1CF46},
+     {0x1E000, 0x1E006}, {0x1E008, 0x1E018}, {0x1E01B, 0x1E021}, {0x1E023, 0x1E024},
+     {0x1E026, 0x1E02A}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE},
+     {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1E944, 0x1E94A}}};
+// No controls to its BertNormalizer.
+constexpr std::array<Range, 4> kLaterControls{
+    {{0x890, 0x891}, {0x8E2, 0x8E2}, {0x110CD, 0x110CD}, {0x13430, 0x1343F}}};
+// Without a decomposition to its normal forms.
+constexpr std::array<Range, 10> kLaterForms{{{0x32FF, 0x32FF},
+                                             {0xA7F2, 0xA7F4},
+                                             {0xAB69, 0xAB69},
+                                             {0x10781, 0x10785},
+                                             {0x10787, 0x107B0},
+                                             {0x107B2, 0x107BA},
+                                             {0x11938, 0x11938},
+                                             {0x1E030, 0x1E06D},
+                                             {0x1F16C, 0x1F16C},
+                                             {0x1FBF0, 0x1FBF9}}};
+// Numbers to Rust.
+constexpr std::array<Range, 9> kLaterNumbers{{{0x10D40, 0x10D49},
+                                              {0x116D0, 0x116E3},
+                                              {0x11BF0, 0x11BF9},
+                                              {0x11DE0, 0x11DE9},
+                                              {0x16130, 0x16139},
+                                              {0x16D70, 0x16D79},
+                                              {0x16FF4, 0x16FF6},
+                                              {0x1CCF0, 0x1CCF9},
+                                              {0x1E5F1, 0x1E5FA}}};
+
+template <std::size_t N>
+bool holds(const std::array<Range, N>& ranges, char32_t code) {
+  if (code < ranges.front().first) return false;
+  const auto behind =
+      std::upper_bound(ranges.begin(), ranges.end(), code,
+                       [](char32_t c, const Range& range) { return c < range.first; });
+  return code <= std::prev(behind)->last;
+}
+
+utf8proc_category_t category(char32_t code) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code));
+}
+
+}  // namespace
+
+bool is_space(char32_t code) {
+  return (code >= 9 && code <= 13) || code == ' ' || code == 0x85 || code == 0xA0 ||
+         code == 0x1680 || (code >= 0x2000 && code <= 0x200A) || code == 0x2028 || code == 0x2029 ||
+         code == 0x202F || code == 0x205F || code == 0x3000;
+}
+
+bool is_number(char32_t code) {
+  if (code < 0x80) return code >= '0' && code <= '9';
+  const auto kind = category(code);
+  return (kind >= UTF8PROC_CATEGORY_ND && kind <= UTF8PROC_CATEGORY_NO) ||
+         holds(kLaterNumbers, code);
+}
+
+bool is_mark(char32_t code) {
+  const auto kind = category(code);
+  if (code == 0x1CF2 || code == 0x1CF3) return true;  // marks until Unicode 12
+  return kind >= UTF8PROC_CATEGORY_MN && kind <= UTF8PROC_CATEGORY_ME && !holds(kLaterMarks, code);
+}
+
+bool is_nonspacing_mark(char32_t code) {
+  if (code == 0x1734) return true;  // a spacing one since Unicode 14
+  return category(code) == UTF8PROC_CATEGORY_MN && !holds(kLaterNonspacing, code);
+}
+
+bool is_other(char32_t code) {
+  const auto kind = category(code);
+  return (kind == UTF8PROC_CATEGORY_CC || kind == UTF8PROC_CATEGORY_CF ||
+          kind == UTF8PROC_CATEGORY_CO) &&
+         !holds(kLaterControls, code);
+}
+
+bool is_punctuation(char32_t code) {
+  if (code < 0x80) {
+    return code > ' ' && code < 0x7F && (code < '0' || code > '9') && (code < 'A' || code > 'Z') &&
+           (code < 'a' || code > 'z');
+  }
+  if (code == 0x166D || code == 0x111C9) return true;  // another kind since Unicode 12 and 11
+  const auto kind = category(code);
+  return kind >= UTF8PROC_CATEGORY_PC && kind <= UTF8PROC_CATEGORY_PO &&
+         !holds(kLaterPunctuation, code);
+}
+
+bool has_no_form(char32_t code) { return holds(kLaterForms, code) || holds(kLaterMarks, code); }
+
+void append_lowercase(std::string& text, char32_t code) {
+  if (code == 0x130) {  // the one that becomes two
+    text += "i\u0307";
+    return;
+  }
+  auto lower = static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code)));
+  if (code == 0x1C89 || code == 0xA7CC || code == 0xA7CE || code == 0xA7D2 || code == 0xA7D4 ||
+      code == 0xA7DA) {
+    lower = code + 1;
+  } else if (code == 0xA7CB) {
+    lower = 0x264;
+  } else if (code == 0xA7DC) {
+    lower = 0x19B;
+  } else if (code >= 0x10D50 && code <= 0x10D65) {
+    lower = code + 0x20;
+  } else if (code >= 0x16EA0 && code <= 0x16EB8) {
+    lower = code + 0x1B;
+  }
+  append_utf8(text, lower);
+}
+
+}  // namespace memlayers::text
