@@ -59,6 +59,14 @@ class Generator {
       const std::vector<std::vector<PromptPiece>>& prompts, const GenerateOptions& options,
       const std::function<bool(std::int64_t, const std::string&)>& on_text = {});
 
+  // The same by a decoder of the caller's, idle and of this model: where it keeps prefixes
+  // (DecoderOptions), what a prompt shares with those of earlier calls is not computed again. A
+  // call that throws leaves it idle.
+  std::vector<Generation> generate_pieces(
+      Decoder& decoder, const std::vector<std::vector<PromptPiece>>& prompts,
+      const GenerateOptions& options,
+      const std::function<bool(std::int64_t, const std::string&)>& on_text = {});
+
   // The same from token ids, no text involved: no BOS is added, stop strings are not looked for,
   // and no prompts give no results.
   std::vector<std::vector<std::int32_t>> generate_tokens(
@@ -84,13 +92,17 @@ class Generator {
   const std::vector<std::int32_t>& end_tokens() const { return end_; }
 
   Llama& model() { return model_; }
+  const Llama& model() const { return model_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::shared_ptr<const Tokenizer>& shared_tokenizer() const { return tokenizer_; }
 
  private:
   void refresh();
+  std::vector<std::vector<std::int32_t>> encode_all(
+      const std::vector<std::vector<PromptPiece>>& prompts) const;
   std::vector<Generation> continue_all(
-      const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options,
+      Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts,
+      const GenerateOptions& options,
       const std::function<bool(std::int64_t, const std::string&)>& on_text);
 
   Llama model_;

@@ -14,6 +14,7 @@
 #include "io/shown.h"
 #include "io/streams.h"
 #include "memlayers/chat.h"
+#include "memlayers/decoder.h"
 #include "memlayers/error.h"
 #include "memlayers/generator.h"
 
@@ -41,13 +42,22 @@ ChatTemplate template_of(const Generator& generator, const std::string& file) {
   return {generator.tokenizer(), file, io::read_stream_or_file(io::posix(), file)};
 }
 
+// Keys and values of two conversations as long as the context: of the one that there is, and of
+// what an answer given again or a new beginning shares with it.
+DecoderOptions kept_prefixes(const Generator& generator) {
+  const Llama& model = generator.model();
+  return {.cache_bytes = 2 * KvCache::bytes_of(*model, model->config().context),
+          .keeps_prefixes = true};
+}
+
 class Conversation {
  public:
   Conversation(Generator& generator, const ChatArguments& arguments, Interrupts& interrupts)
       : generator_(generator),
         template_(template_of(generator, arguments.template_file)),
         options_(arguments.options),
-        interrupts_(interrupts) {
+        interrupts_(interrupts),
+        decoder_(generator.model(), generator.shared_tokenizer(), kept_prefixes(generator)) {
     begin(arguments.system);
   }
 
@@ -99,7 +109,7 @@ class Conversation {
     try {
       const std::vector<PromptPiece> prompt = template_.render(messages_);
       check_room(prompt);
-      const auto results = generator_.generate_pieces({prompt}, options_,
+      const auto results = generator_.generate_pieces(decoder_, {prompt}, options_,
                                                       [&](std::int64_t, const std::string& more) {
                                                         text += more;
                                                         std::cout << more << std::flush;
@@ -141,6 +151,7 @@ class Conversation {
   const ChatTemplate template_;
   GenerateOptions options_;
   Interrupts& interrupts_;
+  Decoder decoder_;  // across answers: each turn begins with all of the turns before it
   std::optional<std::string> system_;
   std::vector<ChatMessage> messages_;
   std::string told_;

@@ -16,26 +16,29 @@ namespace {
 // Continues all prompts, so many at a time that the weights are read for many at once, all with one
 // version of the pool, which it returns (0: none). `take(row, made)` gets what comes and says
 // whether the row goes on.
-std::uint64_t decode(Llama& model, const std::shared_ptr<const Tokenizer>& tokenizer,
-                     const DecoderOptions& decoder_options,
-                     const std::vector<std::vector<std::int32_t>>& prompts,
+std::uint64_t decode(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts,
                      const GenerateOptions& options,
                      const std::function<bool(std::size_t, DecodedToken&)>& take) {
   constexpr std::int64_t kTogether = 64;
+  const Llama& model = decoder.model();
   for (const auto& prompt : prompts) generate::check_prompt(model->config(), prompt);
   const std::optional<Snapshot> rows =
       model->pool().is_empty() ? std::nullopt : model->pool()->snapshot();
-  Decoder decoder(model, tokenizer, decoder_options);
   std::map<std::int64_t, std::size_t> rows_of;
-  for (std::size_t next = 0; next < prompts.size() || !decoder.is_idle();) {
-    while (next < prompts.size() && decoder.sequences() < kTogether) {
-      rows_of[decoder.join(prompts[next], options, {.rows = rows})] = next;
-      ++next;
+  try {
+    for (std::size_t next = 0; next < prompts.size() || !decoder.is_idle();) {
+      while (next < prompts.size() && decoder.sequences() < kTogether) {
+        rows_of[decoder.join(prompts[next], options, {.rows = rows})] = next;
+        ++next;
+      }
+      for (DecodedToken& made : decoder.step()) {
+        if (made.finish == FinishReason::kError) throw Error(made.error);
+        if (!take(rows_of.at(made.sequence), made)) decoder.leave(made.sequence);
+      }
     }
-    for (DecodedToken& made : decoder.step()) {
-      if (made.finish == FinishReason::kError) throw Error(made.error);
-      if (!take(rows_of.at(made.sequence), made)) decoder.leave(made.sequence);
-    }
+  } catch (...) {  // the decoder may be used again
+    for (const auto& [sequence, row] : rows_of) decoder.leave(sequence);
+    throw;
   }
   return rows ? rows->version() : 0;
 }
@@ -124,26 +127,42 @@ std::vector<Generation> Generator::generate(
     const std::function<bool(std::int64_t, const std::string&)>& on_text) {
   std::vector<std::vector<std::int32_t>> tokens;
   for (const std::string& prompt : prompts) tokens.push_back(tokenizer_->encode_prompt(prompt));
-  return continue_all(tokens, options, on_text);
+  Decoder decoder(model_, tokenizer_);
+  return continue_all(decoder, tokens, options, on_text);
+}
+
+std::vector<std::vector<std::int32_t>> Generator::encode_all(
+    const std::vector<std::vector<PromptPiece>>& prompts) const {
+  std::vector<std::vector<std::int32_t>> tokens;
+  for (const auto& prompt : prompts) tokens.push_back(tokenizer_->encode_pieces(prompt));
+  return tokens;
 }
 
 std::vector<Generation> Generator::generate_pieces(
     const std::vector<std::vector<PromptPiece>>& prompts, const GenerateOptions& options,
     const std::function<bool(std::int64_t, const std::string&)>& on_text) {
-  std::vector<std::vector<std::int32_t>> tokens;
-  for (const auto& prompt : prompts) tokens.push_back(tokenizer_->encode_pieces(prompt));
-  return continue_all(tokens, options, on_text);
+  Decoder decoder(model_, tokenizer_);
+  return generate_pieces(decoder, prompts, options, on_text);
+}
+
+std::vector<Generation> Generator::generate_pieces(
+    Decoder& decoder, const std::vector<std::vector<PromptPiece>>& prompts,
+    const GenerateOptions& options,
+    const std::function<bool(std::int64_t, const std::string&)>& on_text) {
+  return continue_all(decoder, encode_all(prompts), options, on_text);
 }
 
 std::vector<Generation> Generator::ask(const std::vector<std::string>& prompts,
                                        const GenerateOptions& options) {
   std::vector<std::vector<std::int32_t>> tokens;
   for (const std::string& prompt : prompts) tokens.push_back(question_tokens(prompt));
-  return continue_all(tokens, options, {});
+  Decoder decoder(model_, tokenizer_);
+  return continue_all(decoder, tokens, options, {});
 }
 
 std::vector<Generation> Generator::continue_all(
-    const std::vector<std::vector<std::int32_t>>& prompts, const GenerateOptions& options,
+    Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts,
+    const GenerateOptions& options,
     const std::function<bool(std::int64_t, const std::string&)>& on_text) {
   options.validate();
   if (prompts.empty()) throw Error("prompts: expected at least one, got none");
@@ -153,7 +172,7 @@ std::vector<Generation> Generator::continue_all(
   }
   refresh();
   const std::uint64_t version =
-      decode(model_, tokenizer_, {}, prompts, options, [&](std::size_t row, DecodedToken& made) {
+      decode(decoder, prompts, options, [&](std::size_t row, DecodedToken& made) {
         Generation& result = results[row];
         if (made.token && !made.is_end) result.tokens.push_back(*made.token);
         if (made.logprobs) result.logprobs.push_back(std::move(*made.logprobs));
@@ -176,11 +195,11 @@ std::vector<std::vector<std::int32_t>> Generator::generate_tokens(
   std::vector<std::vector<std::int32_t>> results(prompts.size());
   if (prompts.empty()) return results;
   refresh();
-  decode(model_, tokenizer_, {.gives_text = false}, prompts, options,
-         [&](std::size_t row, DecodedToken& made) {
-           if (made.token && !made.is_end) results[row].push_back(*made.token);
-           return true;
-         });
+  Decoder decoder(model_, tokenizer_, {.gives_text = false});
+  decode(decoder, prompts, options, [&](std::size_t row, DecodedToken& made) {
+    if (made.token && !made.is_end) results[row].push_back(*made.token);
+    return true;
+  });
   return results;
 }
 

@@ -259,6 +259,30 @@ TEST(Generator, SeveralThreadsMayGenerateAtOnce) {
   }
 }
 
+TEST(Generator, ADecoderThatKeepsPrefixesAnswersTheNextTurnAsANewOne) {
+  ModelConfig config = tiny_model_config();
+  config.context = 3 * KvCache::kPageTokens;
+  Generator generator = tiny_generator(config);
+  Decoder decoder(generator.model(), generator.shared_tokenizer(), {.keeps_prefixes = true});
+  std::string talk;
+  for (int turn = 0; turn < 3; ++turn) {
+    for (int i = 0; i < 4; ++i) talk += "the red otter has number one ";
+    const std::vector<std::vector<PromptPiece>> prompts{{{talk, false}}};
+    const auto kept = generator.generate_pieces(decoder, prompts, drawing(20));
+    EXPECT_EQ(kept[0].tokens, generator.generate_pieces(prompts, drawing(20))[0].tokens);
+    EXPECT_TRUE(decoder.is_idle());
+    talk += kept[0].text;
+  }
+  EXPECT_GT(decoder.cache_bytes(), 0);
+  const auto fail = [](std::int64_t, const std::string&) -> bool { throw Error("no reader"); };
+  EXPECT_TRUE(says(error_of([&] {
+                     generator.generate_pieces(decoder, {{{"the red otter", false}}}, drawing(20),
+                                               fail);
+                   }),
+                   {"no reader"}));
+  EXPECT_TRUE(decoder.is_idle());
+}
+
 TEST(Generator, SaysWhatIsWrongWithARequest) {
   Generator generator = tiny_generator();
   const auto error = [&](const std::vector<std::string>& prompts, const GenerateOptions& options) {
