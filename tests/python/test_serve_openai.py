@@ -119,11 +119,17 @@ def test_chat_and_its_streams_say_the_same(client):
 
 
 def test_the_stream_helper_of_chat(client):
-    with client.chat.completions.stream(model="tiny", messages=user(PROMPT), max_completion_tokens=8) as stream:
+    asked = {"model": "tiny", "messages": user(PROMPT), "max_completion_tokens": 8}
+    schema = {"type": "json_schema", "json_schema": {"name": "b", "schema": {"type": "boolean"}}}
+    with client.chat.completions.stream(**asked, response_format=schema) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
-    assert "chunk" in kinds
-    assert final.choices[0].finish_reason in ("stop", "length")
+    assert {"chunk", "content.done"} <= kinds
+    assert final.choices[0].finish_reason == "stop"
+    assert final.choices[0].message.content in ("true", "false")
+    with client.chat.completions.stream(**asked, extra_body={"ignore_eos": True}) as stream:
+        with pytest.raises(openai.LengthFinishReasonError):
+            stream.get_final_completion()
 
 
 def test_many_at_once_have_the_answers_that_they_have_alone(server):
@@ -211,7 +217,7 @@ def test_a_client_that_leaves_ends_its_sequence(loose, server):
 
 def test_answers_say_their_version_and_can_be_made_again(client, server):
     raw = client.completions.with_raw_response.create(
-        model="tiny", prompt=PROMPT, max_tokens=8, extra_body={"receipt": True, "explain": True}
+        model="tiny", prompt=PROMPT, max_tokens=8, extra_body={"receipt": True, "explain": True, "ignore_eos": True}
     )
     answer = json.loads(raw.text)
     assert raw.headers["x-memlayers-pool-version"] == str(answer["memory"]["version"])
