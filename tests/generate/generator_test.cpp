@@ -261,7 +261,7 @@ TEST(Generator, SeveralThreadsMayGenerateAtOnce) {
 
 TEST(Generator, ADecoderThatKeepsPrefixesAnswersTheNextTurnAsANewOne) {
   ModelConfig config = tiny_model_config();
-  config.context = 3 * KvCache::kPageTokens;
+  config.context = 6 * KvCache::kPageTokens;
   Generator generator = tiny_generator(config);
   Decoder decoder(generator.model(), generator.shared_tokenizer(), {.keeps_prefixes = true});
   std::string talk;
