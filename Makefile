@@ -33,7 +33,8 @@ test-cpp:
 	@cmake --build $(BUILD) -j $(JOBS)
 	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
 
-test-python:
+test-python:  # real tokenizers are tested as far as they can be had
+	@.venv/bin/python scripts/fetch_tokenizers.py > /dev/null || true
 	@PYTHONPATH=python MEMLAYERS_LIBRARY=$(abspath $(BUILD)/libmemlayers.so) \
 	  .venv/bin/python -m pytest -q tests/python
 
