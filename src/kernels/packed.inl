@@ -6,9 +6,14 @@
 
 // To unsigned 8 bits what the instructions want: 128 or 8 was added to each number, and so many
 // times the vector's sum is what a sum begins with.
+
 constexpr int sum_shift(WeightCode code) { return code == WeightCode::kInt8 ? 7 : 3; }
 
 constexpr std::int64_t kQuads = kWeightGroup / 4;  // four columns that one step takes
+
+// One vector reads the weights as fast as they come. The processor's own prefetches end with a page
+// of 4 KiB: best of 1 and 4 KiB in `bench model --streams 1`, 1.15 times as fast as without.
+constexpr std::int64_t kWeightsAhead = 4096;
 
 // Numbers of kWidth rows: of four columns each.
 template <WeightCode kCode>
@@ -42,6 +47,10 @@ template <WeightCode kCode, int T>
   const std::int32_t* minus_sums = x.minus_sums + first * groups;
   for (Vec& total : totals) total = zero();
   for (std::int64_t g = 0; g < groups; ++g) {
+    if (T == 1 && part == 0) {
+      for (std::int64_t byte = 0; byte < kNumbers; byte += kCacheLine)
+        prefetch_line(numbers + g * kNumbers + kWeightsAhead + byte);
+    }
     Bits row[kQuads];
     load_numbers<kCode>(numbers + g * kNumbers, row);
     const Vec scale = load_half(row_scales + g * kWeightTile);

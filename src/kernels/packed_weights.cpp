@@ -73,11 +73,14 @@ double fill(WeightCode code, const float* x, std::int64_t count, WeightGroup& gr
 void set_group(const PackedWeights& shape, std::uint8_t* tiles, std::int64_t row,
                std::int64_t group, const WeightGroup& from) {
   const Parts parts = parts_of(shape, row, group);
-  std::uint8_t* numbers = tiles + parts.numbers;
-  for (std::int64_t i = 0; i < kWeightGroup; ++i) {
-    const auto [byte, shift] = place_of(shape.code, row, i);
-    const int mask = most_of(shape.code) << shift;
-    numbers[byte] = static_cast<std::uint8_t>((numbers[byte] & ~mask) | from.numbers[i] << shift);
+  const bool has_halves = shape.code != WeightCode::kInt8;
+  for (std::int64_t i = 0; i < kWeightGroup; i += has_halves ? 2 * kQuad : kQuad) {
+    std::uint8_t quad[kQuad];
+    for (std::int64_t c = 0; c < kQuad; ++c) {
+      const int upper = has_halves ? from.numbers[i + kQuad + c] << 4 : 0;
+      quad[c] = static_cast<std::uint8_t>(from.numbers[i + c] | upper);
+    }
+    std::memcpy(tiles + parts.numbers + place_of(shape.code, row, i).byte, quad, sizeof quad);
   }
   std::memcpy(tiles + parts.scale, &from.scale, sizeof from.scale);
   if (shape.code == WeightCode::kInt4Offset) {

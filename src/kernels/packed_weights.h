@@ -49,7 +49,7 @@ struct WeightGroup {
   std::uint8_t numbers[kWeightGroup];
   std::uint16_t scale = 0, offset = 0;
 };
-// `tiles` as PackedWeights has them, of zeros at first.
+// `tiles` as PackedWeights has them.
 void set_group(const PackedWeights& shape, std::uint8_t* tiles, std::int64_t row,
                std::int64_t group, const WeightGroup& from);
 WeightGroup group_of(const PackedWeights& weights, std::int64_t row, std::int64_t group);

@@ -76,9 +76,11 @@ void to_block(WeightCode code, const WeightGroup& group, std::byte* block) {
 
 bool is_finite(std::uint16_t half) { return (half & 0x7c00U) != 0x7c00U; }
 
-void check_scales(const std::string& where, const WeightGroup& group) {
+// `where()` is asked only where it is needed: of a model's groups there are millions.
+template <class Where>
+void check_scales(const Where& where, const WeightGroup& group) {
   if (is_finite(group.scale) && is_finite(group.offset)) return;
-  throw Error(where + ": expected finite scales, got NaN or infinity");
+  throw Error(where() + ": expected finite scales, got NaN or infinity");
 }
 
 // Weights that are about to be packed, and who gets them.
@@ -155,7 +157,7 @@ void read_packed(Llama& model, const io::ModelSource& source) {
       for (std::int64_t b = 0; b < blocks; ++b) {
         const WeightGroup group =
             from_block(weights.shape.code, rows.data() + (row * blocks + b) * bytes);
-        check_scales(source.path() + ": tensor \"" + weights.name + "\"", group);
+        check_scales([&] { return source.path() + ": tensor \"" + weights.name + "\""; }, group);
         set_group(weights.shape, tiles, r, b, group);
       }
     }
@@ -227,7 +229,7 @@ void LlamaImpl::quantize_weights(RowType type) {
       for (std::int64_t group = 0; group < width / kernels::kWeightGroup; ++group) {
         const float* x = numbers + row * width + group * kernels::kWeightGroup;
         const auto packed = quantize_group(weights.shape.code, x, kernels::kWeightGroup);
-        nn::check_scales("Llama::quantize_weights: " + weights.name, packed);
+        nn::check_scales([&] { return "Llama::quantize_weights: " + weights.name; }, packed);
         set_group(weights.shape, tiles, row, group, packed);
       }
     }
