@@ -181,7 +181,7 @@ def test_keys_are_asked_for_and_stay_in_the_tab(page):
     page.until(lambda: "expected one of this server's keys" in page.text("#trouble"))
     page.find("#ask-key").send_keys("ask\n")
     page.until(lambda: page.text("#model") == "smollm2")
-    assert "who has the key to edit" in page.find("#patches").get_property("textContent")
+    page.until(lambda: "who has the key to edit" in page.find("#patches").get_property("textContent"))
     page.browser.refresh()
     page.until(lambda: page.text("#model") == "smollm2")
     assert page.browser.execute_script("return [localStorage.length, document.cookie]") == [0, ""]
