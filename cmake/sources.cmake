@@ -187,6 +187,7 @@ set(http_sources
   src/http/request_parser.cpp    parser
   src/http/channel.cpp           server
   src/http/body_file.cpp         server
+  src/http/descriptors.cpp       server
   src/http/shared.cpp            server
   src/http/connection.cpp        server
   src/http/connection_output.cpp server
@@ -325,6 +326,7 @@ set(edit_sources
 set(api_sources
   src/api/errors.cpp             parts
   src/api/fields.cpp             parts
+  src/api/hosts.cpp              parts
   src/api/keys.cpp               parts
   src/api/log.cpp                parts
   src/api/metrics.cpp            parts

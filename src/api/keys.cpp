@@ -2,9 +2,9 @@
 #include "api/keys.h"
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 
+#include "api/hosts.h"
 #include "api/status.h"
 #include "io/file_system.h"
 #include "io/lines.h"
@@ -43,23 +43,15 @@ std::string_view bearer(const http::Request& header) {
   return key;
 }
 
-std::string_view host_of(std::string_view address) {
-  const std::size_t colon = address.rfind(':');
-  const bool is_port = colon != std::string_view::npos && address.find(']', colon) == address.npos;
-  return is_port ? address.substr(0, colon) : address;
-}
-
 // A page of another site, open in a browser on this machine, reaches a server without keys: it may
 // ask, as it may with every server of models, but not edit.
 bool is_foreign_page(const http::Request& header) {
   const std::string* origin = header.header("origin");
   if (origin == nullptr) return false;
   constexpr std::string_view kScheme = "http://";
-  constexpr std::array<std::string_view, 3> kHere{"localhost", "127.0.0.1", "[::1]"};
   const std::string* host = header.header("host");
   return !origin->starts_with(kScheme) || host == nullptr ||
-         origin->substr(kScheme.size()) != *host ||
-         std::ranges::find(kHere, host_of(*host)) == kHere.end();
+         origin->substr(kScheme.size()) != *host || !is_loopback_host(host_of(*host));
 }
 
 }  // namespace

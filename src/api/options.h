@@ -14,6 +14,7 @@ namespace memlayers::api {
 
 struct ServiceOptions {
   Keys keys = {};
+  std::vector<std::string> hosts = {};  // in the header Host, beside loopback; all, with ask keys
   std::vector<std::string> model_aliases = {};  // other names that requests may call the model
   std::int64_t most_choices = 8;                // n
   std::int64_t most_prompts = 128;              // of one completion

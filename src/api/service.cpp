@@ -2,6 +2,7 @@
 #include "api/service.h"
 
 #include "api/errors.h"
+#include "api/hosts.h"
 #include "api/routes.h"
 #include "api/shared.h"
 #include "api/status.h"
@@ -27,6 +28,15 @@ http::Response preflight(const http::Request& header) {
           .body = {}};
 }
 
+// A page can have its own name lead to this machine, and then asks here as if it were at home.
+void check_host(const Shared& shared, const http::Request& header) {
+  if (!shared.keys.load()->ask.empty() || is_for_us(header, shared.options.hosts)) return;
+  throw Refusal(kForbidden, "unknown_host",
+                "host: expected a name of this machine, or one of --allow-host, as this server "
+                "asks for no key, got " +
+                    io::quote(*header.header("host")));
+}
+
 void check_encoding(const http::Request& header) {
   const std::string* encoding = header.header("content-encoding");
   if (encoding == nullptr || *encoding == "identity") return;
@@ -35,6 +45,7 @@ void check_encoding(const http::Request& header) {
 }
 
 http::Admission admission(const Shared& shared, const http::Request& header) {
+  check_host(shared, header);
   if (header.method == "OPTIONS") {
     return {.refusal = preflight(header), .most_body_bytes = kIgnoredBody};
   }

@@ -57,13 +57,20 @@ void read_section(CLI::App& verb, const std::string& path, const std::string& se
     const std::string where = path + ":" + std::to_string(node.source().begin.line) + ": ";
     CLI::Option& option = option_of(verb, std::string(key.str()), where);
     if (option.count() > 0) continue;
-    const bool is_value =
-        node.is_string() || node.is_integer() || node.is_floating_point() || node.is_boolean();
-    if (!is_value) {
-      throw Error(where + std::string(key.str()) + ": expected a string, a number, true or false");
+    const toml::array* list = option.get_expected_max() > 1 ? node.as_array() : nullptr;
+    const auto is_value = [](const toml::node& one) {
+      return one.is_string() || one.is_integer() || one.is_floating_point() || one.is_boolean();
+    };
+    if (list == nullptr ? !is_value(node) : !std::ranges::all_of(*list, is_value)) {
+      throw Error(where + std::string(key.str()) + ": expected a string, a number, true or false" +
+                  (option.get_expected_max() > 1 ? ", or a list of them" : ""));
     }
     try {
-      option.add_result(text_of(node));
+      if (list == nullptr) {
+        option.add_result(text_of(node));
+      } else {
+        for (const toml::node& each : *list) option.add_result(text_of(each));
+      }
       option.run_callback();
     } catch (const CLI::Error& error) {
       throw Error(where + std::string(key.str()) + ": " + error.what());

@@ -16,6 +16,7 @@
 #include "cli/options.h"
 #include "cli/section.h"
 #include "cli/terminal.h"
+#include "http/descriptors.h"
 #include "http/server.h"
 #include "memlayers/error.h"
 #include "serve/model_engine.h"
@@ -27,6 +28,9 @@ struct ServeArguments {
   std::string model, host = "127.0.0.1", api_key_file, admin_key_file, log = "text",
                      pool = "mapped", config;
   std::uint16_t port = 8080;
+  std::vector<std::string> hosts;
+  std::size_t connections = http::Limits{}.connections,
+              of_address = http::Limits{}.connections_per_address;
   double drain_s = 30;
   bool logs_access = false, logs_prompts = false, has_no_prefix_cache = false;
   serve::EngineOptions engine;
@@ -42,6 +46,12 @@ void check(const ServeArguments& arguments) {
     throw UsageError("serve: --host " + arguments.host +
                      ": expected --api-key-file FILE, as others than this machine's users reach "
                      "that address, got none");
+  }
+  if (arguments.connections < 1) {
+    throw UsageError("serve: --connections: expected at least 1, got 0");
+  }
+  if (arguments.of_address < 1) {
+    throw UsageError("serve: --connections-per-address: expected at least 1, got 0");
   }
   if (!(arguments.drain_s >= 0)) throw UsageError("serve: --drain: expected 0 or more seconds");
   try {
@@ -61,11 +71,28 @@ api::Keys read_keys(const ServeArguments& arguments) {
 api::ServiceOptions service_options(const ServeArguments& arguments) {
   api::ServiceOptions options;
   options.keys = read_keys(arguments);
+  options.hosts = arguments.hosts;
+  const bool is_v6 = arguments.host.find(':') != std::string::npos && arguments.host[0] != '[';
+  options.hosts.push_back(is_v6 ? "[" + arguments.host + "]" : arguments.host);
   options.log_format = arguments.log == "json" ? api::LogFormat::kJson : api::LogFormat::kText;
   options.log = [](const std::string& line) { std::cerr << line + "\n" << std::flush; };
   options.logs_access = arguments.logs_access;
   options.logs_prompts = arguments.logs_prompts;
   return options;
+}
+
+// And lets this process have as many files open.
+http::Limits limits(const ServeArguments& arguments) {
+  http::Limits given;
+  given.connections = arguments.connections;
+  given.connections_per_address = arguments.of_address;
+  const std::size_t wanted = http::descriptors_of(given);
+  if (const std::size_t there = http::allow_descriptors(wanted); there < wanted) {
+    print_warning("--connections " + std::to_string(arguments.connections) + " can take " +
+                  std::to_string(wanted) + " open files, this process may have " +
+                  std::to_string(there) + " (ulimit -Hn): some will wait");
+  }
+  return given;
 }
 
 // Blocks the signals of a server in this thread and those that it starts from now on.
@@ -117,7 +144,7 @@ int serve(ServeArguments& arguments) {
   const auto engine = serve::ModelEngine::open(arguments.model, arguments.engine);
   api::Service service(*engine, options);
   const auto server =
-      http::Server::listen(arguments.host, arguments.port, http::Limits{}, service.handler());
+      http::Server::listen(arguments.host, arguments.port, limits(arguments), service.handler());
   const std::string place =
       (arguments.host.find(':') == std::string::npos ? arguments.host
                                                      : "[" + arguments.host + "]") +
@@ -162,6 +189,14 @@ Command serve_command() {
                        "--api-key-file")
             ->capture_default_str();
         app.add_option("--port", a->port, "0: any that is free, told on standard error")
+            ->capture_default_str();
+        app.add_option("--allow-host", a->hosts,
+                       "name that requests may call this server by in their header Host, beside "
+                       "this machine's, where there is no --api-key-file; may be given again");
+        app.add_option("--connections", a->connections, "that are open at once; beyond: 503")
+            ->capture_default_str();
+        app.add_option("--connections-per-address", a->of_address,
+                       "of one client's address (IPv6: network); beyond: 429")
             ->capture_default_str();
         app.add_option("--api-key-file", a->api_key_file,
                        "keys of those who may ask, one a line; absent: everybody");

@@ -196,10 +196,27 @@ TEST_F(ServeCommand, TakesOptionsFromASection) {
                "wrong.toml:2: slots");
 }
 
+TEST_F(ServeCommand, KnowsItsNamesWhereNobodyNeedsAKey) {
+  write_file(dir_ / "serve.toml", "[serve]\nallow_host = [\"otter.example\", \"b.example\"]\n");
+  const Served served({model(), "--config", dir_ / "serve.toml", "--connections", "2000"});
+  const auto status = [&](const std::string& host) {
+    HttpClient client(served.port());
+    return client.ask("GET /v1/models HTTP/1.1\r\nhost: " + host + "\r\n\r\n").status;
+  };
+  EXPECT_EQ(status("localhost:1234"), 200);
+  EXPECT_EQ(status("otter.example"), 200);
+  EXPECT_EQ(status("b.example:80"), 200);
+  EXPECT_EQ(status("c.example"), 403);
+}
+
 TEST_F(ServeCommand, RefusesToListenToOthersWithoutAKey) {
   expect_error(run_command({"serve", model(), "--host", "0.0.0.0", "--port", "0"}), 2,
                "--host 0.0.0.0: expected --api-key-file");
   expect_error(run_command({"serve", model(), "--slots", "0"}), 2, "--slots: expected at least 1");
+  expect_error(run_command({"serve", model(), "--connections", "0"}), 2,
+               "--connections: expected at least 1");
+  expect_error(run_command({"serve", model(), "--connections-per-address", "0"}), 2,
+               "--connections-per-address: expected at least 1");
   expect_error(run_command({"serve", dir_ / "nothing"}), 1, "nothing");
   expect_error(run_command({"serve", model(), "--api-key-file", dir_ / "none"}), 1, "none");
 }
