@@ -378,6 +378,7 @@ set(serve_sources
   src/serve/scheduler_thread.cpp engine
   src/serve/ask.cpp           engine
   src/serve/canaries.cpp      memory
+  src/serve/canary_file.cpp   memory
   src/serve/low_priority.cpp  memory
   src/serve/lesson.cpp        memory
   src/serve/teacher.cpp       memory

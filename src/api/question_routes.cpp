@@ -15,7 +15,8 @@ namespace memlayers::api {
 namespace {
 
 constexpr std::int64_t kMostTop = 1000, kUsualTop = 10;
-constexpr std::size_t kMostCanaries = 1000, kMostId = 100;
+// All of a thousand are written anew with each that is set.
+constexpr std::size_t kMostCanaries = 1000, kMostId = 100, kMostCanaryText = 16384;
 
 const FieldRule kExplainRules[] = {
     {"prompt", R"({"type":"string","minLength":1})", "What the model is asked."},
@@ -27,8 +28,9 @@ const FieldRule kExplainRules[] = {
 const FieldRule kCanaryRules[] = {
     {"id", R"({"type":"string","minLength":1,"maxLength":100})",
      "Its name; one that is there is replaced. Left out: a new one."},
-    {"prompt", R"({"type":"string","minLength":1})", "What the model is asked after each edit."},
-    {"answer", R"({"type":"string","minLength":1})", "What it should answer."},
+    {"prompt", R"({"type":"string","minLength":1,"maxLength":16384})",
+     "What the model is asked after each edit."},
+    {"answer", R"({"type":"string","minLength":1,"maxLength":16384})", "What it should answer."},
     {"rolls_back", R"({"type":"boolean","default":false})",
      "Whether an edit that changes the answer is taken back."}};
 const FieldRule kReplayRules[] = {
@@ -75,6 +77,10 @@ void set_canary(const Call& call) {
                 .rolls_back = body.boolean_or("rolls_back", false)};
   if (canary.id.empty() || canary.id.size() > kMostId) {
     body.at("id").fail("a text of 1 to " + std::to_string(kMostId) + " bytes");
+  }
+  for (const char* name : {"prompt", "answer"}) {
+    if (body.at(name).string().size() <= kMostCanaryText) continue;
+    body.at(name).fail("a text of at most " + std::to_string(kMostCanaryText) + " bytes");
   }
   if (memory.canaries().size() >= kMostCanaries) {
     throw Refusal(kConflict, "too_many_canaries",

@@ -29,10 +29,15 @@ bool is_well(std::string_view said, std::string_view wanted) {
 
 }  // namespace
 
-Canaries::Canaries(const Generator& generator, Scheduler& scheduler, Rollback rollback)
+Canaries::Canaries(const Generator& generator, Scheduler& scheduler, io::FileSystem& files,
+                   std::string path, Rollback rollback)
     : generator_(generator),
       scheduler_(scheduler),
+      files_(files),
+      path_(std::move(path)),
       rollback_(std::move(rollback)),
+      canaries_(read_canaries(files_, path_)),
+      rounds_(canaries_.empty() ? 0 : 1),
       thread_([this] { run(); }) {}
 
 Canaries::~Canaries() { stop(); }
@@ -46,18 +51,34 @@ void Canaries::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::vector<api::Canary> Canaries::all() const {
+CanariesById Canaries::by_id() const {
   const std::lock_guard lock(mutex_);
+  return canaries_;
+}
+
+std::vector<api::Canary> Canaries::all() const {
   std::vector<api::Canary> list;
-  for (const auto& [id, canary] : canaries_) list.push_back(canary);
+  for (const auto& [id, canary] : by_id()) list.push_back(canary);
   return list;
 }
 
+void Canaries::store(const CanariesById& canaries) {
+  try {
+    write_canaries(files_, path_, canaries);
+  } catch (const Error& error) {
+    throw api::Refusal(503, "canaries_not_stored", error.what());
+  }
+}
+
 void Canaries::set(api::Canary canary) {
+  const std::lock_guard storing(storing_);
+  canary.is_well.reset();
+  canary.last_answer.clear();
+  CanariesById all = by_id();
+  all[canary.id] = canary;
+  store(all);
   {
     const std::lock_guard lock(mutex_);
-    canary.is_well.reset();
-    canary.last_answer.clear();
     rounds_.push_back({.canary = canary.id, .patch = {}, .version = {}});
     canaries_[canary.id] = std::move(canary);
   }
@@ -65,8 +86,13 @@ void Canaries::set(api::Canary canary) {
 }
 
 bool Canaries::remove(const std::string& id) {
+  const std::lock_guard storing(storing_);
+  CanariesById all = by_id();
+  if (all.erase(id) == 0) return false;
+  store(all);
   const std::lock_guard lock(mutex_);
-  return canaries_.erase(id) > 0;
+  canaries_.erase(id);
+  return true;
 }
 
 void Canaries::ask(const std::optional<std::string>& patch, std::uint64_t version) {

@@ -19,7 +19,7 @@ ModelMemory::ModelMemory(const std::string& model_folder, Generator& generator, 
       generator_(generator),
       views_(views),
       scheduler_(scheduler),
-      canaries_(generator, scheduler,
+      canaries_(generator, scheduler, io::posix(), io::join(model_folder, kCanaryFile),
                 [this](const std::string& id) { rollback(id, std::nullopt); }),
       teacher_(model_folder, generator, scheduler, options,
                [this](const Patch& patch) { return apply(patch, std::nullopt); }) {
@@ -129,6 +129,16 @@ Committed ModelMemory::keep(const std::string& id, std::optional<std::uint64_t> 
     find(id);
     return store.keep(id);
   });
+}
+
+void ModelMemory::set_canary(api::Canary canary) {
+  writable();  // its file is the writer's too
+  canaries_.set(std::move(canary));
+}
+
+bool ModelMemory::remove_canary(const std::string& id) {
+  writable();
+  return canaries_.remove(id);
 }
 
 api::TeachStatus ModelMemory::teach(api::TeachRequest request) {

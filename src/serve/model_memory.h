@@ -46,8 +46,8 @@ class ModelMemory final : public api::Memory {
                       std::int64_t top, const api::MemoryView& memory) override;
 
   std::vector<api::Canary> canaries() const override { return canaries_.all(); }
-  void set_canary(api::Canary canary) override { canaries_.set(std::move(canary)); }
-  bool remove_canary(const std::string& id) override { return canaries_.remove(id); }
+  void set_canary(api::Canary canary) override;
+  bool remove_canary(const std::string& id) override;
 
   void stop();  // its threads
 

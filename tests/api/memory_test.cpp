@@ -209,6 +209,16 @@ TEST_F(MemoryOverHttp, KeepsCanaries) {
       "id");
 }
 
+TEST_F(MemoryOverHttp, TakesCanariesOfSomeLength) {
+  const auto set = [&](std::size_t prompt, std::size_t answer) {
+    const Json body{{"prompt", std::string(prompt, 'a')}, {"answer", std::string(answer, 'b')}};
+    return client.ask("POST", "/v1/memory/canaries", body.dump()).status;
+  };
+  EXPECT_EQ(set(16384, 16384), 200);
+  EXPECT_EQ(set(16385, 1), 400);
+  EXPECT_EQ(set(1, 16385), 400);
+}
+
 TEST_F(MemoryOverHttp, IsChosenPerRequest) {
   client.post(
       "/v1/completions",

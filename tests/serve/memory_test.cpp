@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cctype>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "serve/serving.h"
@@ -245,10 +246,31 @@ TEST_F(MemoryTest, CanariesAreAskedAfterEachEditAndTakeBackWhatChangesThem) {
   wait_until([&] { return memory().snapshot().patches().empty(); });
   wait_until([&] { return canary("own").is_well == true; });
   EXPECT_THAT(memory().snapshot().undone(), SizeIs(1));
+  open();  // another process
+  EXPECT_TRUE(canary("own").rolls_back);
+  EXPECT_EQ(canary("own").prompt, prompt);
+  wait_until([&] { return canary("own").is_well == true; });
   EXPECT_TRUE(memory().remove_canary("own"));
   EXPECT_FALSE(memory().remove_canary("own"));
+  open();
+  EXPECT_THAT(memory().canaries(), SizeIs(0));
   memory().apply(patch_of_all("q", 30), std::nullopt);
   EXPECT_THAT(memory().snapshot().patches(), SizeIs(1));
+}
+
+TEST_F(MemoryTest, CanariesAreNotSetWhereTheyCannotBeStored) {
+  open();
+  const auto other = serve::ModelEngine::open(folder());  // which is not the pool's writer
+  const api::Refusal refusal =
+      refusal_of([&] { other->memory()->set_canary({.id = "c", .prompt = "a", .answer = "b"}); });
+  EXPECT_EQ(refusal.status(), 503);
+  EXPECT_EQ(refusal.code(), "store_not_writable");
+  EXPECT_EQ(refusal_of([&] { other->memory()->remove_canary("c"); }).status(), 503);
+  std::filesystem::create_directory(dir_ / "canaries.json");
+  EXPECT_EQ(
+      refusal_of([&] { memory().set_canary({.id = "c", .prompt = "a", .answer = "b"}); }).code(),
+      "canaries_not_stored");
+  EXPECT_THAT(memory().canaries(), SizeIs(0));
 }
 
 }  // namespace
