@@ -20,8 +20,8 @@ const FieldRule kTokenizeRules[] = {
     {"return_token_strs", R"({"type":"boolean","default":false})",
      "Also `token_strs`, as the vocabulary spells them."},
     {"add_special", R"({"type":"boolean","default":false})", "The same, with content."},
-    {"parse_special", R"({"type":"boolean"})",
-     "Whether what spells a control token is one; with content it is unless this is false."},
+    {"parse_special", R"({"type":"boolean","default":true})",
+     "Whether what spells a control token is one, as vLLM's and llama-server's have it."},
     {"with_pieces", R"({"type":"boolean","default":false})",
      "With content: `tokens` of objects {id, piece}; a piece that is no text is a list of bytes."},
     kGenerationPromptRule,
@@ -51,7 +51,7 @@ Ids ids_of(const io::JsonField& body, const Engine& engine) {
   if (given != 1) body.fail("one of the fields \"prompt\", \"content\" and \"messages\"");
   if (prompt) {
     return ids_of_text(tokenizer, prompt->string(), body.boolean_or("add_special_tokens", true),
-                       body.boolean_or("parse_special", false));
+                       body.boolean_or("parse_special", true));
   }
   if (content) {
     return ids_of_text(tokenizer, content->string(), body.boolean_or("add_special", false),
