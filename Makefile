@@ -59,6 +59,8 @@ emulate: dev-dependencies  ## the kernels' tests on an emulated CPU with AVX-512
 soak: dev-dependencies configure fuzz  ## fuzz targets, and the long variants of tests that kill and cut: minutes to hours
 	@cmake --build $(BUILD) -j $(JOBS)
 	@MEMLAYERS_SOAK=1 ctest --test-dir $(BUILD) -R 'pool_store|parallel_kill|grow_kill|grow_folder' --output-on-failure --timeout 36000 -j $(JOBS)
+	@MEMLAYERS_SOAK=1 PYTHONPATH=python MEMLAYERS_LIBRARY=$(abspath $(BUILD)/libmemlayers.so) \
+	  .venv/bin/python -m pytest -q -s tests/python/test_serve_kill.py tests/python/test_serve_fuzz.py
 
 fuzz: dev-dependencies  ## the readers of files under libFuzzer, a minute each (FUZZ_SECONDS)
 	@cmake --preset fuzz > /dev/null && cmake --build --preset fuzz -j $(JOBS)
