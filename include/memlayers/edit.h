@@ -85,7 +85,8 @@ struct LearnOptions {
   std::vector<std::string> questions = {};
   std::int64_t answer_tokens = 24;
   std::int64_t piece = 128;  // tokens of a piece of text that is rehearsed, at most
-  double rehearsal = 3;      // 0: none
+  // 0: none. Absent: 3, and 0.5 in a model whose memory has output scales.
+  std::optional<double> rehearsal = {};
   // Times the mean of |memory's output|^2 / |feed-forward's|^2 along text of `rehearse`, or a page
   // of prose, in the loss. Only where the memory stands beside the feed-forward. Absent: 20 in a
   // model whose memory has output scales, else 0.

@@ -55,9 +55,10 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
       "text or JSONL files like the training data, and facts of earlier patches: they are "
       "rehearsed, so that they stay; if the model has no usage.safetensors, the reads are "
       "counted in them");
-  app.add_option("--rehearsal", arguments.options.rehearsal,
-                 "sequences of --background for each prompt or paraphrase of a step; 0: none")
-      ->capture_default_str();
+  app.add_option(
+      "--rehearsal", arguments.options.rehearsal,
+      "sequences of --background and --questions for each prompt or paraphrase of a step; "
+      "0: none (3; in a retrofitted model 0.5)");
   app.add_option("--questions", arguments.options.questions,
                  "JSONL with \"prompt\": what else the model is asked; its own answers are "
                  "rehearsed");

@@ -100,7 +100,11 @@ int retrofit_model(const RetrofitArguments& arguments) {
     }
   }
   const std::string source = resolve_model_folder(arguments.model);
-  retrofitted_memory(io::read_model(io::posix(), source), options);  // refused before it is read
+  const ModelConfig plain = io::read_model(io::posix(), source);
+  if (!plain.memory_layers().empty()) {
+    throw Error(source + ": expected a model without a memory, got one that has one");
+  }
+  retrofitted_memory(plain, options);  // refused before its weights are read
   Generator generator(load_model(source), load_tokenizer(source));
   Generator made = retrofit(generator, options);
   std::optional<LearnProgress> primed;
@@ -173,8 +177,7 @@ Command retrofit_command() {
             ->capture_default_str();
         app.add_option("--batch", a->learn.batch, "phrasings a step")->capture_default_str();
         app.add_option("--rehearsal", a->learn.rehearsal,
-                       "pieces of --background and own answers for each phrasing of a step")
-            ->capture_default_str();
+                       "pieces of --background and own answers for each phrasing of a step (0.5)");
         app.add_option("--penalty", a->learn.penalty,
                        "of the memory's output along other text, in the loss (20)");
         app.add_option("--lr", a->learn.lr, "learning rate of the rows (2e-2)");

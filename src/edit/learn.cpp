@@ -27,7 +27,8 @@ void LearnOptions::validate() const {
   at_least_1("check_every", check_every);
   at_least_1("answer_tokens", answer_tokens);
   at_least_1("piece", piece);
-  expect(rehearsal >= 0 && rehearsal <= 1e6, "rehearsal", "at least 0", std::to_string(rehearsal));
+  const double rehearsed = rehearsal.value_or(0);
+  expect(rehearsed >= 0 && rehearsed <= 1e6, "rehearsal", "at least 0", std::to_string(rehearsed));
   expect(settle >= 0, "settle", "at least 0", std::to_string(settle));
   expect(warmup >= 0, "warmup", "at least 0", std::to_string(warmup));
   expect(enough > 0 && enough <= 1, "enough", "a share above 0", std::to_string(enough));

@@ -19,10 +19,20 @@ namespace {
 
 constexpr std::int64_t kNumbers = 1 << 25;  // of logits at once
 
+bool has_scales(const ModelConfig& config) {
+  return config.memory && !config.memory->output_scales.empty();
+}
+
 double penalty_of(const LearnOptions& options, const ModelConfig& config) {
   constexpr double kOfScaledRows = 20;
-  const bool is_scaled = config.memory && !config.memory->output_scales.empty();
-  return options.penalty.value_or(is_scaled ? kOfScaledRows : 0);
+  return options.penalty.value_or(has_scales(config) ? kOfScaledRows : 0);
+}
+
+// A model that others have trained keeps most by what it is made of; of one that was trained here
+// all that it knows lies in the rows.
+double rehearsal_of(const LearnOptions& options, const ModelConfig& config) {
+  constexpr double kElsewhere = 3, kOfScaledRows = 0.5;
+  return options.rehearsal.value_or(has_scales(config) ? kOfScaledRows : kElsewhere);
 }
 
 }  // namespace
@@ -43,9 +53,10 @@ Teacher::Teacher(Generator& generator, Student& student, const std::vector<NewFa
       }),
       rehearsed_(options.seed + 1),
       penalty_weight_(penalty_of(options, generator.model()->config())),
+      rehearsal_(rehearsal_of(options, generator.model()->config())),
       random_(options.seed + 2) {
   std::vector<train::FactRow> text;
-  if (options.rehearsal > 0) {
+  if (rehearsal_ > 0) {
     for (const std::string& file : options.rehearse) {
       std::vector<train::FactRow> rows = read_rows(generator, {file}, facts, options.piece);
       std::ranges::copy_if(rows, std::back_inserter(text),
@@ -108,8 +119,8 @@ at::Tensor Teacher::divergence(const Batch& batch, const at::Tensor& places) {
 }
 
 void Teacher::rehearse() {
-  const auto count = static_cast<std::int64_t>(
-      std::llround(static_cast<double>(options_.batch) * options_.rehearsal));
+  const auto count =
+      static_cast<std::int64_t>(std::llround(static_cast<double>(options_.batch) * rehearsal_));
   if (count == 0) return;
   std::vector<const train::FactRow*> facts, others;
   for (std::int64_t i = 0; i < count; ++i) {

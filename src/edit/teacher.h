@@ -49,7 +49,7 @@ class Teacher {
   KeptStates lower_, before_;
   Mixture rehearsed_;
   std::optional<OutputPenalty> penalty_;
-  double penalty_weight_ = 0;
+  double penalty_weight_ = 0, rehearsal_ = 0;
   text::SplitMix64 random_;
 };
 
