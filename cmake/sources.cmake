@@ -41,6 +41,7 @@ set(io_sources
   src/io/lines.cpp             formats
   src/io/shown.cpp             formats
   src/io/utf8.cpp              formats
+  src/io/base64.cpp            formats
   src/io/json_object.cpp       models
   src/io/model_family.cpp      models
   src/io/weight_shapes.cpp     models
@@ -74,6 +75,7 @@ set(pool_sources
   src/pool/overlay.cpp       store
   src/pool/override_map.cpp  store
   src/pool/sub_keys.cpp      store
+  src/pool/subjects.cpp      state
   src/pool/log.cpp           state
   src/pool/state.cpp         state
   src/pool/version.cpp       state

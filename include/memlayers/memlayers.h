@@ -24,5 +24,6 @@
 #include "memlayers/row_updates.h"
 #include "memlayers/slots.h"
 #include "memlayers/store.h"
+#include "memlayers/subjects.h"
 #include "memlayers/tokenizer.h"
 #include "memlayers/trainer.h"

@@ -11,6 +11,7 @@
 
 #include "memlayers/config.h"
 #include "memlayers/error.h"
+#include "memlayers/subjects.h"
 
 namespace memlayers {
 
@@ -48,6 +49,7 @@ struct Patch {
   std::vector<std::int64_t> erased =
       {};  // slots to free: their rows become zero. Ascending, not in slots
   SubKeys sub_keys = {};
+  SubjectRegistry subjects = {};                  // what it teaches; empty: nobody said
   std::map<std::string, std::string> notes = {};  // free: what it teaches, when, from what
 };
 
@@ -73,7 +75,8 @@ struct PatchDiff : PlacesDiff<std::int64_t> {
 PatchDiff diff(const Patch& first, const Patch& second);
 // One patch, with an id of its own, that does what applying these in this order does: where several
 // write a slot or a sub-key the last one wins. Notes are put together, the last one's where they
-// differ, and `merged` names the ids. Throws Error for none, and as diff().
+// differ, `merged` names the ids, and subjects are those of all. Throws Error for none, and as
+// diff().
 Patch merge(std::span<const Patch> patches);
 
 }  // namespace memlayers

@@ -80,6 +80,8 @@ class Snapshot {
   std::optional<std::string> writer_of(const SubKeyPlace& place) const;
   std::vector<PatchInfo> patches() const;  // that can be told apart, the first applied first
   std::vector<PatchInfo> undone() const;   // rolled back, and can be applied again by their id
+  // What patches() say that they teach, and those that are folded into the base; the first first.
+  std::vector<PatchSubjects> subjects() const;
   std::vector<std::int64_t> free_slots() const;  // ascending
   // What a patch of patches() or undone() writes.
   Patch patch(const std::string& id) const;

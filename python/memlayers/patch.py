@@ -24,6 +24,8 @@ class Patch:
     key_places: Tensor = field(default_factory=lambda: torch.empty(0, 4, dtype=torch.int64))
     keys: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     notes: dict[str, str] = field(default_factory=dict)  # what it teaches, when, from what
+    # Of what the patch teaches, as docs/formats.md has it; empty: nobody said.
+    subjects: bytes = b""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -42,9 +44,14 @@ def write_patch(path: str | PathLike[str], patch: Patch) -> None:
             raise TypeError(f"write_patch: expected {name} as a str, got {type(text).__name__}")
     names = ("slots", "rows", "erased", "key_places", "keys")
     tensors = [tensor("write_patch", name, getattr(patch, name)) for name in names]
+    if not isinstance(patch.subjects, bytes):
+        raise TypeError(
+            f"write_patch: expected subjects as bytes, got {type(patch.subjects).__name__}"
+        )
+    subjects = torch.tensor(list(patch.subjects), dtype=torch.uint8)
     told(
         lambda: torch.ops.memlayers.write_patch(
-            place, patch.id, patch.pool, *tensors, patch.notes
+            place, patch.id, patch.pool, *tensors, patch.notes, subjects
         )
     )
 
@@ -53,7 +60,7 @@ def read_patch(path: str | PathLike[str]) -> Patch:
     """Reads a patch file, slots and sub-keys in ascending order; `memlayers patch apply` checks
     whether it fits a pool. Raises Error."""
     place = path_of("read_patch", path)
-    id, pool, slots, rows, erased, key_places, keys, notes = told(
+    id, pool, slots, rows, erased, key_places, keys, notes, subjects = told(
         lambda: torch.ops.memlayers.read_patch(place)
     )
     return Patch(
@@ -64,5 +71,6 @@ def read_patch(path: str | PathLike[str]) -> Patch:
         key_places=key_places,
         keys=keys,
         notes=dict(notes),
+        subjects=bytes(subjects.tolist()),
         id=id,
     )

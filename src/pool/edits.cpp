@@ -89,6 +89,9 @@ std::vector<Committed> apply(StoreParts& store, std::span<const Patch> patches) 
     const Writes writes = writes_of(patch);
     Applying& one = all.emplace_back(&patch, writes, entry_of(patch.id, writes));
     one.entry.notes = patch.notes;
+    if (!patch.subjects.empty()) {
+      one.entry.subjects = std::make_shared<const SubjectRegistry>(patch.subjects);
+    }
     if (is_known(now->state(), patch.id)) continue;
     in_log += one.bytes();
     if (one.bytes() > store.options.inline_bytes || (all.size() > 1 && in_log > kMostInLog)) {

@@ -21,7 +21,8 @@ namespace memlayers {
 namespace {
 
 constexpr const char* kFormat = "memlayers-patch";
-constexpr const char* kWithSubKeys = "2";    // the version, so that an older reader refuses it
+constexpr const char* kWithSubKeys = "2";  // the version, so that an older reader refuses it
+constexpr const char* kSubjects = "subjects";
 constexpr std::string_view kNote = "note.";  // before the names of free metadata
 
 std::string field(const io::SafetensorsFile& file, const std::string& name) {
@@ -113,6 +114,17 @@ Patch pool::read_patch(io::FileSystem& fs, const std::string& path) {
     patch.erased = slots_of(file, "erased");
     std::ranges::sort(patch.erased);
   }
+  if (file.tensors().contains(kSubjects)) {
+    const io::TensorView& tensor = file.at(kSubjects);
+    if (tensor.type != io::ElementType::kU8 || tensor.shape.size() != 1) {
+      throw Error(path + ": tensor \"subjects\": expected U8 [n], got " +
+                  std::string(io::element_name(tensor.type)) + " with " +
+                  std::to_string(tensor.shape.size()) + " dimensions");
+    }
+    std::vector<std::byte> bytes(tensor.bytes.size());
+    io::copy_mapped(bytes.data(), tensor.bytes);
+    patch.subjects = subjects_of(bytes, path + ": tensor \"subjects\"");
+  }
   if (version == kWithSubKeys) patch.sub_keys = pool::read_sub_keys(file);
   const std::string content = pool::content_digest(pool::writes_of(patch));
   if (file.metadata().contains("content") && field(file, "content") != content) {
@@ -151,6 +163,12 @@ void pool::write_patch(io::FileSystem& fs, const std::string& path, const Patch&
        std::as_bytes(std::span(patch.erased))}};
   for (io::TensorToWrite& tensor : pool::tensors_of(patch.sub_keys)) {
     tensors.push_back(std::move(tensor));
+  }
+  const std::vector<std::byte> subjects =
+      patch.subjects.empty() ? std::vector<std::byte>{} : to_bytes(patch.subjects);
+  if (!subjects.empty()) {
+    tensors.push_back(
+        {kSubjects, io::ElementType::kU8, {static_cast<std::int64_t>(subjects.size())}, subjects});
   }
   const io::TemporaryName temporary(fs, path);
   io::write_safetensors(fs, temporary.path(), tensors, metadata);

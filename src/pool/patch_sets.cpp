@@ -90,17 +90,20 @@ Patch merge(std::span<const Patch> patches) {
       .id = new_patch_id(), .pool = first.pool, .width = first.width, .row_dtype = first.row_dtype};
   RowsOfSlots rows;
   std::vector<const SubKeys*> sub_keys;
+  std::vector<SubjectRegistry> subjects;
   std::string ids;
   for (const Patch& patch : patches) {
     check_alike(first, patch);
     add_rows(rows, patch);
     pool::check_sub_keys("patch " + io::shown(patch.id), patch.sub_keys);
     sub_keys.push_back(&patch.sub_keys);
+    subjects.push_back(patch.subjects);
     for (const auto& [name, value] : patch.notes) merged.notes[name] = value;
     ids += (ids.empty() ? "" : " ") + patch.id;
   }
   merged.notes["merged"] = ids;
   merged.sub_keys = pool::together(sub_keys);
+  merged.subjects = together(subjects);
   for (const auto& [slot, row] : rows) {
     if (row.empty()) {
       merged.erased.push_back(slot);

@@ -133,6 +133,15 @@ std::vector<PatchInfo> Snapshot::undone() const {
   return all;
 }
 
+std::vector<PatchSubjects> Snapshot::subjects() const {
+  const pool::State& state = version_->state();
+  std::vector<PatchSubjects> all = state.folded_subjects;
+  for (const pool::PatchPointer& patch : state.stack) {
+    if (patch->subjects != nullptr) all.push_back({patch->id, patch->subjects});
+  }
+  return all;
+}
+
 Patch Snapshot::patch(const std::string& id) const {
   pool::PatchPointer entry = version_->state().find(id);
   if (entry == nullptr) entry = version_->state().find_undone(id);
@@ -144,6 +153,7 @@ Patch Snapshot::patch(const std::string& id) const {
   patch.erased.assign(overlay.erased().begin(), overlay.erased().end());
   patch.sub_keys = overlay.sub_keys();
   patch.notes = entry->notes;
+  if (entry->subjects != nullptr) patch.subjects = *entry->subjects;
   const auto count = static_cast<std::int64_t>(patch.slots.size());
   patch.rows.resize(static_cast<std::size_t>(count * row_bytes()));
   pool::copy_rows(count, row_bytes(), patch.rows.data(),

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "io/base64.h"
 #include "io/json.h"
 #include "io/json_field.h"
 #include "io/shown.h"
@@ -77,6 +78,13 @@ std::map<std::string, std::string> strings_from(const io::JsonField& object) {
   return strings;
 }
 
+std::shared_ptr<const SubjectRegistry> subjects_from(const io::JsonField& field) {
+  const auto bytes = io::from_base64(field.string());
+  if (!bytes) field.fail("base64");
+  return std::make_shared<const SubjectRegistry>(
+      subjects_of(std::as_bytes(std::span(*bytes)), "subjects"));
+}
+
 // Of a patch wherever its rows are.
 Json describe(const PatchEntry& patch) {
   Json json = {{"id", patch.id},
@@ -88,6 +96,7 @@ Json describe(const PatchEntry& patch) {
     json["sub_keys"] = patch.sub_keys;
     json["key_width"] = patch.key_width;
   }
+  if (patch.subjects != nullptr) json["subjects"] = io::to_base64(to_bytes(*patch.subjects));
   return json;
 }
 
@@ -114,6 +123,7 @@ PatchPointer patch_from(const io::JsonField& stored) {
     patch->sub_keys = sub_keys->integer(1, INT64_MAX);
     patch->key_width = stored.at("key_width").integer(1, INT64_MAX);
   }
+  if (const auto subjects = stored.find("subjects")) patch->subjects = subjects_from(*subjects);
   if (const auto segment = stored.find("segment")) {
     patch->segment = plain_name(*segment);
   } else if (const auto log = stored.find("log")) {
@@ -159,6 +169,9 @@ void fold(State& state, const io::JsonField& record) {
     if (state.stack[i]->id != ids[i])
       throw Error("expected patch " + io::shown(state.stack[i]->id));
     state.folded[ids[i]] = state.stack[i]->content;
+    if (state.stack[i]->subjects != nullptr) {
+      state.folded_subjects.push_back({ids[i], state.stack[i]->subjects});
+    }
   }
   state.stack.erase(state.stack.begin(),
                     state.stack.begin() + static_cast<std::ptrdiff_t>(ids.size()));
@@ -241,6 +254,10 @@ std::set<std::string> State::files() const {
 std::string state_payload(const State& state) {
   Json base = Json::array();
   for (const ChunkEntry& chunk : state.base) base.push_back(to_json(chunk));
+  Json folded_subjects = Json::array();
+  for (const auto& [patch, registry] : state.folded_subjects) {
+    folded_subjects.push_back({{"id", patch}, {"subjects", io::to_base64(to_bytes(*registry))}});
+  }
   return pack({{"pool", state.pool.id},
                {"rows", state.pool.rows},
                {"width", state.pool.width},
@@ -251,7 +268,8 @@ std::string state_payload(const State& state) {
                {"stack", to_json(state.stack)},
                {"kept", state.kept},
                {"undone", to_json(state.undone)},
-               {"folded", state.folded}});
+               {"folded", state.folded},
+               {"folded_subjects", folded_subjects}});
 }
 
 PatchEntry entry_of(const std::string& id, const Writes& writes) {
@@ -310,6 +328,12 @@ State state_of(const Record& record, const std::string& log_path) {
     state.kept = static_cast<std::size_t>(
         stored.at("kept").integer(0, static_cast<std::int64_t>(state.stack.size())));
     state.folded = strings_from(stored.at("folded"));
+    if (const auto subjects = stored.find("folded_subjects")) {
+      for (const io::JsonField& patch : subjects->elements()) {
+        state.folded_subjects.push_back(
+            {patch.at("id").string(), subjects_from(patch.at("subjects"))});
+      }
+    }
     return state;
   });
 }

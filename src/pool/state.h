@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "memlayers/subjects.h"
 #include "pool/log.h"
 #include "pool/overlay.h"
 #include "pool/rows_file.h"
@@ -29,6 +30,7 @@ struct ChunkEntry {
 struct PatchEntry {
   std::string id, content;  // content: its digest
   std::map<std::string, std::string> notes;
+  std::shared_ptr<const SubjectRegistry> subjects;  // null: none
   std::int64_t rows = 0, erased = 0, sub_keys = 0, key_width = 0;
   std::string segment;  // the file that holds the rows; empty: the log does
   std::string log;      // then: the file, the group and the record that do
@@ -49,6 +51,7 @@ struct State {
   std::size_t kept = 0;                       // of these, from the bottom: never rolled back
   std::vector<PatchPointer> undone;           // rolled back; their rows are still there
   std::map<std::string, std::string> folded;  // id -> content of patches that are in base or bottom
+  std::vector<PatchSubjects> folded_subjects;  // of those of them that have some
 
   PatchPointer find(const std::string& id) const;         // in the stack; or null
   PatchPointer find_undone(const std::string& id) const;  // or null

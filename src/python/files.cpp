@@ -237,18 +237,27 @@ void check_patch_alone(const Patch& patch) {
 
 void write_patch(std::string path, std::string id, std::string pool, const at::Tensor& slots,
                  const at::Tensor& rows, const at::Tensor& erased, const at::Tensor& key_places,
-                 const at::Tensor& keys, const c10::Dict<std::string, std::string>& notes) {
+                 const at::Tensor& keys, const c10::Dict<std::string, std::string>& notes,
+                 const at::Tensor& subjects) {
   Patch patch{.id = std::move(id), .pool = std::move(pool)};
   take_rows(patch, slots, rows, erased);
   take_sub_keys(patch, key_places, keys);
   for (const auto& note : notes) patch.notes[note.key()] = note.value();
+  if (subjects.numel() > 0) {
+    TORCH_CHECK_VALUE(subjects.scalar_type() == at::kByte && subjects.dim() == 1,
+                      "write_patch: subjects: expected bytes, got another tensor");
+    const at::Tensor bytes = subjects.contiguous();
+    patch.subjects = subjects_of(std::as_bytes(std::span(bytes.const_data_ptr<std::uint8_t>(),
+                                                         static_cast<std::size_t>(bytes.numel()))),
+                                 "write_patch: subjects");
+  }
   check_patch_alone(patch);
   memlayers::write_patch(path, patch);
 }
 
-// id, pool, slots, rows, erased, places and numbers of sub-keys, notes.
+// id, pool, slots, rows, erased, places and numbers of sub-keys, notes, bytes of the subjects.
 std::tuple<std::string, std::string, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
-           c10::Dict<std::string, std::string>>
+           c10::Dict<std::string, std::string>, at::Tensor>
 read_patch(std::string path) {
   const Patch patch = memlayers::read_patch(path);
   check_row_type(path, patch.row_dtype);
@@ -263,8 +272,12 @@ read_patch(std::string path) {
   auto [places, numbers] = tensors_of(patch.sub_keys);
   c10::Dict<std::string, std::string> notes;
   for (const auto& [name, text] : patch.notes) notes.insert(name, text);
-  return {patch.id,           patch.pool, list(patch.slots), rows,
-          list(patch.erased), places,     numbers,           notes};
+  const std::vector<std::byte> bytes =
+      patch.subjects.empty() ? std::vector<std::byte>{} : to_bytes(patch.subjects);
+  at::Tensor subjects = at::empty({static_cast<std::int64_t>(bytes.size())}, at::kByte);
+  std::ranges::copy(bytes, data_of(subjects));
+  return {patch.id, patch.pool, list(patch.slots), rows, list(patch.erased), places,
+          numbers,  notes,      subjects};
 }
 
 }  // namespace
@@ -280,11 +293,11 @@ TORCH_LIBRARY_FRAGMENT(memlayers, m) {
       &read_memory);
   m.def(
       "read_patch(str path) -> (str id, str pool, Tensor slots, Tensor rows, Tensor erased, "
-      "Tensor key_places, Tensor keys, Dict(str, str) notes)",
+      "Tensor key_places, Tensor keys, Dict(str, str) notes, Tensor subjects)",
       &read_patch);
   m.def(
       "write_patch(str path, str id, str pool, Tensor slots, Tensor rows, Tensor erased, "
-      "Tensor key_places, Tensor keys, Dict(str, str) notes) -> ()",
+      "Tensor key_places, Tensor keys, Dict(str, str) notes, Tensor subjects) -> ()",
       &write_patch);
 }
 

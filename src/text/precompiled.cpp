@@ -2,46 +2,16 @@
 #include "text/precompiled.h"
 
 #include <array>
-#include <optional>
 #include <string>
 #include <utility>
 
+#include "io/base64.h"
 #include "text/chars_map.h"
 #include "text/grapheme.h"
 #include "text/utf8.h"
 
 namespace memlayers::text {
 namespace {
-
-// Standard base64, with what fills it up to fours.
-std::optional<std::string> from_base64(std::string_view text) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  if (text.size() % 4 != 0) return std::nullopt;
-  std::array<int, 256> values;
-  values.fill(-1);
-  for (std::size_t i = 0; i < kDigits.size(); ++i) {
-    values[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
-  }
-  std::size_t filling = 0;
-  for (; filling < 2 && text.ends_with('='); ++filling) text.remove_suffix(1);
-  std::string bytes;
-  bytes.reserve(3 * (text.size() + 3) / 4);
-  std::uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c)];
-    if (value < 0) return std::nullopt;
-    bits = bits << 6 | static_cast<std::uint32_t>(value);
-    count += 6;
-    if (count < 8) continue;
-    count -= 8;
-    bytes += static_cast<char>(bits >> count & 0xFF);
-  }
-  const bool is_whole =
-      static_cast<std::size_t>(count) == 2 * filling && (bits & ((1u << count) - 1)) == 0;
-  return is_whole ? std::optional(bytes) : std::nullopt;
-}
 
 // As tokenizers does it, which is not as SentencePiece does: a grapheme of few bytes becomes what
 // the shortest source that it begins with becomes; of a longer one, or one without, each character
@@ -100,7 +70,7 @@ class Precompiled : public NormalizerStep {
 
 std::unique_ptr<const NormalizerStep> read_precompiled(const JsonField& field) {
   const JsonField map = field.at("precompiled_charsmap");
-  const auto bytes = from_base64(map.string());
+  const auto bytes = io::from_base64(map.string());
   if (!bytes) map.fail("base64");
   return std::make_unique<Precompiled>(CharsMap(
       *bytes, [&](const std::string& what) { map.fail("a map of characters, and none " + what); }));

@@ -2,10 +2,11 @@
 #include "train/report.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 
+#include "io/base64.h"
 #include "memlayers/ops.h"
 
 namespace memlayers::train {
@@ -14,22 +15,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kMaxPoints = 2000;  // of a curve: more than a screen has pixels
-
-std::string base64(const std::vector<std::uint8_t>& bytes) {
-  static constexpr char kDigits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::size_t have = std::min<std::size_t>(3, bytes.size() - i);
-    std::uint32_t group = 0;
-    for (std::size_t b = 0; b < 3; ++b) group = group << 8 | (b < have ? bytes[i + b] : 0U);
-    for (std::size_t d = 0; d < 4; ++d) {
-      text += d <= have ? kDigits[group >> (18 - 6 * d) & 63] : '=';
-    }
-  }
-  return text;
-}
 
 // Short and exact enough to draw: four significant digits.
 Json rounded(double value) {
@@ -100,7 +85,7 @@ Json usage_json(const at::Tensor& usage, std::int64_t n_keys) {
           {"keys_per_cell", map.keys_per_cell},
           {"least", rounded(least)},
           {"most", rounded(most)},
-          {"cells", base64(cells)}};
+          {"cells", io::to_base64(std::as_bytes(std::span(cells)))}};
 }
 
 Json samples_json(const std::vector<TrainSample>& samples) {

@@ -7,6 +7,7 @@
 
 #include "fuzz/edited_pool.h"
 #include "io/safetensors.h"
+#include "memlayers/subjects.h"
 #include "memlayers/tokenizer.h"
 #include "pool/log.h"
 #include "pool/overlay.h"
@@ -92,8 +93,23 @@ void seed_patches(testing::MemoryFileSystem& fs) {
   pool::write_patch(
       fs, "sub_keys",
       testing::with_sub_keys(fuzz::kSmall.patch(6, {3}), 6, {{1, 0, 0, 2}, {3, 1, 1, 0}}));
-  for (const char* name : {"rows", "erases", "int4", "sub_keys"})
+  patch = fuzz::kSmall.patch(7, {2});
+  patch.subjects = {.frame = {3}, .subjects = {{.grams = {1, 5}, .slots = {2, 300}}}};
+  pool::write_patch(fs, "subjects", patch);
+  for (const char* name : {"rows", "erases", "int4", "sub_keys", "subjects"})
     seed("patch", name, io::read_text(fs, name));
+}
+
+std::string text_of(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void seed_subjects() {
+  const SubjectRegistry registry{
+      .frame = {3, 8}, .subjects = {{.grams = {1, 5}, .slots = {0, 7, 300}}, {.grams = {9}}}};
+  const std::string bytes = text_of(to_bytes(registry));
+  seed("subjects", "whole", '\0' + bytes);
+  seed("subjects", "sealed", '\1' + bytes.substr(8, bytes.size() - 16));
 }
 
 void seed_store(testing::MemoryFileSystem& fs) {
@@ -186,6 +202,7 @@ int main(int argc, char** argv) {
   seed_patches(plain);
   testing::MemoryFileSystem edited = fuzz::edited_pool();
   seed_store(edited);
+  seed_subjects();
   seed_tokenizers();
   return 0;
 }

@@ -20,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const Patch again = pool::read_patch(fs, "again.safetensors");
     fuzz::require(again.slots == patch.slots && again.rows == patch.rows &&
                   again.erased == patch.erased && again.notes == patch.notes &&
-                  again.sub_keys.places == patch.sub_keys.places);
+                  again.sub_keys.places == patch.sub_keys.places &&
+                  again.subjects == patch.subjects);
     fuzz::allow_error([&] {
       const PatchDiff none = diff(patch, again);
       fuzz::require(none.different.empty() && none.sub_keys.different.empty());
@@ -29,7 +30,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     store.apply(patch);
     fuzz::read_all(store.snapshot());
     fuzz::require(store.snapshot().patch(patch.id).rows == patch.rows &&
-                  store.snapshot().patch(patch.id).sub_keys == patch.sub_keys);
+                  store.snapshot().patch(patch.id).sub_keys == patch.sub_keys &&
+                  store.snapshot().patch(patch.id).subjects == patch.subjects);
   });
   return 0;
 }

@@ -118,6 +118,10 @@ def test_a_patch_of_other_shapes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="key_places"):
         keys = {"key_places": torch.zeros(1, 3).long(), "keys": torch.ones(1, 4)}
         write_patch(tmp_path / "p", Patch("id", torch.tensor([1, 2]), ones, **keys))
+    with pytest.raises(TypeError, match="expected subjects as bytes, got str"):
+        write_patch(tmp_path / "p", Patch("id", torch.tensor([1, 2]), ones, subjects="a"))
+    with pytest.raises(Error, match="subjects: expected a registry of subjects of version 1"):
+        write_patch(tmp_path / "p", Patch("id", torch.tensor([1, 2]), ones, subjects=b"a"))
     assert not list(tmp_path.iterdir())
     save_file({"slots": ones}, tmp_path / "q", {"format": "other"})
     with pytest.raises(Error, match="expected a memlayers-patch of version 1 or 2, got other"):
