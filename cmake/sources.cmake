@@ -179,6 +179,7 @@ set(text_sources
   src/text/post_processor.cpp          tokenizer_json
   src/text/token_decoder.cpp           tokenizer_json
   src/text/decode_stage.cpp            tokenizer_json
+  src/text/words.cpp -
   src/text/token_bytes.cpp -
   src/text/generate_options.cpp        -)
 
@@ -314,6 +315,8 @@ set(edit_sources
   src/edit/prime.cpp        teach
   src/edit/whole_memory.cpp teach
   src/edit/prose.cpp        teach
+  src/edit/subjects.cpp    learn
+  src/edit/confidence.cpp  slots
   src/edit/grow.cpp        slots
   src/edit/grow_folder.cpp slots
   src/edit/revive.cpp      learn

@@ -26,6 +26,9 @@ struct FactScore {
   double nll = 0;  // negative log-likelihood of the answer and EOS, nats
   std::int64_t tokens = 0;
   bool is_cut = false;  // longer than the context: nll and tokens are of the part that fits
+  // As the generator judges the prompt (Generator::judge_by()).
+  std::optional<double> memory_confidence = {};
+  bool memory_is_off = false;
 };
 
 struct FactScores {
@@ -41,7 +44,8 @@ struct FactScores {
 // exactly its tokens and then EOS; since greedy decoding is deterministic this is so just when,
 // with the answer given, each of its tokens and EOS is the most likely one at its place. One
 // forward pass a batch of like lengths decides both figures. A fact that does not fit the context
-// is not recalled, and the likelihoods are of the others. `progress(done)` is told after each
+// is not recalled, and the likelihoods are of the others. Prompts are judged, and the memory is off
+// for them, as where the generator answers. `progress(done)` is told after each
 // batch. Throws Error for an empty list, and for an answer that has no token.
 FactScores evaluate_facts(Generator& generator, const std::vector<Fact>& facts,
                           std::int64_t batch_tokens = 8192,

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "memlayers/confidence.h"
 #include "memlayers/evaluate.h"
 
 namespace memlayers {
@@ -37,6 +38,8 @@ struct Explanation {
   double log_probability = 0;             // of all of them, nats
   std::int64_t slots_read = 0;            // different ones, for the answer's tokens
   std::vector<ExplainedSlot> slots = {};  // the largest change first, up or down
+  // That a patch taught what the prompt asks for; absent: none says what it teaches.
+  std::optional<MemoryConfidence> confidence = {};
 };
 
 struct ExplainOptions {

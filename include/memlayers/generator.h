@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct Generation {
   std::int64_t prompt_tokens = 0;
   // Of the pool's store, whose rows all of the answer was made with; 0 without one.
   std::uint64_t pool_version = 0;
+  // Where Generator::judge_by() was told how: that a patch taught what the prompt asks for, 0 to 1.
+  // The memory was off where that was too little.
+  std::optional<double> memory_confidence = {};
+  bool memory_is_off = false;
   // Where GenerateOptions::logprobs asks: one for each token, and for the end token if one ended
   // it; one for each token of the prompt.
   std::vector<TokenLogprobs> logprobs = {}, prompt_logprobs = {};
@@ -86,6 +91,18 @@ class Generator {
   // As generate(), of prompts put as facts are.
   std::vector<Generation> ask(const std::vector<std::string>& prompts,
                               const GenerateOptions& options);
+  // Of a prompt and the pool's rows as a store has them: that a patch taught what the prompt asks
+  // for; absent: nobody knows.
+  using Judge =
+      std::function<std::optional<double>(std::span<const std::int32_t> prompt, const Snapshot&)>;
+  // Each prompt is judged from now on (confidence_judge()), and answered without memory, as if all
+  // rows were zero, where the judge says less than `least`. Throws Error for one outside of [0, 1].
+  void judge_by(Judge judge, std::optional<double> least = {});
+  struct Judgement {
+    std::optional<double> confidence = {};
+    bool is_off = false;
+  };
+  Judgement judge(std::span<const std::int32_t> prompt, const std::optional<Snapshot>& rows) const;
   // A fact so asked: what stands before the answer, the answer, and what the model says at its end.
   std::vector<std::int32_t> question_tokens(const std::string& prompt) const;
   std::vector<std::int32_t> answer_tokens(const std::string& answer) const;
@@ -108,6 +125,8 @@ class Generator {
   Llama model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::optional<ChatShape> chat_;
+  Judge judge_;  // none: no prompt is judged
+  std::optional<double> least_;
   std::vector<std::int32_t> end_;
   struct StoreState;
   std::shared_ptr<StoreState> store_;

@@ -4,6 +4,7 @@
 
 #include "memlayers/chat.h"
 #include "memlayers/checkpoint.h"
+#include "memlayers/confidence.h"
 #include "memlayers/config.h"
 #include "memlayers/decoder.h"
 #include "memlayers/edit.h"

@@ -13,7 +13,7 @@ from .adapter import add_memory, freeze_backbone, memory_layers, remove_memory  
 from .adapter_folder import load_memory, save_memory  # noqa: E402
 from .distributed import share_pool  # noqa: E402
 from .factored import FactoredGradient, factored_grad  # noqa: E402
-from .generator import Generation, Generator, TokenLogprobs, Tokenizer  # noqa: E402
+from .generator import Generation, Generator, MemoryConfidence, TokenLogprobs, Tokenizer  # noqa: E402
 from .grid import cell_of, shell_slots, slot_of  # noqa: E402
 from .joint_optimizer import JointOptimizer  # noqa: E402
 from .memory_layer import MemoryLayer  # noqa: E402
@@ -51,6 +51,7 @@ __all__ = [
     "JointOptimizer",
     "LearnProgress",
     "Learned",
+    "MemoryConfidence",
     "MemoryLayer",
     "MemoryPool",
     "Patch",

@@ -37,6 +37,18 @@ class Generation:
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
 
+@dataclass
+class MemoryConfidence:
+    """That a patch taught what a prompt asks for, 0 to 1 (docs/editing.md): how much of a subject's
+    words the prompt has, how many of the slots of its prompts it reads, and whose subject that is.
+    """
+
+    value: float
+    match: float
+    agreement: float
+    patch: str | None
+
+
 class Tokenizer:
     """The tokenizer of a model folder, or of a tokenizer.model or tokenizer.json, as the command's.
 
@@ -140,6 +152,13 @@ class Generator:
                     raise Error(made["error"])
                 if made["text"]:
                     yield made["text"]
+
+    def memory_confidence(self, prompt: str) -> MemoryConfidence | None:
+        """That an applied patch taught what the prompt asks for; None where no patch says what it
+        teaches. The prompt is a message to the model's chat template, where it has one."""
+        text = _text("memory_confidence", prompt)
+        found: str | None = told(lambda: self._it.memory_confidence(text))
+        return None if found is None else MemoryConfidence(**json.loads(found))
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits [B, T, vocab_size] float32 of whole sequences [B, T], without gradients."""

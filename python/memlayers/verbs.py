@@ -164,6 +164,10 @@ class Explanation:
     log_probability: float
     slots_read: int
     slots: list[ExplainedSlot]
+    # That an applied patch taught what was asked, 0 to 1; None: none says what it teaches. And how
+    # much of a subject's words and slots the prompt has: match, agreement, patch.
+    memory_confidence: float | None = None
+    subject: dict[str, Any] | None = None
 
 
 def explain(

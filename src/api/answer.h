@@ -30,6 +30,7 @@ struct Choice {
   std::vector<std::int32_t> ids = {};  // all, also one that ended it
   std::string text = {};               // all that is certain
   std::optional<FinishReason> finish = {};
+  std::optional<double> memory_confidence = {};
   // What no event has told yet; of an answer in one piece, everything.
   std::vector<TokenLogprobs> prompt_logprobs = {};
   std::vector<AnswerToken> untold = {};  // where log-probabilities or slots are asked for

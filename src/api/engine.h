@@ -61,6 +61,9 @@ struct Job {                              // one sequence
 // Of a sequence, in this order, each from the engine's thread, which it must not hold up.
 struct Listener {
   virtual ~Listener() = default;
+  // The confidence that a patch taught what it is asked, where any says what it taught; before
+  // started().
+  virtual void judged(double /*memory_confidence*/) {}
   // It has its place; before, it was in the queue.
   virtual void started(std::uint64_t pool_version, std::int64_t cached_prompt_tokens) = 0;
   // What a step made of it; with `finish`, the last call. DecodedToken::sequence means nothing

@@ -124,7 +124,7 @@ class ReplayRun final : public Run {
               {"expected", expected_},
               {"choices", answers},
               {"usage", usage()}};
-    if (const auto version = pool_version()) body["memory"] = {{"version", *version}};
+    if (pool_version()) body["memory"] = memory();
     respond(*exchange_, kOk, body, headers());
   }
 

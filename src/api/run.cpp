@@ -22,6 +22,7 @@ class Run::ChoiceListener final : public Listener {
  public:
   ChoiceListener(std::shared_ptr<Run> run, std::size_t choice)
       : run_(std::move(run)), choice_(choice) {}
+  void judged(double memory_confidence) override { run_->heard_judged(choice_, memory_confidence); }
   void started(std::uint64_t pool_version, std::int64_t cached_prompt_tokens) override {
     run_->heard_started(choice_, pool_version, cached_prompt_tokens);
   }
@@ -76,6 +77,11 @@ void Run::start() {
   exchange_->on_gone([weak = weak_from_this()] {
     if (const auto run = weak.lock()) run->leave();
   });
+}
+
+void Run::heard_judged(std::size_t choice, double confidence) {
+  const std::lock_guard lock(mutex_);
+  choices_[choice].memory_confidence = confidence;
 }
 
 void Run::heard_started(std::size_t choice, std::uint64_t version, std::int64_t cached) {
@@ -176,7 +182,21 @@ Json Run::head(const std::string& id, const char* object) const {
             {"created", created_},
             {"model", shared_->engine.model_id()},
             {"system_fingerprint", "fp_" + shared_->engine.weights_digest().substr(0, 16)}};
-  if (pool_version_) json["memory"] = {{"version", *pool_version_}};
+  if (pool_version_) json["memory"] = memory();
+  return json;
+}
+
+// What the answers were made with: the version of the pool, and of each prompt the confidence that
+// a patch taught what it asks, a number where there is one prompt.
+Json Run::memory() const {
+  Json json{{"version", *pool_version_}}, confidences = Json::array();
+  for (std::size_t i = 0; i < choices_.size(); i += static_cast<std::size_t>(asked_.n)) {
+    confidences.push_back(nullptr);
+    if (choices_[i].memory_confidence) confidences.back() = *choices_[i].memory_confidence;
+  }
+  const bool is_known = std::ranges::any_of(
+      choices_, [](const Choice& choice) { return choice.memory_confidence.has_value(); });
+  if (is_known) json["memory_confidence"] = confidences.size() == 1 ? confidences[0] : confidences;
   return json;
 }
 

@@ -40,6 +40,7 @@ class Run : public std::enable_shared_from_this<Run> {
 
   // Members of every answer beside choices.
   Json head(const std::string& id, const char* object) const;
+  Json memory() const;           // of them; where the pool's version is known
   http::Fields headers() const;  // the pool's version, where it is known
   Json usage() const;
   std::unique_ptr<AnswerShape> shape() const;
@@ -56,6 +57,7 @@ class Run : public std::enable_shared_from_this<Run> {
     std::optional<Clock::time_point> last = {};
     std::int64_t cached = 0;  // tokens of its prompt
   };
+  void heard_judged(std::size_t choice, double confidence);
   void heard_started(std::size_t choice, std::uint64_t version, std::int64_t cached);
   void heard_token(std::size_t choice, const DecodedToken& token,
                    const std::vector<TokenSlot>& slots);

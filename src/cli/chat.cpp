@@ -24,6 +24,7 @@ namespace {
 struct ChatArguments {
   std::string model, template_file, pool = "mapped";
   std::optional<std::string> system;
+  std::optional<double> gate_below;
   GenerateOptions options;
   int threads = 0;
 };
@@ -165,6 +166,8 @@ int chat(const ChatArguments& arguments) {
   }
   set_threads(arguments.threads);
   Generator generator = Generator::load(arguments.model, {.access = row_access(arguments.pool)});
+  generator.ask_by(ChatShape{template_of(generator, arguments.template_file), arguments.system});
+  judge_as_told(generator, arguments.gate_below, /*tells=*/false);
   Interrupts interrupts;
   Conversation conversation(generator, arguments, interrupts);
   const bool has_terminal = is_terminal(STDIN_FILENO);
@@ -200,6 +203,7 @@ Command chat_command() {
             app.add_option("--template", a->template_file,
                            "a file with another chat template than the model's");
             add_generate_options(app, a->options);
+            add_gate(app, a->gate_below);
             add_pool_access(app, a->pool);
             add_threads(app, a->threads);
             return [a] { return chat(*a); };

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 #include <memory>
@@ -26,6 +27,7 @@ struct EvalArguments {
   std::optional<std::int64_t> limit, stride, window;
   std::int64_t batch_tokens = 8192, show = 0;
   AskArguments chat;
+  std::optional<double> gate_below;
   int threads = 0;
   bool is_json = false;
 };
@@ -71,12 +73,16 @@ void evaluate_and_print_facts(Generator& generator, const EvalArguments& argumen
               << "): they count as not recalled, and the likelihood is that of the others\n";
   }
   if (arguments.is_json) {
-    print_json({{"kind", "facts"},
-                {"facts", facts.size()},
-                {"too_long", scores.cut.size()},
-                {"recall", json_of(scores.recall)},
-                {"nll", json_of(scores.nll.value())},
-                {"nll_per_token", json_of(scores.nll_per_token.value())}});
+    nlohmann::ordered_json json{{"kind", "facts"},
+                                {"facts", facts.size()},
+                                {"too_long", scores.cut.size()},
+                                {"recall", json_of(scores.recall)},
+                                {"nll", json_of(scores.nll.value())},
+                                {"nll_per_token", json_of(scores.nll_per_token.value())}};
+    if (arguments.gate_below) {
+      json["memory_is_off"] = std::ranges::count_if(scores.facts, &FactScore::memory_is_off);
+    }
+    print_json(json);
     return;
   }
   const auto interval = [](const Estimate& e, auto&& text) {
@@ -211,6 +217,9 @@ void check(const EvalArguments& arguments) {
     throw UsageError("eval: expected one of --facts, --data and --choices, got " +
                      std::string(kinds == 0 ? "none" : "several"));
   }
+  if (arguments.gate_below && arguments.facts.empty()) {
+    throw UsageError("eval: --gate-below: expected --facts beside it, got none");
+  }
   if (arguments.window && !arguments.stride) {
     throw UsageError("eval: --window: expected --stride beside it, got none");
   }
@@ -228,6 +237,7 @@ int evaluate(const EvalArguments& arguments) {
   Generator generator = Generator::load(arguments.model);
   if (!arguments.facts.empty()) {
     ask_as_told(generator, arguments.chat);
+    judge_as_told(generator, arguments.gate_below, /*tells=*/false);
     evaluate_and_print_facts(generator, arguments);
   } else if (!arguments.choices.empty()) {
     evaluate_and_print_choices(generator, arguments);
@@ -264,6 +274,7 @@ Command eval_command() {
                 ->check(CLI::PositiveNumber);
             app.add_option("--show", a->show, "print the first of them with the model's answers");
             add_chat(app, a->chat);
+            add_gate(app, a->gate_below);
             add_threads(app, a->threads);
             add_json(app, a->is_json);
             return [a] { return evaluate(*a); };

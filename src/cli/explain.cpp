@@ -41,7 +41,14 @@ void print(const Explanation& explanation, const std::vector<std::string>& promp
   std::cout << (explanation.is_own ? "the model's answer: " : "answer: ")
             << io::shown(explanation.answer) << "\nlog-probability "
             << decimals(explanation.log_probability) << " of " << explanation.tokens.size()
-            << " tokens; " << explanation.slots_read << " slots read\n\n";
+            << " tokens; " << explanation.slots_read << " slots read\n";
+  if (const auto& confidence = explanation.confidence) {
+    std::cout << "memory confidence " << decimals(confidence->value) << ": "
+              << percent(confidence->match) << " of a subject's words, "
+              << percent(confidence->agreement) << " of its slots"
+              << (confidence->patch ? ", patch " + confidence->patch->substr(0, 8) : "") << "\n";
+  }
+  std::cout << '\n';
   std::vector<std::vector<std::string>> lines{
       {"slot", "without it", "weight", "layer.head", "patch"}};
   if (!prompts.empty()) lines.front().push_back("prompts");

@@ -32,6 +32,7 @@ struct GenerateArguments {
   std::string pool = "mapped";
   bool is_interactive = false, is_json = false, is_chat = false;
   std::optional<std::string> system;
+  std::optional<double> gate_below;
   int threads = 0;
 };
 
@@ -120,13 +121,16 @@ void answer_all(Generator& generator, const Prompts& shapes,
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     const Generation& result = results[i];
     if (arguments.is_json) {
-      print_json({{"prompt", prompts[i]},
-                  {"text", result.text},
-                  {"tokens", result.tokens},
-                  {"finish", text::name_of(result.finish)},
-                  {"prompt_tokens", result.prompt_tokens},
-                  {"pool_version", result.pool_version},
-                  {"tokens_per_s", static_cast<double>(tokens) / seconds}});
+      nlohmann::ordered_json json{{"prompt", prompts[i]},
+                                  {"text", result.text},
+                                  {"tokens", result.tokens},
+                                  {"finish", text::name_of(result.finish)},
+                                  {"prompt_tokens", result.prompt_tokens},
+                                  {"pool_version", result.pool_version}};
+      if (result.memory_confidence) json["memory_confidence"] = *result.memory_confidence;
+      if (arguments.gate_below) json["memory_is_off"] = result.memory_is_off;
+      json["tokens_per_s"] = static_cast<double>(tokens) / seconds;
+      print_json(json);
     } else if (arguments.is_chat) {
       std::cout << result.text << '\n';
     } else {
@@ -170,6 +174,8 @@ int generate(const GenerateArguments& arguments) {
   if (!arguments.is_interactive) prompts = collect_prompts(arguments);
   Generator generator = Generator::load(arguments.model, {.access = row_access(arguments.pool)});
   const Prompts shapes(generator, arguments);
+  if (arguments.is_chat) ask_as_told(generator, {.system = arguments.system});
+  judge_as_told(generator, arguments.gate_below, arguments.is_json);
   Interrupts interrupts;
   if (arguments.is_interactive) return ask_on(generator, shapes, interrupts);
   if (prompts.size() == 1 && !arguments.is_json) {
@@ -198,6 +204,7 @@ Command generate_command() {
                 "--chat", a->is_chat, "each prompt is a message to the model's chat template");
             app.add_option("--system", a->system, "with --chat: a system message before it")
                 ->needs(chat);
+            add_gate(app, a->gate_below);
             add_pool_access(app, a->pool);
             add_threads(app, a->threads);
             add_json(app, a->is_json, "one JSON object a prompt on standard output");

@@ -2,6 +2,7 @@
 #include "cli/generate_options.h"
 
 #include "cli/terminal.h"
+#include "memlayers/confidence.h"
 #include "memlayers/error.h"
 
 namespace memlayers::cli {
@@ -65,6 +66,17 @@ void ask_as_told(Generator& generator, const AskArguments& arguments) {
   if (arguments.is_plain) return;
   if (!arguments.system) return generator.ask_by_its_template();
   generator.ask_by(ChatShape{chat_template_of(generator), arguments.system});
+}
+
+void add_gate(CLI::App& app, std::optional<double>& below) {
+  app.add_option("--gate-below", below,
+                 "answer without memory where memory_confidence, that a patch taught what is "
+                 "asked, is lower")
+      ->check(CLI::Range(0.0, 1.0));
+}
+
+void judge_as_told(Generator& generator, const std::optional<double>& below, bool tells) {
+  if (below || tells) generator.judge_by(confidence_judge(generator), below);
 }
 
 void tell_store_error(const Generator& generator, std::string& told) {

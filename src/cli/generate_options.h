@@ -27,6 +27,11 @@ void add_chat(CLI::App& app, AskArguments& arguments);  // --no-chat, --system
 // Throws Error where a system message is given for a model without a template.
 void ask_as_told(Generator& generator, const AskArguments& arguments);
 
+// --gate-below: where the confidence that a patch taught what is asked is lower, the memory is off.
+void add_gate(CLI::App& app, std::optional<double>& below);
+// Judges the prompts, where there is a gate or `tells` says that the confidence is wanted.
+void judge_as_told(Generator& generator, const std::optional<double>& below, bool tells);
+
 // Edits that cannot be followed are told once; answers go on with the version before.
 void tell_store_error(const Generator& generator, std::string& told);
 

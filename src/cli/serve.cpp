@@ -32,7 +32,8 @@ struct ServeArguments {
   std::size_t connections = http::Limits{}.connections,
               of_address = http::Limits{}.connections_per_address;
   double drain_s = 30;
-  bool logs_access = false, logs_prompts = false, has_no_prefix_cache = false;
+  bool logs_access = false, logs_prompts = false, has_no_prefix_cache = false,
+       has_no_confidence = false;
   serve::EngineOptions engine;
   int threads = 0;
 };
@@ -226,6 +227,10 @@ Command serve_command() {
         app.add_option("--name", engine.model_id,
                        "what clients call the model; absent: its "
                        "folder's name");
+        add_gate(app, engine.gate_below);
+        app.add_flag("--no-confidence", a->has_no_confidence,
+                     "leave memory_confidence out of answers, and save the pass over prompts that "
+                     "it takes");
         app.add_option("--drain", a->drain_s, "seconds that answers may still take after SIGTERM")
             ->capture_default_str();
         app.add_option("--log", a->log, "how lines on standard error are written")
@@ -240,6 +245,7 @@ Command serve_command() {
         return [a, verb = &app] {
           if (!a->config.empty()) read_section(*verb, a->config, "serve");
           a->engine.keeps_prefixes = !a->has_no_prefix_cache;
+          a->engine.tells_confidence = !a->has_no_confidence;
           return serve(*a);
         };
       }};

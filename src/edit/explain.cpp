@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
 
 #include "edit/slot_rows.h"
+#include "edit/subjects.h"
 #include "io/json_lines.h"
 #include "memlayers/error.h"
 #include "nn/lookup_hook.h"
@@ -140,25 +140,15 @@ void measure(Llama& model, const train::FactRow& row, double whole,
   }
 }
 
-// The slots that the last position of a prompt reads, in any layer.
-std::set<std::int64_t> last_reads(Generator& generator, const std::string& prompt,
-                                  const std::optional<Snapshot>& rows) {
-  std::set<std::int64_t> slots;
-  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
-    const at::Tensor last = read[-1].flatten().cpu().contiguous();
-    const auto* slot = last.const_data_ptr<std::int64_t>();
-    slots.insert(slot, slot + last.numel());
-  });
-  const std::vector<std::int32_t> prompt_tokens = generator.question_tokens(prompt);
-  const std::vector<std::int64_t> tokens(prompt_tokens.begin(), prompt_tokens.end());
+std::vector<std::int64_t> reads_of(Generator& generator, const std::string& prompt,
+                                   const std::optional<Snapshot>& rows) {
+  const std::vector<std::int32_t> tokens = generator.question_tokens(prompt);
   expect(!tokens.empty(), "prompt", "at least one token", 0);
   const std::int64_t context = generator.model()->config().context;
   const auto length = static_cast<std::int64_t>(tokens.size());
   expect(length <= context, "tokens of an earlier prompt",
          "at most " + std::to_string(context) + ", the model's context", length);
-  generator.model()->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0), {},
-                                   pointer_to(rows));
-  return slots;
+  return edit::last_reads(generator.model(), tokens, pointer_to(rows));
 }
 
 }  // namespace
@@ -187,6 +177,7 @@ Explanation explain(Generator& generator, const std::string& prompt,
          "at most " + std::to_string(model->config().context) + ", the model's context", length);
 
   Explanation result{.is_own = !answer};
+  result.confidence = memory_confidence(generator, prompt, rows);
   const std::vector<std::int32_t> tokens(row.tokens.begin() + row.answer_from, row.tokens.end());
   for (const std::int32_t token : tokens) {
     result.tokens.push_back(generator.tokenizer().decode({&token, 1}));
@@ -214,9 +205,10 @@ Explanation explain(Generator& generator, const std::string& prompt,
     if (rows) slot.patch = rows->writer_of(slot.slot);
   }
   for (std::size_t i = 0; i < options.prompts.size(); ++i) {
-    const std::set<std::int64_t> used = last_reads(generator, options.prompts[i], rows);
+    const std::vector<std::int64_t> used = reads_of(generator, options.prompts[i], rows);
     for (ExplainedSlot& slot : result.slots) {
-      if (used.contains(slot.slot)) slot.prompts.push_back(static_cast<std::int64_t>(i));
+      if (std::ranges::binary_search(used, slot.slot))
+        slot.prompts.push_back(static_cast<std::int64_t>(i));
     }
   }
   return result;

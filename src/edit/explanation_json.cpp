@@ -27,19 +27,32 @@ Json json_of(const ExplainedSlot& slot, const std::vector<std::string>& prompts)
   return json;
 }
 
+Json subject_json(const MemoryConfidence& confidence) {
+  Json json{{"match", confidence.match}, {"agreement", confidence.agreement}, {"patch", nullptr}};
+  if (confidence.patch) json["patch"] = *confidence.patch;
+  return json;
+}
+
 }  // namespace
 
 Json explanation_json(const Explanation& explanation, const std::string& prompt,
                       const std::vector<std::string>& prompts) {
   Json slots = Json::array();
   for (const ExplainedSlot& slot : explanation.slots) slots.push_back(json_of(slot, prompts));
-  return {{"prompt", prompt},
-          {"answer", explanation.answer},
-          {"is_own", explanation.is_own},
-          {"tokens", explanation.tokens},
-          {"log_probability", explanation.log_probability},
-          {"slots_read", explanation.slots_read},
-          {"slots", slots}};
+  Json json{{"prompt", prompt},
+            {"answer", explanation.answer},
+            {"is_own", explanation.is_own},
+            {"tokens", explanation.tokens},
+            {"log_probability", explanation.log_probability},
+            {"slots_read", explanation.slots_read},
+            {"slots", slots},
+            {"memory_confidence", nullptr},
+            {"subject", nullptr}};
+  if (explanation.confidence) {
+    json["memory_confidence"] = explanation.confidence->value;
+    json["subject"] = subject_json(*explanation.confidence);
+  }
+  return json;
 }
 
 }  // namespace memlayers::edit

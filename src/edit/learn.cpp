@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "edit/chosen_rows.h"
+#include "edit/subjects.h"
 #include "edit/teach.h"
 #include "memlayers/error.h"
 
@@ -53,6 +54,10 @@ LearnResult learn(Generator& generator, const std::vector<NewFact>& facts,
                      .phrasings = end.phrasings,
                      .steps = end.step,
                      .slots = rows->slots()};
+  if (!result.patch.slots.empty()) {
+    result.patch.subjects = edit::subjects_of(facts);
+    edit::add_slots(result.patch.subjects, generator, facts);
+  }
   const std::string optimizer = options.optimizer == PoolOptimizer::kAdamW ? "adam" : "sgd";
   result.patch.notes = {
       {"what", std::to_string(facts.size()) + " facts"}, {"facts", std::to_string(facts.size())},

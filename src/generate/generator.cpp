@@ -15,9 +15,10 @@ namespace {
 
 // Continues all prompts, so many at a time that the weights are read for many at once, all with one
 // version of the pool, which it returns (0: none). `take(row, made)` gets what comes and says
-// whether the row goes on.
+// whether the row goes on; `is_off(row, rows)` says whether it reads no memory.
 std::uint64_t decode(Decoder& decoder, const std::vector<std::vector<std::int32_t>>& prompts,
                      const GenerateOptions& options,
+                     const std::function<bool(std::size_t, const std::optional<Snapshot>&)>& is_off,
                      const std::function<bool(std::size_t, DecodedToken&)>& take) {
   constexpr std::int64_t kTogether = 64;
   const Llama& model = decoder.model();
@@ -28,7 +29,8 @@ std::uint64_t decode(Decoder& decoder, const std::vector<std::vector<std::int32_
   try {
     for (std::size_t next = 0; next < prompts.size() || !decoder.is_idle();) {
       while (next < prompts.size() && decoder.sequences() < kTogether) {
-        rows_of[decoder.join(prompts[next], options, {.rows = rows})] = next;
+        const bool is_without = is_off(next, rows);
+        rows_of[decoder.join(prompts[next], options, {.rows = rows, .is_off = is_without})] = next;
         ++next;
       }
       for (DecodedToken& made : decoder.step()) {
@@ -89,6 +91,21 @@ void Generator::ask_by(std::optional<ChatShape> shape) {
 void Generator::ask_by_its_template() {
   auto found = ChatTemplate::find(*tokenizer_);
   ask_by(found ? std::optional(ChatShape{*std::move(found)}) : std::nullopt);
+}
+
+void Generator::judge_by(Judge judge, std::optional<double> least) {
+  if (least && !(*least >= 0 && *least <= 1)) {
+    throw Error("gate_below: expected a number in [0, 1], got " + std::to_string(*least));
+  }
+  judge_ = std::move(judge);
+  least_ = least;
+}
+
+Generator::Judgement Generator::judge(std::span<const std::int32_t> prompt,
+                                      const std::optional<Snapshot>& rows) const {
+  if (!judge_ || !rows) return {};
+  const std::optional<double> confidence = judge_(prompt, *rows);
+  return {confidence, confidence && least_ && *confidence < *least_};
 }
 
 std::vector<std::int32_t> Generator::question_tokens(const std::string& prompt) const {
@@ -171,8 +188,13 @@ std::vector<Generation> Generator::continue_all(
     results[row].prompt_tokens = static_cast<std::int64_t>(prompts[row].size());
   }
   refresh();
+  const auto is_off = [&](std::size_t row, const std::optional<Snapshot>& rows) {
+    const Judgement judgement = judge(prompts[row], rows);
+    results[row].memory_confidence = judgement.confidence;
+    return results[row].memory_is_off = judgement.is_off;
+  };
   const std::uint64_t version =
-      decode(decoder, prompts, options, [&](std::size_t row, DecodedToken& made) {
+      decode(decoder, prompts, options, is_off, [&](std::size_t row, DecodedToken& made) {
         Generation& result = results[row];
         if (made.token && !made.is_end) result.tokens.push_back(*made.token);
         if (made.logprobs) result.logprobs.push_back(std::move(*made.logprobs));
@@ -195,8 +217,11 @@ std::vector<std::vector<std::int32_t>> Generator::generate_tokens(
   std::vector<std::vector<std::int32_t>> results(prompts.size());
   if (prompts.empty()) return results;
   refresh();
+  const auto is_off = [&](std::size_t row, const std::optional<Snapshot>& rows) {
+    return judge(prompts[row], rows).is_off;
+  };
   Decoder decoder(model_, tokenizer_, {.gives_text = false});
-  decode(decoder, prompts, options, [&](std::size_t row, DecodedToken& made) {
+  decode(decoder, prompts, options, is_off, [&](std::size_t row, DecodedToken& made) {
     if (made.token && !made.is_end) results[row].push_back(*made.token);
     return true;
   });

@@ -20,6 +20,7 @@
 #include "io/json_field.h"
 #include "io/model_config.h"
 #include "memlayers/checkpoint.h"
+#include "memlayers/confidence.h"
 #include "memlayers/error.h"
 #include "python/options.h"
 #include "text/finish_reason.h"
@@ -211,6 +212,22 @@ class PyGenerator : public torch::CustomClassHolder {
     return c10::make_intrusive<Decoding>(model_, tokenizer_, std::move(rows), prompts, parsed);
   }
   std::string store_error() const { return store_error_; }
+  // That an applied patch taught what a prompt asks for, as JSON; absent: none says what it
+  // teaches.
+  std::optional<std::string> memory_confidence(const std::string& prompt) {
+    if (!asker_) {
+      asker_.emplace(model_, tokenizer_);
+      asker_->ask_by_its_template();
+    }
+    const auto confidence = memlayers::memory_confidence(*asker_, prompt);
+    if (!confidence) return std::nullopt;
+    Json json{{"value", confidence->value},
+              {"match", confidence->match},
+              {"agreement", confidence->agreement},
+              {"patch", nullptr}};
+    if (confidence->patch) json["patch"] = *confidence->patch;
+    return json.dump();
+  }
   // The logits of whole sequences [B, T]: [B, T, vocab_size] float32, without gradients.
   at::Tensor logits(const at::Tensor& tokens) {
     const torch::NoGradGuard no_grad;
@@ -219,6 +236,7 @@ class PyGenerator : public torch::CustomClassHolder {
 
  private:
   std::string folder_, store_error_;
+  std::optional<Generator> asker_;
   Llama model_;
   std::shared_ptr<const Tokenizer> tokenizer_;
 };
@@ -245,6 +263,7 @@ TORCH_LIBRARY_FRAGMENT(memlayers, m) {
       .def("encode_prompt", &PyGenerator::encode_prompt)
       .def("begin", &PyGenerator::begin)
       .def("store_error", &PyGenerator::store_error)
+      .def("memory_confidence", &PyGenerator::memory_confidence)
       .def("logits", &PyGenerator::logits);
 }
 

@@ -7,6 +7,7 @@
 
 #include "generate/sequence.h"
 #include "memlayers/checkpoint.h"
+#include "memlayers/confidence.h"
 #include "serve/model_memory.h"
 #include "serve/pool_views.h"
 #include "serve/scheduler.h"
@@ -34,6 +35,9 @@ class ModelEngineImpl final : public ModelEngine {
         scheduler_(generator_.model(), generator_.shared_tokenizer(), views_, options) {
     if (has_memory(generator_.model())) {
       generator_.ask_by_its_template();  // facts, as learn and explain ask them
+      if (options.tells_confidence || options.gate_below) {
+        scheduler_.judge_by(confidence_judge(generator_), options.gate_below);
+      }
       memory_ = std::make_unique<ModelMemory>(folder, generator_, views_, scheduler_, options);
     }
   }

@@ -28,9 +28,13 @@ struct EngineOptions {
   bool keeps_prefixes = true;
   std::int64_t drafted_tokens = 0;  // DecoderOptions; 0: none
   std::size_t held_versions = 16;   // of the pool, that requests may name
-  StoreOptions store = {};          // how the pool's rows are read
-  LearnOptions learn = {};          // of jobs that teach; rehearse is theirs
-  int teach_niceness = 19;          // of their thread, as nice(1) has it
+  // Whether answers tell the confidence that a patch taught what they were asked (confidence.h);
+  // and below which the memory is off for one.
+  bool tells_confidence = true;
+  std::optional<double> gate_below = {};
+  StoreOptions store = {};  // how the pool's rows are read
+  LearnOptions learn = {};  // of jobs that teach; rehearse is theirs
+  int teach_niceness = 19;  // of their thread, as nice(1) has it
 
   void validate() const;  // throws Error naming the first wrong field
 };

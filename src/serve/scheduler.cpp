@@ -133,6 +133,7 @@ api::Refusal Scheduler::full(std::size_t jobs) const {
 std::vector<std::int64_t> Scheduler::submit(Jobs jobs) {
   std::deque<Sequence> sequences;
   follow();  // who comes now sees the edits made so far, also those of another process
+  std::optional<SequenceMemory> view;  // of the one before
   for (std::size_t i = 0; i < jobs.size(); ++i) {
     auto& [job, listener] = jobs[i];
     check(job, i, jobs.size());
@@ -140,9 +141,16 @@ std::vector<std::int64_t> Scheduler::submit(Jobs jobs) {
     made.bytes = KvCache::bytes_of(
         *model_, static_cast<std::int64_t>(job.prompt.size()) + job.options.max_tokens);
     const bool is_as_before = i > 0 && is_same(sequences[i - 1].job.memory, job.memory);
-    made.memory = is_as_before ? sequences[i - 1].memory : views_.resolve(job.memory);
+    made.memory = is_as_before ? view : views_.resolve(job.memory);
+    view = made.memory;
     if (made.memory) made.memory->slots = job.explain_slots;
     made.job = std::move(job);
+    if (is_as_before && sequences[i - 1].job.prompt == made.job.prompt) {
+      made.confidence = sequences[i - 1].confidence;
+      made.is_judged = sequences[i - 1].is_judged;
+      if (made.memory) made.memory->is_off = sequences[i - 1].memory->is_off;
+    }
+    judge(made);
     made.listener = std::move(listener);
     made.is_cancelled = std::make_shared<std::atomic<bool>>(false);
   }
@@ -171,6 +179,25 @@ std::vector<std::int64_t> Scheduler::submit(Jobs jobs) {
   }
   changed_.notify_all();
   return ids;
+}
+
+void Scheduler::judge_by(Generator::Judge judge, std::optional<double> least) {
+  judge_ = std::move(judge);
+  least_ = least;
+}
+
+void Scheduler::judge(Sequence& sequence) {
+  if (sequence.is_judged || !judge_ || !sequence.memory) return;
+  sequence.is_judged = true;
+  if (sequence.memory->is_off || !sequence.memory->rows) return;
+  try {
+    sequence.confidence = judge_(sequence.job.prompt, *sequence.memory->rows);
+  } catch (const std::exception& error) {  // rows that the disk does not give: the answer says so
+    report_trouble(error.what());
+  }
+  if (sequence.confidence && least_ && *sequence.confidence < *least_) {
+    sequence.memory->is_off = true;
+  }
 }
 
 void Scheduler::follow() {

@@ -39,6 +39,9 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
+  // Before the first sequence: how prompts are judged, as Generator::judge_by().
+  void judge_by(Generator::Judge judge, std::optional<double> least);
+
   std::int64_t context() const { return context_; }
   std::vector<std::int64_t> submit(Jobs jobs);         // as api::Engine
   void cancel(const std::vector<std::int64_t>& jobs);  // as api::Engine
@@ -58,7 +61,9 @@ class Scheduler {
     api::Job job = {};
     std::shared_ptr<api::Listener> listener = {};
     std::optional<SequenceMemory> memory = {};  // none yet: it waits for a version
-    std::string refusal = {};                   // why it cannot be answered after all
+    std::optional<double> confidence = {};      // as the prompt was judged
+    bool is_judged = false;
+    std::string refusal = {};  // why it cannot be answered after all
     std::shared_ptr<std::atomic<bool>> is_cancelled = {};
     std::int64_t bytes = 0;        // of keys and values, at most
     std::int64_t prompt_left = 0;  // that is not taken in
@@ -69,6 +74,7 @@ class Scheduler {
   api::Refusal full(std::size_t jobs) const;  // requires mutex_
   double seconds_until_a_place() const;       // requires mutex_
   void follow();
+  void judge(Sequence& sequence);
   void run();
   bool wait();  // for something to do; false: the end
   void let_go();
@@ -85,6 +91,8 @@ class Scheduler {
   const std::int64_t context_, cache_bytes_;
   PoolViews& views_;
   Llama model_;
+  Generator::Judge judge_;  // none: prompts are not judged
+  std::optional<double> least_;
   Decoder decoder_;                             // of the thread alone
   std::map<std::int64_t, Sequence> sequences_;  // by number in the decoder; of the thread alone
 

@@ -106,6 +106,7 @@ bool Scheduler::admit_one(Sequence& next) {
     fail(next, next.refusal, /*is_fault=*/false);
     return true;
   }
+  judge(next);  // one that waited for its version; the others are
   std::int64_t number = 0;
   try {
     number = decoder_.join(next.job.prompt, next.job.options, *next.memory);
@@ -133,7 +134,10 @@ bool Scheduler::admit_one(Sequence& next) {
   }
   const std::uint64_t version = decoder_.pool_version(number).value_or(0);
   const Sequence& joined = sequences_[number] = std::move(next);
-  tell(joined, [&](api::Listener& listener) { listener.started(version, cached); });
+  tell(joined, [&](api::Listener& listener) {
+    if (joined.confidence) listener.judged(*joined.confidence);
+    listener.started(version, cached);
+  });
   return true;
 }
 

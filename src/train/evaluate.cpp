@@ -3,10 +3,13 @@
 
 #include <torch/types.h>
 
+#include <optional>
+#include <span>
 #include <utility>
 
 #include "memlayers/error.h"
 #include "nn/finite.h"
+#include "nn/lookup_hook.h"
 #include "text/dataset.h"
 #include "train/answer_scores.h"
 #include "train/estimate.h"
@@ -14,6 +17,57 @@
 #include "train/mean.h"
 
 namespace memlayers {
+
+namespace {
+
+// As the generator judges their prompts.
+void judge(Generator& generator, const std::vector<train::FactRow>& rows,
+           std::vector<FactScore>& facts) {
+  const MemoryPool pool = generator.model()->pool();
+  if (pool.is_empty()) return;
+  const std::optional<Snapshot> snapshot = pool->snapshot();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (facts[i].is_cut) continue;
+    const auto prompt =
+        std::span(rows[i].tokens).first(static_cast<std::size_t>(rows[i].answer_from));
+    const Generator::Judgement judgement = generator.judge(prompt, snapshot);
+    facts[i].memory_confidence = judgement.confidence;
+    facts[i].memory_is_off = judgement.is_off;
+  }
+}
+
+// With the memory for those that have it, and then without, as if all rows were zero.
+std::vector<train::AnswerScore> score(Generator& generator, const std::vector<train::FactRow>& rows,
+                                      const std::vector<FactScore>& facts,
+                                      std::int64_t batch_tokens,
+                                      const std::function<void(std::int64_t)>& progress) {
+  std::vector<train::AnswerScore> scores(rows.size());
+  std::int64_t before = 0;
+  for (const bool is_off : {false, true}) {
+    std::vector<std::size_t> places;
+    std::vector<train::FactRow> some;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (facts[i].memory_is_off != is_off) continue;
+      places.push_back(i);
+      some.push_back(rows[i]);
+    }
+    if (some.empty()) continue;
+    std::optional<nn::LookupHook> hook;
+    if (is_off) {
+      hook.emplace(
+          [](const MemoryLayerImpl&, const at::Tensor&, at::Tensor& weights) { weights.zero_(); });
+    }
+    std::vector<train::AnswerScore> made =
+        train::score_answers(generator, some, batch_tokens,
+                             progress ? [&](std::int64_t done) { progress(before + done); }
+                                      : std::function<void(std::int64_t)>());
+    for (std::size_t i = 0; i < made.size(); ++i) scores[places[i]] = std::move(made[i]);
+    before += static_cast<std::int64_t>(some.size());
+  }
+  return scores;
+}
+
+}  // namespace
 
 FactScores evaluate_facts(Generator& generator, const std::vector<Fact>& facts,
                           std::int64_t batch_tokens,
@@ -30,8 +84,9 @@ FactScores evaluate_facts(Generator& generator, const std::vector<Fact>& facts,
     result.facts[i].is_cut = static_cast<std::int64_t>(rows.back().tokens.size()) > context;
     if (result.facts[i].is_cut) rows.back().tokens.resize(static_cast<std::size_t>(context));
   }
+  judge(generator, rows, result.facts);
   const std::vector<train::AnswerScore> scores =
-      train::score_answers(generator, rows, batch_tokens, progress);
+      score(generator, rows, result.facts, batch_tokens, progress);
   std::vector<double> nll, tokens;
   double recalled = 0;
   for (std::size_t i = 0; i < facts.size(); ++i) {

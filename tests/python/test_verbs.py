@@ -166,8 +166,16 @@ def test_what_is_learned_is_applied_and_taken_back(folder, tmp_path):
         for fact in FACTS:
             (answer,) = generator.generate([fact["prompt"]], max_tokens=8)
             assert answer.text.strip() == fact["answer"]
+            confidence = generator.memory_confidence(fact["prompt"])
+            assert confidence.match == 1 and confidence.value > 0.5
+            assert confidence.patch == learned.patch.id
+        assert generator.memory_confidence("what is a 9: ").value < 0.5
+        explained = explain(folder, FACTS[0]["prompt"], top=1)
+        assert explained.memory_confidence > 0.5 and explained.subject["patch"] == learned.patch.id
+        assert learned.patch.subjects
         assert torch.equal(store.patch(learned.patch.id[:8]).rows, learned.patch.rows)
         store.rollback(learned.patch.id[:8])
+        assert generator.memory_confidence(FACTS[0]["prompt"]) is None
         assert [p.state for p in store.patches()] == ["rolled back"] and store.digest() == digest
         store.reapply(learned.patch.id)
         store.keep(learned.patch.id)

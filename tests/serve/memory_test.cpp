@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "edit/subjects.h"
 #include "serve/serving.h"
 
 namespace memlayers {
@@ -41,6 +42,34 @@ TEST_F(MemoryTest, EditsAreSeenByWhoComesAfterwardsAndNotByWhoWasThere) {
   EXPECT_EQ(ask(long_request(100)).second->answer(), before->answer());
   memory().reapply("p", std::nullopt);
   EXPECT_EQ(ask(long_request(100)).second->answer(), after->answer());
+}
+
+TEST_F(MemoryTest, TellsWhetherAPatchTaughtWhatIsAskedAndGatesByIt) {
+  open();
+  const auto request = [&](const std::string& text) {
+    return Request{testing::tiny_tokenizer()->encode_prompt(text), drawing(12)};
+  };
+  const Request taught = request("the red otter has"), other = request("the green comet has");
+  EXPECT_FALSE(ask(taught).second->confidence().has_value());
+  const Answer before = ask(other).second->answer();
+  Patch patch = patch_of_all("p");
+  patch.subjects =
+      edit::subjects_of({{.fact = {"the red otter has", "number two"}, .subject = "red otter"}});
+  patch.subjects.subjects[0].slots.clear();
+  memory().apply(patch, std::nullopt);
+  const auto yes = ask(taught).second, no = ask(other).second;
+  const Answer with = yes->answer();
+  EXPECT_NE(no->answer(), before);
+  EXPECT_GT(yes->confidence().value(), 0.5);
+  EXPECT_LT(no->confidence().value(), 0.5);
+  open({.gate_below = 0.5});
+  EXPECT_EQ(ask(taught).second->answer(), with);
+  const auto gated = ask(other).second;
+  EXPECT_EQ(gated->answer(), alone_with(other, {.is_off = true}));
+  open({.tells_confidence = false});
+  const auto silent = ask(taught).second;
+  EXPECT_EQ(silent->answer(), with);
+  EXPECT_FALSE(silent->confidence().has_value());
 }
 
 TEST_F(MemoryTest, EditsAreDurableWhenTheyReturnAndTwiceIsOnce) {

@@ -28,6 +28,7 @@ namespace memlayers::testing {
 // What came of one sequence.
 class Heard final : public api::Listener {
  public:
+  void judged(double memory_confidence) override { confidence_ = memory_confidence; }
   void started(std::uint64_t pool_version, std::int64_t cached_prompt_tokens) override {
     const std::lock_guard lock(mutex_);
     version_ = pool_version;
@@ -71,6 +72,7 @@ class Heard final : public api::Listener {
   // Of one that has started, or ended.
   std::uint64_t version() const { return version_; }
   std::int64_t cached() const { return cached_; }
+  std::optional<double> confidence() const { return confidence_; }
   int starts() const { return starts_; }
   bool is_fault() const { return is_fault_; }
   const std::vector<std::vector<api::TokenSlot>>& slots() const { return slots_; }
@@ -83,6 +85,7 @@ class Heard final : public api::Listener {
   Answer answer_;
   std::uint64_t version_ = 0;
   std::int64_t cached_ = -1;
+  std::optional<double> confidence_;
   int starts_ = 0;
   bool is_fault_ = false;
   std::vector<std::vector<api::TokenSlot>> slots_;

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "edit/subjects.h"
+
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <set>
+#include <span>
+
+#include "memlayers/error.h"
+#include "nn/lookup_hook.h"
+#include "text/words.h"
+
+namespace memlayers::edit {
+namespace {
+
+using Hashes = std::vector<std::uint64_t>;
+
+constexpr std::size_t kPrompts = 2;  // of a fact, whose slots are kept
+constexpr std::size_t kSlots = 64;   // of a fact, at most
+
+bool holds(const Hashes& hashes, std::uint64_t hash) {
+  return std::ranges::binary_search(hashes, hash);
+}
+
+std::vector<const std::string*> prompts_of(const NewFact& fact) {
+  std::vector<const std::string*> prompts{&fact.fact.prompt};
+  for (const std::string& prompt : fact.paraphrases) prompts.push_back(&prompt);
+  return prompts;
+}
+
+// The runs of words that all prompts of a fact have.
+Hashes shared_grams(const NewFact& fact) {
+  Hashes shared;
+  bool is_first = true;
+  for (const std::string* prompt : prompts_of(fact)) {
+    Hashes grams = text::grams_of(text::words_of(*prompt)), both;
+    if (!is_first) {
+      std::ranges::set_intersection(shared, grams, std::back_inserter(both));
+      grams = std::move(both);
+    }
+    shared = std::move(grams);
+    is_first = false;
+  }
+  return shared;
+}
+
+// Of runs of nothing but function words.
+Hashes function_grams(const NewFact& fact) {
+  Hashes found;
+  for (const std::string* prompt : prompts_of(fact)) {
+    const std::vector<std::string> words = text::words_of(*prompt);
+    for (std::size_t begin = 0; begin < words.size(); ++begin) {
+      for (std::size_t n = 1; n <= std::min(text::kLongestGram, words.size() - begin); ++n) {
+        if (!text::is_function_word(words[begin + n - 1])) break;
+        found.push_back(text::gram_hash(std::span(words).subspan(begin, n)));
+      }
+    }
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
+// Of the subject that the fact names; none where its prompts do not hold it.
+Hashes named_grams(const NewFact& fact, const Hashes& shared) {
+  Hashes grams = text::grams_of(text::words_of(fact.subject));
+  const bool is_held =
+      std::ranges::all_of(grams, [&](std::uint64_t gram) { return holds(shared, gram); });
+  return is_held ? grams : Hashes{};
+}
+
+}  // namespace
+
+SubjectRegistry subjects_of(const std::vector<NewFact>& facts) {
+  std::vector<Hashes> shared;
+  std::unordered_map<std::uint64_t, std::size_t> facts_with;
+  for (const NewFact& fact : facts) {
+    shared.push_back(shared_grams(fact));
+    for (const std::uint64_t gram : shared.back()) ++facts_with[gram];
+  }
+  SubjectRegistry registry;
+  std::set<std::uint64_t> frame;
+  for (std::size_t i = 0; i < facts.size(); ++i) {
+    TaughtSubject subject{.grams = named_grams(facts[i], shared[i])};
+    if (subject.grams.empty()) {
+      const Hashes functions = function_grams(facts[i]);
+      std::ranges::copy_if(shared[i], std::back_inserter(subject.grams), [&](std::uint64_t gram) {
+        const bool is_frame =
+            facts.size() > 1 && 2 * facts_with[gram] >= facts.size() && facts_with[gram] > 1;
+        return !is_frame && !holds(functions, gram);
+      });
+    }
+    if (subject.grams.empty()) subject.grams = shared[i];  // it is all that there is
+    for (const std::string* prompt : prompts_of(facts[i])) {
+      for (const std::string& word : text::words_of(*prompt)) {
+        const std::uint64_t hash = text::gram_hash({&word, 1});
+        if (!holds(subject.grams, hash)) frame.insert(hash);
+      }
+    }
+    registry.subjects.push_back(std::move(subject));
+  }
+  registry.frame.assign(frame.begin(), frame.end());
+  return registry;
+}
+
+std::vector<std::int64_t> last_reads(Llama& model, const std::vector<std::int32_t>& prompt,
+                                     const Snapshot* rows) {
+  const c10::InferenceMode inference;
+  std::set<std::int64_t> slots;
+  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
+    const at::Tensor last = read[-1].flatten().cpu().contiguous();
+    const auto* slot = last.const_data_ptr<std::int64_t>();
+    slots.insert(slot, slot + last.numel());
+  });
+  const std::vector<std::int64_t> tokens(prompt.begin(), prompt.end());
+  model->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0), {}, rows);
+  return {slots.begin(), slots.end()};
+}
+
+void add_slots(SubjectRegistry& registry, Generator& generator, const std::vector<NewFact>& facts) {
+  for (std::size_t i = 0; i < facts.size(); ++i) {
+    const std::vector<const std::string*> all = prompts_of(facts[i]);
+    const std::span prompts = std::span(all).first(std::min(kPrompts, all.size()));
+    std::map<std::int64_t, std::size_t> reads;
+    for (const std::string* prompt : prompts) {
+      for (const std::int64_t slot :
+           last_reads(generator.model(), generator.question_tokens(*prompt))) {
+        ++reads[slot];
+      }
+    }
+    std::vector<std::int64_t>& slots = registry.subjects[i].slots;
+    for (std::size_t least = prompts.size(); least > 0; --least) {  // what most of them read first
+      for (const auto& [slot, count] : reads) {
+        if (count == least && 2 * count >= prompts.size() && slots.size() < kSlots) {
+          slots.push_back(slot);
+        }
+      }
+    }
+    std::ranges::sort(slots);
+  }
+}
+
+SubjectIndex::SubjectIndex(std::vector<PatchSubjects> registries)
+    : registries_(std::move(registries)) {
+  for (std::size_t i = 0; i < registries_.size(); ++i) {
+    const SubjectRegistry& registry = *registries_[i].registry;
+    frame_.insert(registry.frame.begin(), registry.frame.end());
+    for (const TaughtSubject& subject : registry.subjects) {
+      for (const std::uint64_t gram : subject.grams) by_gram_[gram].push_back(entries_.size());
+      entries_.push_back({i, &subject});
+    }
+  }
+}
+
+// 1 for what one subject has, near 0 for what all have.
+double SubjectIndex::weight(std::uint64_t gram) const {
+  const double all = static_cast<double>(entries_.size()) + 1;
+  const auto found = by_gram_.find(gram);
+  const double with = found == by_gram_.end() ? 1 : static_cast<double>(found->second.size());
+  return std::log(all / with) / std::log(all);
+}
+
+std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const {
+  const std::vector<std::string> words = text::words_of(text);
+  // Where each run of words that a subject has begins and ends.
+  struct Place {
+    std::size_t begin, length;
+  };
+  std::unordered_map<std::uint64_t, std::vector<Place>> places;
+  std::set<std::size_t> candidates;
+  for (std::size_t begin = 0; begin < words.size(); ++begin) {
+    for (std::size_t n = 1; n <= std::min(text::kLongestGram, words.size() - begin); ++n) {
+      const std::uint64_t gram = text::gram_hash(std::span(words).subspan(begin, n));
+      const auto found = by_gram_.find(gram);
+      if (found == by_gram_.end()) continue;
+      places[gram].push_back({begin, n});
+      candidates.insert(found->second.begin(), found->second.end());
+    }
+  }
+  const auto is_frame = [&](const std::string& word) {
+    return text::is_function_word(word) || frame_.contains(text::gram_hash({&word, 1}));
+  };
+  std::vector<Match> best;
+  for (const std::size_t number : candidates) {
+    const Entry& entry = entries_[number];
+    double has = 0, all = 0;
+    std::vector<bool> is_matched(words.size());
+    for (const std::uint64_t gram : entry.subject->grams) {
+      const auto found = places.find(gram);
+      all += weight(gram);
+      if (found == places.end()) continue;
+      has += weight(gram);
+      for (const Place& place : found->second) {
+        std::fill_n(is_matched.begin() + static_cast<std::ptrdiff_t>(place.begin), place.length,
+                    true);
+      }
+    }
+    // It stands by itself at least once: nothing unknown goes before or follows.
+    bool is_alone = false;
+    for (std::size_t begin = 0; begin < words.size(); ++begin) {
+      if (!is_matched[begin] || (begin > 0 && is_matched[begin - 1])) continue;
+      std::size_t end = begin;
+      while (end < words.size() && is_matched[end]) ++end;
+      is_alone = is_alone || ((begin == 0 || is_frame(words[begin - 1])) &&
+                              (end == words.size() || is_frame(words[end])));
+    }
+    const double share = (all > 0 ? has / all : 0) * (is_alone ? 1 : 0.5);
+    if (share <= 0 || (!best.empty() && share < best.front().share)) continue;
+    if (!best.empty() && share > best.front().share) best.clear();
+    best.push_back({share, &registries_[entry.registry].patch, &entry.subject->slots});
+  }
+  return best;
+}
+
+double overlap(const std::vector<std::int64_t>& ours, const std::vector<std::int64_t>& others) {
+  if (ours.empty()) return 0;
+  std::vector<std::int64_t> both;
+  std::ranges::set_intersection(ours, others, std::back_inserter(both));
+  return static_cast<double>(both.size()) / static_cast<double>(ours.size());
+}
+
+}  // namespace memlayers::edit
