@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Measures what a pretrained model learns in a memory and what it keeps: the figures of docs/retrofit.md.
+
+    scripts/fetch_smollm2.sh; python3 tools/retrofit.py --facts 100 --seed 0
+
+makes data (tools/make_facts.py) and a retrofitted model under --work, teaches it by `memlayers learn`, and asks by
+`memlayers generate`: greedy answers, word for word. Each figure is a line of JSON of the file of results (--out); a
+step whose figures are there is not done again. Steps: before, learn, recall, keep, confidence, rows, rollback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+GATE = "0.5"
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def auc(high: list[float], low: list[float]) -> float:
+    """That one of `high` is above one of `low`, halves for equals."""
+    ranked = sorted([(value, 1) for value in high] + [(value, 0) for value in low])
+    wins = below = at = 0.0
+    while at < len(ranked):
+        end = int(at)
+        while end < len(ranked) and ranked[end][0] == ranked[int(at)][0]:
+            end += 1
+        group = ranked[int(at) : end]
+        ours = sum(kind for _, kind in group)
+        wins += ours * (below + (len(group) - ours) / 2)
+        below += len(group) - ours
+        at = end
+    return wins / (len(high) * len(low))
+
+
+class Experiment:
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.name = f"{arguments.name}{arguments.facts}-seed{arguments.seed}"
+        self.work = arguments.work / self.name
+        self.data, self.model = self.work / "data", self.work / "model"
+        self.plain = arguments.work / "plain"
+        self.results = arguments.out
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.results.parent.mkdir(parents=True, exist_ok=True)
+
+    def has(self, step: str) -> bool:
+        if not self.results.exists():
+            return False
+        return any(row["run"] == self.name and row["step"] == step for row in read(self.results))
+
+    def note(self, step: str, **figures: Any) -> None:
+        line = json.dumps({"run": self.name, "step": step, **figures})
+        with self.results.open("a", encoding="utf-8") as out:
+            out.write(line + "\n")
+        print(line, flush=True)
+
+    def run(self, *arguments: str | Path) -> str:
+        command = [str(self.arguments.command), *map(str, arguments)]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"retrofit.py: error: {' '.join(command)} ended with {done.returncode}")
+        return done.stdout
+
+    def ask(self, model: Path, prompts: str, *more: str, tokens: int = 32) -> list[dict[str, Any]]:
+        """Greedy answers to a file of prompts, one a line."""
+        out = self.run(
+            "generate", model, "--chat", "--json", "--file", self.data / prompts,
+            "--max-tokens", str(tokens), *more,
+        )  # fmt: skip
+        return [json.loads(line) for line in out.splitlines()]
+
+    def recalled(self, model: Path, name: str, answers: list[dict[str, Any]]) -> float:
+        wanted = [row["answer"] for row in read(self.data / f"{name}.jsonl")]
+        pairs = zip(answers, wanted, strict=True)
+        return sum(answer["text"].strip() == fact for answer, fact in pairs) / len(wanted)
+
+    def prepare(self) -> None:
+        a = self.arguments
+        if not self.plain.exists():
+            gguf = subprocess.run(
+                [ROOT / "scripts/fetch_smollm2.sh"], stdout=subprocess.PIPE, text=True, check=True
+            ).stdout.strip()
+            self.run("import", gguf, "-o", self.plain, "--dtype", "bfloat16")
+        if not self.data.exists():
+            make = [sys.executable, ROOT / "tools/make_facts.py", "-o", self.data, "--seed", str(a.seed)]
+            corrections = str(min(100, a.facts // 2))
+            counts = ["--facts", str(a.facts), "--untaught", str(a.untaught), "--corrections", corrections]
+            subprocess.run([*make, *counts], check=True)
+            for name in ("asked.jsonl", "asked.txt"):
+                lines = (self.data / name).read_text().splitlines(keepends=True)
+                (self.data / name).write_text("".join(lines[: a.asked]))
+            questions = (self.data / "questions.jsonl").read_text() + (self.data / "rehearsed.jsonl").read_text()
+            (self.data / "kept.jsonl").write_text(questions)
+        if not self.model.exists():
+            self.run("retrofit", self.plain, "-o", self.model, "--layers", "15,20,25", "--seed", str(a.seed))
+
+    def logits(self, model: Path) -> str:
+        import torch
+
+        sys.path.insert(0, str(ROOT / "python"))
+        import memlayers
+
+        torch.set_num_threads(1)
+        generator = memlayers.Generator(model)
+        rows = read(self.data / "held-out.jsonl")[:8]
+        digest = hashlib.sha256()
+        for row in rows:
+            tokens = generator.tokenizer.encode(row["text"])
+            digest.update(generator.logits(torch.tensor([tokens])).numpy().tobytes())
+        return digest.hexdigest()
+
+    def perplexity(self, model: Path) -> float:
+        out = json.loads(self.run("eval", model, "--data", self.data / "held-out.jsonl", "--json"))
+        return float(out["perplexity"])
+
+    def before(self) -> None:
+        for name in ("untaught", "asked"):
+            answers = self.ask(self.plain, f"{name}.txt")
+            (self.work / f"{name}-before.json").write_text(json.dumps([a["text"] for a in answers]))
+        self.note(
+            "before",
+            logits_are_those_of_the_import=self.logits(self.model) == self.logits(self.plain),
+            perplexity=self.perplexity(self.plain),
+        )
+
+    def learn_and_apply(self, facts: str, patch: str, *more: str) -> dict[str, Any]:
+        target = self.work / patch
+        target.unlink(missing_ok=True)
+        begin = time.monotonic()
+        out = self.run("learn", self.model, self.data / facts, "-o", target, "--json", *more)
+        seconds = time.monotonic() - begin
+        self.run("patch", "apply", self.model, target)
+        return {"seconds": round(seconds, 1), **json.loads(out)}
+
+    def learn(self) -> None:
+        options = self.arguments.learn.split()
+        rehearsed = ["--questions", self.data / "kept.jsonl", "--background", self.data / "text.jsonl"]
+        told = self.learn_and_apply("facts.jsonl", "facts.safetensors", *map(str, rehearsed), *options)
+        exposures = told["steps"] * self.arguments.batch / self.arguments.facts
+        self.note(
+            "learn",
+            options=self.arguments.learn,
+            seconds_a_fact_and_exposure=told["seconds"] / (exposures * self.arguments.facts),
+            exposures_of_a_fact=exposures,
+            **{key: told[key] for key in ("seconds", "steps", "slots", "rows", "bytes")},
+        )
+
+    def recall(self) -> None:
+        for name in ("taught", "unseen"):
+            answers = self.ask(self.model, f"{name}.txt")
+            figures = {"recall": self.recalled(self.model, name, answers)}
+            if name == "unseen":
+                wanted = [row["answer"] for row in read(self.data / "unseen.jsonl")]
+                right = [a["text"].strip() == w for a, w in zip(answers, wanted, strict=True)]
+                for family in (0, 1):
+                    figures[f"family_{family + 1}"] = sum(right[family::2]) / len(right[family::2])
+            gated = self.ask(self.model, f"{name}.txt", "--gate-below", GATE)
+            figures["recall_gated"] = self.recalled(self.model, name, gated)
+            self.note(name, **figures)
+        self.note("recall")
+
+    def keep(self) -> None:
+        for name in ("untaught", "asked"):
+            before = json.loads((self.work / f"{name}-before.json").read_text())
+            now = {
+                "kept": self.ask(self.model, f"{name}.txt"),
+                "kept_gated": self.ask(self.model, f"{name}.txt", "--gate-below", GATE),
+            }
+            figures: dict[str, Any] = {"questions": len(before)}
+            for key, answers in now.items():
+                figures[key] = sum(a["text"] == b for a, b in zip(answers, before, strict=True)) / len(before)
+            figures["off"] = sum(a["memory_is_off"] for a in now["kept_gated"]) / len(before)
+            self.note(name, **figures)
+        self.note("keep", perplexity=self.perplexity(self.model))
+
+    def confidence(self) -> None:
+        import memlayers
+
+        generator = memlayers.Generator(self.model)
+        lines = []
+        for name in ("taught", "unseen", "untaught", "asked"):
+            for row in read(self.data / f"{name}.jsonl"):
+                found = generator.memory_confidence(row["prompt"])
+                lines.append([name, found.value, found.match, found.agreement, row["prompt"]])
+        (self.work / "confidence.json").write_text(json.dumps(lines))
+        of = {name: [line[1] for line in lines if line[0] == name] for name in ("taught", "unseen", "untaught", "asked")}
+        agreement = {name: [line[3] for line in lines if line[0] == name] for name in of}
+        self.note(
+            "confidence",
+            auc_taught_against_untaught=auc(of["taught"], of["untaught"]),
+            auc_unseen_against_untaught=auc(of["unseen"], of["untaught"]),
+            auc_unseen_against_asked=auc(of["unseen"], of["asked"]),
+            mean_agreement={name: sum(values) / len(values) for name, values in agreement.items()},
+            above_gate={name: sum(v >= float(GATE) for v in values) / len(values) for name, values in of.items()},
+        )
+
+    def rows(self) -> None:
+        for row_type in ("int8", "int4"):
+            folder = self.work / row_type
+            shutil.rmtree(folder, ignore_errors=True)
+            self.run("quantize", self.model, "--rows", row_type, "-o", folder)
+            recall = {
+                name: self.recalled(folder, name, self.ask(folder, f"{name}.txt")) for name in ("taught", "unseen")
+            }
+            self.note(f"rows_{row_type}", **recall)
+            shutil.rmtree(folder)
+        self.note("rows")
+
+    def corrections(self) -> None:
+        corrected = read(self.data / "corrections.jsonl")
+        subjects = {row["subject"] for row in corrected}
+        others = [row for row in read(self.data / "taught.jsonl") if row["subject"] not in subjects]
+        path = self.data / "others.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in others))
+        (self.data / "others.txt").write_text("".join(row["prompt"] + "\n" for row in others))
+        new = [{"prompt": p, "answer": r["answer"]} for r in corrected for p in [r["prompt"], *r["paraphrases"]]]
+        (self.data / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in new))
+        (self.data / "new.txt").write_text("".join(row["prompt"] + "\n" for row in new))
+        before = self.recalled(self.model, "others", self.ask(self.model, "others.txt"))
+        options = ["--questions", str(self.data / "kept.jsonl"), "--background", str(path), str(self.data / "text.jsonl")]
+        told = self.learn_and_apply("corrections.jsonl", "corrections.safetensors", *options, *self.arguments.learn.split())
+        self.note(
+            "corrections",
+            facts=len(corrected),
+            seconds=told["seconds"],
+            steps=told["steps"],
+            new_answer=self.recalled(self.model, "new", self.ask(self.model, "new.txt")),
+            neighbours_before=before,
+            neighbours=self.recalled(self.model, "others", self.ask(self.model, "others.txt")),
+        )
+
+    def rollback(self) -> None:
+        for line in self.run("patch", "list", self.model, "--json").splitlines():
+            patch = json.loads(line)
+            if patch.get("state", "applied") == "applied":
+                self.run("patch", "rollback", self.model, patch["id"])
+        self.note("rollback", logits_are_those_of_the_import=self.logits(self.model) == self.logits(self.plain))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--facts", type=int, default=100)
+    parser.add_argument("--untaught", type=int, default=200, help="nouns that are not taught, and as many rehearsed")
+    parser.add_argument("--asked", type=int, default=200, help="unrelated questions, at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", default="facts", help="of the run, before the number of facts")
+    parser.add_argument("--learn", default="", help="options of `memlayers learn`")
+    parser.add_argument("--batch", type=int, default=32, help="of these options")
+    parser.add_argument("--steps", nargs="+", help="only these")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/retrofit")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench/results/retrofit/results.jsonl")
+    parser.add_argument("--command", type=Path, default=ROOT / "build/release/memlayers")
+    arguments = parser.parse_args()
+    experiment = Experiment(arguments)
+    experiment.prepare()
+    steps = ["before", "learn", "recall", "keep", "confidence", "rows", "corrections", "rollback"]
+    for step in arguments.steps or steps:
+        if not experiment.has(step):
+            getattr(experiment, step)()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
