@@ -5,7 +5,7 @@ BUILD := build/release
 JOBS ?= 2
 PREFIX ?= /usr/local
 
-.PHONY: help dependencies dev-dependencies configure build demo test test-cpp test-python check format lint sanitize \
+.PHONY: help dependencies dev-dependencies configure build demo demo-real test test-cpp test-python check format lint sanitize \
         emulate soak fuzz bench peers peers-install acceptance install python clean
 
 help:  ## this list
@@ -26,6 +26,9 @@ build: configure  ## the library and the command, in build/release
 
 demo: build  ## train a memory model and its dense twin on real facts, side by side, and ask them
 	@scripts/demo.sh
+
+demo-real: build  ## give a pretrained model a memory, teach it 20 facts, ask it, take them back: 20 minutes at most
+	@scripts/demo_real.sh
 
 test: dev-dependencies configure test-cpp test-python  ## everything, C++ and Python
 
