@@ -258,6 +258,7 @@ set(nn_sources
   src/nn/lookup_hook.cpp    memory
   src/nn/asked.cpp          memory
   src/nn/memory_layer.cpp   memory
+  src/nn/feed_forward.cpp   llama
   src/nn/decoder_layer.cpp  llama
   src/nn/llama.cpp          llama
   src/nn/kv_cache.cpp       llama

@@ -98,13 +98,15 @@ struct RopeConfig {
 enum class DenseType { kFloat32, kBFloat16 };  // element type of everything but the pool
 
 struct ModelConfig {
-  static constexpr std::int64_t kMostLayers = 1 << 16;
+  static constexpr std::int64_t kMostLayers = 1 << 16, kMostExperts = 1 << 12;
   std::int64_t dim = 256;                     // hidden_size
   std::int64_t layers = 8;                    // num_hidden_layers
   std::int64_t heads = 8;                     // num_attention_heads
   std::optional<std::int64_t> kv_heads = {};  // num_key_value_heads; absent: heads
   std::optional<std::int64_t> head_dim = {};  // absent: dim / heads
   std::int64_t ff_dim = 688;                  // intermediate_size
+  // Feed-forward blocks of each layer that has one, of which a token takes one; 1: no choice.
+  std::int64_t experts = 1;
   std::int64_t vocab_size = 32000;
   std::int64_t context = 512;  // max_position_embeddings, tokens
   RopeConfig rope = {};
@@ -189,6 +191,7 @@ struct TrainStepConfig {
   double value_beta1 = 0.9;
   double value_beta2 = 0.95;
   double eps = 1e-8;
+  double balance = 0.01;  // of LlamaImpl::take_balance() in what is minimised, where experts are
   std::optional<double> clip = 1.0;       // norm of the dense gradient; absent: off
   std::optional<double> value_clip = {};  // norm of the pool's gradient; absent: off
   PoolOptimizer value_optimizer = PoolOptimizer::kAdamW;

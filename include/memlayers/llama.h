@@ -185,6 +185,11 @@ class LlamaImpl : public torch::nn::Module {
   MemoryPool pool() const { return pool_; }  // empty without memory layers
   std::vector<std::pair<std::int64_t, MemoryLayer>> memory_layers() const;  // layer number, layer
 
+  // Of the last forward pass with gradients in training: how unevenly tokens chose among experts,
+  // summed over the layers that have them, 1 each where all are chosen alike [Switch22]. Undefined
+  // when it was taken, or without experts.
+  at::Tensor take_balance();
+
   // Stores the pool's rows in 8 or 4 bits from now on, as MemoryPool::quantize(); config() says so.
   // Throws ValueError without a pool.
   void quantize_pool(RowType type);

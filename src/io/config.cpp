@@ -225,6 +225,11 @@ void ModelConfig::validate() const {
   check_size("[model] heads", heads, 1);
   check_size("[model] kv_heads", num_kv_heads(), 1);
   check_size("[model] ff_dim", ff_dim, 1);
+  check_size("[model] experts", experts, 1);
+  if (experts > kMostExperts) {
+    throw Error("[model] experts: expected at most " + std::to_string(kMostExperts) + ", got " +
+                std::to_string(experts));
+  }
   check_size("[model] vocab_size", vocab_size, 1);
   check_size("[model] context", context, 1);
   if (!head_dim && dim % heads != 0) {
@@ -245,6 +250,13 @@ void ModelConfig::validate() const {
   check_attention(*this);
   check_positive("[model] norm_eps", norm_eps);
   if (memory) memory->validate(dim, layers);
+  const bool has_feed_forward = !memory || memory->placement == MemoryPlacement::kBeside ||
+                                static_cast<std::int64_t>(memory_layers().size()) < layers;
+  if (experts > 1 && !has_feed_forward) {
+    throw Error(
+        "[model] experts: expected 1 where memory stands in place of every feed-forward, got " +
+        std::to_string(experts));
+  }
 }
 
 void TrainConfig::validate() const {
@@ -270,6 +282,7 @@ void TrainConfig::validate() const {
                                                   {"[train] value_beta2", train.value_beta2}};
   for (const auto& [name, beta] : betas) check_range(name, beta, 0, 0.999999999);
   check_positive("[train] eps", train.eps);
+  check_range("[train] balance", train.balance, 0, 1e3);
   if (train.clip) check_positive("[train] clip", *train.clip);
   if (train.value_clip) check_positive("[train] value_clip", *train.value_clip);
   check_min("[train] warmup", train.warmup, 0);

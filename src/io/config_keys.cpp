@@ -145,6 +145,9 @@ void add_model_keys(std::vector<ConfigKey>& keys) {
   keys.push_back(
       key(s, "head_dim", "width of an attention head (absent: dim / heads)", MODEL(head_dim)));
   keys.push_back(key(s, "ff_dim", "inner width of the SwiGLU feed-forward", MODEL(ff_dim)));
+  keys.push_back(key(s, "experts",
+                     "feed-forwards of a layer, of which a token takes one (1: no choice)",
+                     MODEL(experts)));
   keys.push_back(key(s, "vocab_size",
                      "tokens, when the tokenizer is trained here; else the tokenizer's",
                      MODEL(vocab_size)));
@@ -267,6 +270,9 @@ void add_train_keys(std::vector<ConfigKey>& keys) {
   keys.push_back(
       key(s, "value_beta2", "AdamW, pool: decay of the mean square", TRAIN(value_beta2)));
   keys.push_back(key(s, "eps", "AdamW: added to the root of the mean square", TRAIN(eps)));
+  keys.push_back(key(s, "balance",
+                     "weight of the term that spreads tokens evenly over experts, beside the loss",
+                     TRAIN(balance)));
   keys.push_back(key(s, "clip", "largest norm of the dense gradient (0: off)", TRAIN(clip)));
   keys.push_back(key(s, "value_clip", "largest norm of the pool's gradient (absent or 0: off)",
                      TRAIN(value_clip)));

@@ -286,8 +286,10 @@ ModelConfig read_model_config(FileSystem& fs, const std::string& path) {
   read_special_tokens(fields, config);
   config.dtype = read_dtype(fields);
   config.weights = read_weights(fields);
-  if (fields.has(kOurs) && fields.object(kOurs).has("memory")) {
-    config.memory = read_memory(fields.object(kOurs).object("memory"));
+  if (fields.has(kOurs)) {
+    const Fields ours = fields.object(kOurs);
+    if (ours.has("memory")) config.memory = read_memory(ours.object("memory"));
+    if (ours.has(kExperts)) config.experts = ours.integer(kExperts);
   }
   try {
     config.validate();

@@ -79,10 +79,11 @@ std::string model_config_json(const ModelConfig& config) {
   nlohmann::ordered_json out;
   // A decoder without memory layers is one of its family for every other tool too.
   const bool has_memory = !config.memory_layers().empty();
+  const bool is_ours = has_memory || config.experts > 1;
   const FamilyDefaults& family = defaults_of(family_of(config));
-  out["architectures"] = {has_memory ? "MemlayersForCausalLM" : family.architecture};
-  out["model_type"] = has_memory ? kOurs : family.model_type;
-  if (has_memory) {
+  out["architectures"] = {is_ours ? "MemlayersForCausalLM" : family.architecture};
+  out["model_type"] = is_ours ? kOurs : family.model_type;
+  if (is_ours) {
     out["auto_map"] = {{"AutoConfig", "modeling_memlayers.MemlayersConfig"},
                        {"AutoModel", "modeling_memlayers.MemlayersModel"},
                        {"AutoModelForCausalLM", "modeling_memlayers.MemlayersForCausalLM"}};
@@ -112,7 +113,8 @@ std::string model_config_json(const ModelConfig& config) {
     out[kQuantization] = {{"quant_method", kOurs},
                           {"weights", text_of(*config.weights, kRowTypes)}};
   }
-  if (has_memory && family.family != ModelFamily::kLlama) out[kOurs][kBase] = family.model_type;
+  if (is_ours && family.family != ModelFamily::kLlama) out[kOurs][kBase] = family.model_type;
+  if (config.experts > 1) out[kOurs][kExperts] = config.experts;
   if (config.memory) {
     const MemoryConfig& memory = *config.memory;
     out["memlayers"]["memory"] = {{"layers", config.memory_layers()},

@@ -8,8 +8,9 @@
 
 namespace memlayers::io {
 
-constexpr const char* kOurs = "memlayers";  // model_type, and the object with the memory
-constexpr const char* kBase = "base";       // in it: model_type of the decoder
+constexpr const char* kOurs = "memlayers";   // model_type, and the object with the memory
+constexpr const char* kBase = "base";        // in it: model_type of the decoder
+constexpr const char* kExperts = "experts";  // in it: of a layer, of which a token takes one
 constexpr const char* kQuantization = "quantization_config";
 
 template <class Enum>

@@ -16,7 +16,7 @@ namespace {
 
 using Extent = WeightShape::Extent;
 
-constexpr std::string_view kLayers = "model.layers.";
+constexpr std::string_view kLayers = "model.layers.", kExpert = ".mlp.experts.";
 
 class List {
  public:
@@ -36,8 +36,12 @@ class List {
     add(prefix + "post_attention_layernorm.weight", {dim()});
     add_attention(prefix + "self_attn.");
     if (memory != nullptr) add_memory(prefix + "memory.", *memory);
-    if (memory == nullptr || memory->placement == MemoryPlacement::kBeside) {
-      add_feed_forward(prefix + "mlp.");
+    if (memory != nullptr && memory->placement == MemoryPlacement::kReplace) return;
+    const std::string mlp = prefix + "mlp.";
+    if (config_.experts == 1) return add_feed_forward(mlp);
+    add(mlp + "gate.weight", {{config_.experts, "memlayers.experts"}, dim()});
+    for (std::int64_t i = 0; i < config_.experts; ++i) {
+      add_feed_forward(mlp + "experts." + std::to_string(i) + ".");
     }
   }
   Extent dim() const { return {config_.dim, "hidden_size"}; }
@@ -121,6 +125,24 @@ void check_layers(const ModelConfig& config,
               std::to_string(config.layers));
 }
 
+// The same of experts.
+void check_experts(const ModelConfig& config,
+                   const std::map<std::string, std::vector<std::int64_t>>& found,
+                   const std::string& where) {
+  std::int64_t count = 1;
+  for (const auto& [name, shape] : found) {
+    const auto at = name.find(kExpert);
+    if (!name.starts_with(kLayers) || at == std::string::npos) continue;
+    const std::string_view rest = std::string_view(name).substr(at + kExpert.size());
+    std::int64_t number = 0;
+    std::from_chars(rest.data(), rest.data() + rest.size(), number);
+    count = std::max(count, std::min(number, ModelConfig::kMostExperts) + 1);
+  }
+  if (count == config.experts) return;
+  throw Error(where + ": memlayers.experts of config.json: expected " + std::to_string(count) +
+              ", by the tensors that the file has, got " + std::to_string(config.experts));
+}
+
 std::string text_of(const std::vector<std::int64_t>& shape) {
   std::string text = "[";
   for (const std::int64_t extent : shape) {
@@ -163,6 +185,7 @@ void check_weight_shapes(const ModelConfig& config,
                          const std::map<std::string, std::vector<std::int64_t>>& found,
                          const std::string& where) {
   check_layers(config, found, where);
+  check_experts(config, found, where);
   std::set<std::string> wanted;
   for (const WeightShape& weight : weight_shapes(config)) {
     const std::string tensor = where + ": tensor \"" + weight.name + "\"";

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/decoder_layer.h"
 
-#include <torch/nn/init.h>
-
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -15,17 +13,6 @@
 
 namespace memlayers {
 namespace {
-
-constexpr double kInitStd = 0.02;  // Hugging Face's initializer_range
-
-Linear linear(std::int64_t in, std::int64_t out, bool bias) {
-  Linear layer = nn::make_linear(in, out, bias);
-  if (nn::are_weights_unset()) return layer;
-  const torch::NoGradGuard no_grad;
-  torch::nn::init::normal_(layer->weight, 0, kInitStd);
-  if (bias) torch::nn::init::zeros_(layer->bias);
-  return layer;
-}
 
 // The halves of a head are a pair of coordinates each: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1
 // sin).
@@ -106,10 +93,10 @@ AttentionOptions attention_options(const ModelConfig& config, std::int64_t layer
 AttentionImpl::AttentionImpl(const AttentionOptions& given) : options(given) {
   const std::int64_t dim = options.dim, q = options.heads * options.head_dim,
                      kv = options.kv_heads * options.head_dim;
-  q_proj = register_module("q_proj", linear(dim, q, options.has_bias));
-  k_proj = register_module("k_proj", linear(dim, kv, options.has_bias));
-  v_proj = register_module("v_proj", linear(dim, kv, options.has_bias));
-  o_proj = register_module("o_proj", linear(q, dim, options.has_output_bias));
+  q_proj = register_module("q_proj", nn::drawn_linear(dim, q, options.has_bias));
+  k_proj = register_module("k_proj", nn::drawn_linear(dim, kv, options.has_bias));
+  v_proj = register_module("v_proj", nn::drawn_linear(dim, kv, options.has_bias));
+  o_proj = register_module("o_proj", nn::drawn_linear(q, dim, options.has_output_bias));
   if (!options.has_norm) return;
   q_norm = register_parameter("q_norm", torch::ones({options.head_dim}));
   k_norm = register_parameter("k_norm", torch::ones({options.head_dim}));
@@ -161,17 +148,6 @@ at::Tensor AttentionImpl::step(const at::Tensor& x, const nn::Step& step, std::i
   return o_proj(ops::paged_attention(step.tokens, layer, q, k, v_proj(x), kind));
 }
 
-FeedForwardImpl::FeedForwardImpl(const ModelConfig& config) {
-  const bool bias = config.mlp_bias;
-  gate_proj = register_module("gate_proj", linear(config.dim, config.ff_dim, bias));
-  up_proj = register_module("up_proj", linear(config.dim, config.ff_dim, bias));
-  down_proj = register_module("down_proj", linear(config.ff_dim, config.dim, bias));
-}
-
-at::Tensor FeedForwardImpl::forward(const at::Tensor& x) {
-  return down_proj(nn::swiglu(gate_proj(x), up_proj(x)));
-}
-
 DecoderLayerImpl::DecoderLayerImpl(const ModelConfig& config, std::int64_t layer,
                                    const MemoryPool& pool)
     : index(layer), norm_eps(config.norm_eps) {
@@ -187,7 +163,11 @@ DecoderLayerImpl::DecoderLayerImpl(const ModelConfig& config, std::int64_t layer
     }
   }
   if (memory.is_empty() || config.memory->placement == MemoryPlacement::kBeside) {
-    feed_forward = register_module("mlp", FeedForward(config));
+    if (config.experts > 1) {
+      experts = register_module("mlp", Experts(config));
+    } else {
+      feed_forward = register_module("mlp", FeedForward(config));
+    }
   }
   if (!memory.is_empty()) register_module("memory", memory);
 }
@@ -206,11 +186,15 @@ at::Tensor DecoderLayerImpl::normed(const at::Tensor& attended) const {
   return nn::rms_norm(attended, post_attention_norm, norm_eps);
 }
 
+at::Tensor DecoderLayerImpl::feed(const at::Tensor& x) {
+  return experts.is_empty() ? feed_forward->forward(x) : experts->forward(x);
+}
+
 at::Tensor DecoderLayerImpl::go_on(const at::Tensor& attended, const Snapshot* rows) {
   const at::Tensor x = normed(attended);
   at::Tensor out = attended;
   if (!memory.is_empty()) out = out + memory->forward(x, rows);
-  if (!feed_forward.is_empty()) out = out + feed_forward->forward(x);
+  if (has_feed_forward()) out = out + feed(x);
   return out;
 }
 
@@ -230,7 +214,7 @@ at::Tensor DecoderLayerImpl::step(const at::Tensor& x, const nn::Step& step) {
     }
     out = out + (read.size() == 1 ? read[0] : torch::cat(read));
   }
-  if (!feed_forward.is_empty()) out = out + feed_forward->forward(normed);
+  if (has_feed_forward()) out = out + feed(normed);
   return out;
 }
 

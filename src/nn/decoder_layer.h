@@ -12,6 +12,7 @@
 #include "memlayers/linear.h"
 #include "memlayers/llama.h"
 #include "nn/document_runs.h"
+#include "nn/feed_forward.h"
 
 namespace memlayers {
 
@@ -53,14 +54,6 @@ struct AttentionImpl : torch::nn::Module {
 };
 TORCH_MODULE(Attention);
 
-struct FeedForwardImpl : torch::nn::Module {  // SwiGLU
-  explicit FeedForwardImpl(const ModelConfig& config);
-  at::Tensor forward(const at::Tensor& x);
-
-  Linear gate_proj{nullptr}, up_proj{nullptr}, down_proj{nullptr};
-};
-TORCH_MODULE(FeedForward);
-
 struct DecoderLayerImpl : torch::nn::Module {
   // `pool` is empty where this layer has no memory.
   DecoderLayerImpl(const ModelConfig& config, std::int64_t index, const MemoryPool& pool);
@@ -73,13 +66,17 @@ struct DecoderLayerImpl : torch::nn::Module {
   at::Tensor go_on(const at::Tensor& attended, const Snapshot* rows);
   at::Tensor normed(const at::Tensor& attended) const;         // what feed-forward and memory take
   at::Tensor step(const at::Tensor& x, const nn::Step& step);  // x [tokens, dim]
+  bool has_feed_forward() const { return !feed_forward.is_empty() || !experts.is_empty(); }
+  at::Tensor feed(const at::Tensor& x);  // through the feed-forward, which there must be
 
   std::int64_t index;
   double norm_eps;
   torch::Tensor input_norm, post_attention_norm;
   Attention attention{nullptr};
-  FeedForward feed_forward{nullptr};  // null where memory stands in its place
-  MemoryLayer memory{nullptr};        // null without memory
+  // One of the two, or none where memory stands in their place.
+  FeedForward feed_forward{nullptr};
+  Experts experts{nullptr};
+  MemoryLayer memory{nullptr};  // null without memory
 };
 
 }  // namespace memlayers

@@ -34,7 +34,8 @@ Flops count_flops(const ModelConfig& config, std::int64_t context) {
     flops.memory = memory_layers * 2 * layer;
     if (memory.placement == MemoryPlacement::kReplace) feed_forwards -= memory_layers;
   }
-  flops.feed_forward = feed_forwards * 2 * 3 * dim * number(config.ff_dim);
+  const double choice = config.experts > 1 ? dim * number(config.experts) : 0;  // of one of them
+  flops.feed_forward = feed_forwards * 2 * (3 * dim * number(config.ff_dim) + choice);
   return flops;
 }
 

@@ -192,10 +192,10 @@ std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
     if (states.size() == layers.size()) break;
     const at::Tensor attended = layer->attend(x, pass.rope);
     if (layer->index == layers[states.size()]) {
-      TORCH_CHECK_VALUE(!layer->feed_forward.is_empty(), "Llama: layer ", layer->index,
+      TORCH_CHECK_VALUE(layer->has_feed_forward(), "Llama: layer ", layer->index,
                         ": expected a feed-forward block, got none");
       const at::Tensor in = layer->normed(attended);
-      states.push_back({in, layer->feed_forward->forward(in)});
+      states.push_back({in, layer->feed(in)});
     }
     x = layer->go_on(attended, pass.snapshot());
   }
@@ -241,6 +241,16 @@ std::vector<std::pair<std::int64_t, MemoryLayer>> LlamaImpl::memory_layers() con
     if (!layer->memory.is_empty()) found.emplace_back(layer->index, layer->memory);
   }
   return found;
+}
+
+at::Tensor LlamaImpl::take_balance() {
+  at::Tensor sum;
+  for (const auto& layer : layers_) {
+    if (layer->experts.is_empty()) continue;
+    const at::Tensor balance = layer->experts->take_balance();
+    if (balance.defined()) sum = sum.defined() ? sum + balance : balance;
+  }
+  return sum;
 }
 
 void LlamaImpl::quantize_pool(RowType type) {
@@ -289,8 +299,10 @@ std::vector<std::pair<std::string, Linear>> LlamaImpl::packable_linears() const 
   for (const auto& layer : layers_) {
     const std::string prefix = "model.layers." + std::to_string(layer->index) + ".";
     for (const auto& module : layer->named_modules(/*name_prefix=*/"", /*include_self=*/false)) {
+      // Not what chooses an expert: rounded it would choose others.
       const bool is_dense =
-          module.key().starts_with("self_attn.") || module.key().starts_with("mlp.");
+          (module.key().starts_with("self_attn.") || module.key().starts_with("mlp.")) &&
+          module.key() != "mlp.gate";
       const auto linear = std::dynamic_pointer_cast<LinearImpl>(module.value());
       if (is_dense && linear) named.emplace_back(prefix + module.key() + ".weight", linear);
     }

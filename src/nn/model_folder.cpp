@@ -99,7 +99,7 @@ void save_weights(io::FileSystem& fs, const Llama& model, const std::string& pat
 
 void save_config(io::FileSystem& fs, const Llama& model, const std::string& path) {
   const ModelConfig& config = model->config();
-  if (!config.memory_layers().empty()) {
+  if (!config.memory_layers().empty() || config.experts > 1) {
     io::write_atomic(fs, io::join(path, io::kModelingFile), io::kModelingText);
   }
   io::write_atomic(fs, io::join(path, "config.json"), io::model_config_json(config));

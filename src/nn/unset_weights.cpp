@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "nn/unset_weights.h"
 
+#include <torch/nn/init.h>
+
 #include <utility>
 
 namespace memlayers::nn {
@@ -22,6 +24,16 @@ Linear make_linear(std::int64_t in, std::int64_t out, bool has_bias) {
   layer->options.out_features(out);
   layer->weight.set_data(torch::empty({out, in}));
   if (has_bias) layer->bias.set_data(torch::empty({out}));
+  return layer;
+}
+
+Linear drawn_linear(std::int64_t in, std::int64_t out, bool has_bias) {
+  constexpr double kInitStd = 0.02;
+  Linear layer = make_linear(in, out, has_bias);
+  if (leaves_unset) return layer;
+  const torch::NoGradGuard no_grad;
+  torch::nn::init::normal_(layer->weight, 0, kInitStd);
+  if (has_bias) torch::nn::init::zeros_(layer->bias);
   return layer;
 }
 

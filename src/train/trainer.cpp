@@ -72,7 +72,8 @@ StepMetrics Trainer::Run::step() {
   const train::StepRates rates{.lr = t.lr * factor(t.schedule),
                                .value_lr = t.value_lr * factor(t.value_schedule),
                                .clip = t.clip,
-                               .value_clip = t.value_clip};
+                               .value_clip = t.value_clip,
+                               .balance = t.balance};
   const train::StepOutcome outcome = nn::with_memory_for("[train] batch_tokens", [&] {
     return train::train_step(parts.model, *dense, rows.get(), batches, rates,
                              {*processes, *gradients});

@@ -62,6 +62,9 @@ StepOutcome train_step(Llama& model, DenseAdamW& dense, RowOptimizer* rows,
     at::Tensor loss = batch_loss(model, batch);
     if (share != 1) loss = loss * share;
     losses[i] = loss.item<double>();
+    // Of the gradient alone: what is logged is the loss that is comparable.
+    const at::Tensor balance = model->take_balance();
+    if (balance.defined() && rates.balance > 0) loss = loss + balance * (rates.balance * share);
     if (i + 1 == end) together.gradients.begin(gradients);
     loss.backward();
   }

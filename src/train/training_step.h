@@ -16,6 +16,7 @@ namespace memlayers::train {
 struct StepRates {
   double lr, value_lr;
   std::optional<double> clip, value_clip;
+  double balance = 0;  // weight of LlamaImpl::take_balance()
 };
 
 struct StepOutcome {

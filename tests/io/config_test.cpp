@@ -57,6 +57,13 @@ TEST(ModelConfig, NamesTheFirstWrongField) {
        {[](C& c) { c.head_dim = -2; }, "[model] head_dim: expected at least 1, got -2"},
        {[](C& c) { c.dim = 8; }, "[model] head_dim: expected an even number, got 1"},
        {[](C& c) { c.ff_dim = 0; }, "[model] ff_dim: expected at least 1, got 0"},
+       {[](C& c) { c.experts = 0; }, "[model] experts: expected at least 1, got 0"},
+       {[](C& c) { c.experts = 4097; }, "[model] experts: expected at most 4096, got 4097"},
+       {[](C& c) {
+          c.experts = 2;
+          c.memory->layers = {{0, 1, 2, 3, 4, 5, 6, 7}};
+        },
+        "[model] experts: expected 1 where memory stands in place of every feed-forward, got 2"},
        {[](C& c) { c.vocab_size = 0; }, "[model] vocab_size: expected at least 1, got 0"},
        {[](C& c) { c.context = 0; }, "[model] context: expected at least 1, got 0"},
        {[](C& c) { c.norm_eps = 0; }, "[model] norm_eps: expected a number above 0, got 0"},
@@ -138,6 +145,7 @@ TEST(TrainConfig, NamesTheFirstWrongField) {
        {[](C& c) { c.train.value_beta1 = 1; }, "[train] value_beta1: "},
        {[](C& c) { c.train.value_beta2 = 1; }, "[train] value_beta2: "},
        {[](C& c) { c.train.eps = 0; }, "[train] eps: expected a number above 0, got 0"},
+       {[](C& c) { c.train.balance = -1; }, "[train] balance: expected a number from 0 to 1000"},
        {[](C& c) { c.train.clip = -1; }, "[train] clip: expected a number above 0, got -1"},
        {[](C& c) { c.train.value_clip = -1; }, "[train] value_clip: "},
        {[](C& c) { c.train.warmup = -1; }, "[train] warmup: expected at least 0, got -1"},

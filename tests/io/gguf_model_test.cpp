@@ -307,6 +307,7 @@ TEST_F(GgufModel, ConfigurationsThatNoArchitectureHasAreRefused) {
     return error_of([&] { architecture_of(config, "here"); });
   };
   EXPECT_TRUE(says(said([](ModelConfig& c) { c.memory.emplace(); }), {"here: ", "memory layers"}));
+  EXPECT_TRUE(says(said([](ModelConfig& c) { c.experts = 2; }), {"here: ", "experts"}));
   EXPECT_TRUE(says(said([](ModelConfig& c) { c.unrotated_layers = {1}; }), {"without RoPE"}));
   EXPECT_TRUE(says(said([](ModelConfig& c) { c.rope.type = "dynamic"; }), {"\"dynamic\""}));
   EXPECT_TRUE(says(said([](ModelConfig& c) {

@@ -84,7 +84,7 @@ TEST(ReadModelConfig, ComputesFloat16InFloat32) {
 }
 
 TEST(ModelConfigJson, ReadsBackToTheSame) {
-  std::vector<ModelConfig> configs(4);
+  std::vector<ModelConfig> configs(6);
   configs[1] = read_config(llama_config().dump());
   configs[2].memory = MemoryConfig{.layers = {{2, 5}},
                                    .n_keys = 31,
@@ -104,12 +104,16 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
   configs[3].pad_token = 3;
   configs[3].bos_token = 1;
   configs[3].eos_tokens = {2};
+  configs[4].experts = 8;
+  configs[5] = configs[2];
+  configs[5].experts = 2;
   for (const ModelConfig& config : configs) {
     const std::string text = model_config_json(config);
     const ModelConfig again = read_config(text);
     EXPECT_EQ(model_config_json(again), text);
     EXPECT_EQ(again.memory_layers(), config.memory_layers());
     EXPECT_EQ(again.row_width(), config.row_width());
+    EXPECT_EQ(again.experts, config.experts);
     if (config.memory) {
       EXPECT_EQ(again.memory->output_scales, config.memory->output_scales);
     }
@@ -202,6 +206,17 @@ TEST(ReadModelConfig, NamesTheMemoryFieldThatIsWrong) {
     config["memlayers"]["memory"].erase(name);
     expect_error([&] { read_config(config.dump()); },
                  HasSubstr("memory: expected a field \"" + name + "\", found none"));
+  }
+}
+
+TEST(ReadModelConfig, NamesExpertsThatAreWrong) {
+  for (const auto& [experts, message] :
+       {std::pair("0", "[model] experts: expected at least 1, got 0"),
+        std::pair("\"2\"", "memlayers: experts: expected an integer, got \"2\"")}) {
+    json config = with_memory();
+    config["memlayers"]["experts"] = json::parse(experts);
+    expect_error([&] { read_config(config.dump()); },
+                 AllOf(HasSubstr("config.json: "), HasSubstr(message)));
   }
 }
 

@@ -71,7 +71,7 @@ std::string text_of(at::IntArrayRef shape) {
 }
 
 TEST(WeightShapes, AreThoseOfTheModel) {
-  std::vector<ModelConfig> configs(7, with_memory());
+  std::vector<ModelConfig> configs(8, with_memory());
   configs[0] = small_config();
   configs[1].memory->placement = MemoryPlacement::kBeside;
   configs[2] = with_memory(MemoryVariant::kPeer);
@@ -82,6 +82,8 @@ TEST(WeightShapes, AreThoseOfTheModel) {
   configs[4].head_dim = 10;
   configs[5].attention_bias = configs[5].mlp_bias = true;
   configs[6].tie_embeddings = false;
+  configs[7].experts = 3;
+  configs[7].mlp_bias = true;
   for (const ModelConfig& config : configs) {
     std::vector<std::string> made, said;
     for (const auto& [name, parameter] : Llama(config)->dense_parameters()) {

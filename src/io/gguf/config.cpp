@@ -210,6 +210,7 @@ const Architecture& architecture_of(const ModelConfig& config, const std::string
                 what);
   };
   if (!config.memory_layers().empty()) refuse("memory layers");
+  if (config.experts > 1) refuse("experts");
   if (!config.unrotated_layers.empty()) refuse("layers without RoPE");
   if (config.sliding_layers) refuse("a sliding window in some layers");
   if (config.rope.type == "dynamic") refuse("RoPE of type \"dynamic\"");
