@@ -57,8 +57,9 @@ struct MemoryConfig {
   MemoryPlacement placement = MemoryPlacement::kReplace;
   // Wo: absent means "where it is needed": always for Memory+, else where v_dim differs from dim.
   std::optional<bool> value_proj = {};
-  bool qk_norm = true;  // RMSNorm with a learned scale on query halves and sub-keys
-  bool gate = false;    // multiply the output by sigmoid(x . g + b), one number a token
+  bool qk_norm = true;       // RMSNorm with a learned scale on query halves and sub-keys
+  bool frozen_keys = false;  // sub-keys and their scale stay as they were drawn
+  bool gate = false;         // multiply the output by sigmoid(x . g + b), one number a token
   // Width of the gate's inner layer: sigmoid(silu(x G + c) . g + b). Absent: the gate is linear.
   std::optional<std::int64_t> gate_dim = {};
   // By what the weighted sum of each memory layer is multiplied, one number for each of `layers`:

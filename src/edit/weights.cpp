@@ -22,7 +22,9 @@ void set_rate(torch::optim::AdamW& optimizer, double lr) {
 
 std::vector<at::Tensor> dense_weights(Llama& model) {
   std::vector<at::Tensor> weights;
-  for (const auto& [name, weight] : model->dense_parameters()) weights.push_back(weight);
+  for (const auto& [name, weight] : model->dense_parameters()) {
+    if (weight.requires_grad()) weights.push_back(weight);  // all but frozen sub-keys
+  }
   return weights;
 }
 

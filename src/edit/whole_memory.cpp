@@ -11,7 +11,9 @@ namespace {
 std::vector<std::pair<std::string, at::Tensor>> memory_weights(const Llama& model) {
   std::vector<std::pair<std::string, at::Tensor>> found;
   for (auto& [name, weight] : model->dense_parameters()) {
-    if (name.find(".memory.") != std::string::npos) found.emplace_back(name, weight);
+    // All but frozen sub-keys.
+    const bool is_trained = name.find(".memory.") != std::string::npos && weight.requires_grad();
+    if (is_trained) found.emplace_back(name, weight);
   }
   return found;
 }

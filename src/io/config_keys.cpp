@@ -199,6 +199,7 @@ void add_memory_keys(std::vector<ConfigKey>& keys) {
           MEMORY(value_proj)));
   add(key(s, "qk_norm", "RMSNorm with a learned scale on query halves and sub-keys",
           MEMORY(qk_norm)));
+  add(key(s, "frozen_keys", "sub-keys stay as they were drawn, not trained", MEMORY(frozen_keys)));
   add(key(s, "gate", "multiply the output by one sigmoid a token", MEMORY(gate)));
   add(key(s, "gate_dim", "width of the gate's inner layer (absent: the gate is linear)",
           MEMORY(gate_dim)));

@@ -33,7 +33,7 @@ Enum parse(const Fields& fields, const char* name, const Name<Enum> (&names)[N])
 MemoryConfig read_memory(const Fields& fields) {
   fields.expect_only({"layers", "n_keys", "heads", "knn", "k_dim", "v_dim", "variant", "placement",
                       "value_proj", "qk_norm", "gate", "gate_dim", "output_scales", "row_dtype",
-                      "open_keys"});
+                      "open_keys", "frozen_keys"});
   MemoryConfig memory;
   memory.layers = fields.integers("layers");
   memory.n_keys = fields.integer("n_keys");
@@ -50,6 +50,7 @@ MemoryConfig read_memory(const Fields& fields) {
   if (fields.has("gate_dim")) memory.gate_dim = fields.integer("gate_dim");
   if (fields.has("output_scales")) memory.output_scales = fields.numbers("output_scales");
   if (fields.has("open_keys")) memory.open_keys = fields.integer("open_keys");
+  if (fields.has("frozen_keys")) memory.frozen_keys = fields.boolean("frozen_keys");
   return memory;
 }
 

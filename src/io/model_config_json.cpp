@@ -133,6 +133,7 @@ std::string model_config_json(const ModelConfig& config) {
     if (memory.gate_dim) fields["gate_dim"] = *memory.gate_dim;
     if (!memory.output_scales.empty()) fields["output_scales"] = memory.output_scales;
     if (memory.open_keys) fields["open_keys"] = *memory.open_keys;
+    if (memory.frozen_keys) fields["frozen_keys"] = true;
   }
   return out.dump(2) + "\n";
 }

@@ -56,11 +56,12 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
   pool_ = register_module("pool", std::move(pool));
 
   const std::int64_t H = config.heads, d = config.k_dim;
-  keys = register_parameter("keys", torch::empty({H, 2, config.n_keys, d / 2}));
+  const bool is_trained = !config.frozen_keys;
+  keys = register_parameter("keys", torch::empty({H, 2, config.n_keys, d / 2}), is_trained);
   query_proj = register_module("query_proj", nn::make_linear(dim, H * d, /*has_bias=*/true));
   if (config.qk_norm) {
     query_norm = register_parameter("query_norm", torch::empty({d}));
-    key_norm = register_parameter("key_norm", torch::empty({d}));
+    key_norm = register_parameter("key_norm", torch::empty({d}), is_trained);
   }
   if (!nn::are_weights_unset()) reset_lookup();
   if (config.has_swilu()) swilu_proj = register_module("swilu_proj", linear(dim, v_dim));

@@ -146,15 +146,26 @@ void Trainer::Run::make_model(const std::optional<train::ResumePoint>& resume) {
   parts.model->train();
 }
 
+namespace {
+
+// All but sub-keys that stay as they were drawn.
+std::vector<std::pair<std::string, at::Tensor>> trained(const Llama& model) {
+  auto parameters = model->dense_parameters();
+  std::erase_if(parameters, [](const auto& one) { return !one.second.requires_grad(); });
+  return parameters;
+}
+
+}  // namespace
+
 void Trainer::Run::make_optimizers(const std::optional<train::ResumePoint>& resume) {
   const TrainStepConfig& t = config.train;
   dense = std::make_unique<DenseAdamW>(
-      parts.model->dense_parameters(),
+      trained(parts.model),
       DenseAdamW::Options{
           .beta1 = t.beta1, .beta2 = t.beta2, .eps = t.eps, .weight_decay = t.weight_decay});
   parts.dense = dense.get();
   gradients = std::make_unique<train::GradientSum>(
-      processes->shared_world(), parts.model->dense_parameters(),
+      processes->shared_world(), trained(parts.model),
       train::GradientSum::Options{.bucket_mb = config.parallel.bucket_mb,
                                   .type = nn::element_type(config.parallel.gradient_dtype)});
   if (!parts.model->pool().is_empty()) {

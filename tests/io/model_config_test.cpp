@@ -84,7 +84,7 @@ TEST(ReadModelConfig, ComputesFloat16InFloat32) {
 }
 
 TEST(ModelConfigJson, ReadsBackToTheSame) {
-  std::vector<ModelConfig> configs(6);
+  std::vector<ModelConfig> configs(7);
   configs[1] = read_config(llama_config().dump());
   configs[2].memory = MemoryConfig{.layers = {{2, 5}},
                                    .n_keys = 31,
@@ -107,6 +107,7 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
   configs[4].experts = 8;
   configs[5] = configs[2];
   configs[5].experts = 2;
+  configs[6].memory = MemoryConfig{.frozen_keys = true};
   for (const ModelConfig& config : configs) {
     const std::string text = model_config_json(config);
     const ModelConfig again = read_config(text);
@@ -116,6 +117,7 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
     EXPECT_EQ(again.experts, config.experts);
     if (config.memory) {
       EXPECT_EQ(again.memory->output_scales, config.memory->output_scales);
+      EXPECT_EQ(again.memory->frozen_keys, config.memory->frozen_keys);
     }
     EXPECT_EQ(again.rope.theta, config.rope.theta);
     EXPECT_EQ(again.rope.factor, config.rope.factor);
@@ -185,6 +187,7 @@ TEST(ReadModelConfig, NamesTheMemoryFieldThatIsWrong) {
       {R"({"layers": [9]})", "[memory] layers: expected layers from 0 to 7, got 9"},
       {R"({"variant": "memory"})",
        R"(memlayers: memory: variant: expected "plain" or "memory+" or "peer", got "memory")"},
+      {R"({"frozen_keys": 1})", "memory: frozen_keys: expected true or false, got 1"},
       {R"({"row_dtype": "int3"})", R"(memory: row_dtype: expected "float32" or "bfloat16")"},
       {R"({"gate": "yes"})", "memory: gate: expected true or false, got \"yes\""},
       {R"({"gate": false, "gate_dim": 4})", "[memory] gate: expected true beside gate_dim"},

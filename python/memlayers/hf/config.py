@@ -53,6 +53,7 @@ _DEFAULTS: dict[str, Any] = {
     "output_scales": None,
     "row_dtype": "float32",
     "open_keys": None,
+    "frozen_keys": None,
 }
 
 
@@ -158,7 +159,7 @@ def _checked(given: Any, decoder_layers: int, hidden_size: int) -> dict[str, Any
         f"memory.output_scales, {len(layers)} numbers, one for each of memory.layers",
         scales,
     )
-    for name in ("open_keys", "gate_dim", "output_scales"):
+    for name in ("open_keys", "frozen_keys", "gate_dim", "output_scales"):
         if memory[name] is None:
             del memory[name]
     return {**({"base": base} if base != "llama" else {}), "memory": memory}

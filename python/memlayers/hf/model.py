@@ -71,6 +71,10 @@ def _insert(decoder: Any, config: MemlayersConfig) -> None:
             output_scale=scale_of(memory, index),
             **{name: memory[name] for name in _LAYER},
         )
+        if memory.get("frozen_keys"):
+            layer.memory.keys.requires_grad_(False)
+            if layer.memory.key_norm is not None:
+                layer.memory.key_norm.requires_grad_(False)
         if memory["placement"] == "replace":
             layer.mlp = _Reads(layer.memory)
         else:
