@@ -257,6 +257,7 @@ set(nn_sources
   src/nn/product_keys.cpp   memory
   src/nn/lookup_hook.cpp    memory
   src/nn/asked.cpp          memory
+  src/nn/ngrams.cpp         memory
   src/nn/memory_layer.cpp   memory
   src/nn/feed_forward.cpp   llama
   src/nn/decoder_layer.cpp  llama

@@ -37,6 +37,7 @@ enum class MemoryVariant {
   kPlain,       // y, or y Wo + bo
   kMemoryPlus,  // (y * silu(x Wg + bg)) Wo + bo           ("Memory+" of [MEM24])
   kPeer,        // rows are pairs (U, V): weights become w * gelu(x . U)   [PEER24]
+  kNgram,       // rows by a hash of the last tokens, no keys; a gate of x and y   [ENGRAM26]
 };
 
 enum class MemoryPlacement {
@@ -48,9 +49,10 @@ struct MemoryConfig {
   // Decoder layers that hold a memory layer, counted from 0, ascending. Absent: see
   // default_memory_layers(). Empty: none (the dense twin).
   std::optional<std::vector<std::int64_t>> layers = {};
-  std::int64_t n_keys = 128;               // sub-keys per set: the pool has n_keys^2 slots
-  std::int64_t heads = 4;                  // independent lookups per token
-  std::int64_t knn = 32;                   // slots read per head, at most n_keys
+  std::int64_t n_keys = 128;  // sub-keys per set: the pool has n_keys^2 slots
+  std::int64_t heads = 4;     // independent lookups per token; kNgram: hashes
+  // Slots read per head, at most n_keys; kNgram: of the last 2, 3, .. knn + 1 tokens.
+  std::int64_t knn = 32;
   std::int64_t k_dim = 128;                // width of a query; each half is k_dim / 2, so even
   std::optional<std::int64_t> v_dim = {};  // width of a value row; absent: the model's dim
   MemoryVariant variant = MemoryVariant::kMemoryPlus;
@@ -75,6 +77,7 @@ struct MemoryConfig {
   std::int64_t value_dim(std::int64_t dim) const { return v_dim.value_or(dim); }
   std::int64_t row_width(std::int64_t dim) const;  // of a pool row: v_dim, for PEER dim + v_dim
   bool is_peer() const { return variant == MemoryVariant::kPeer; }
+  bool is_ngram() const { return variant == MemoryVariant::kNgram; }
   bool has_swilu() const { return variant == MemoryVariant::kMemoryPlus; }  // Wg of docs/math.md
   bool has_value_proj(std::int64_t dim) const;                              // Wo
   void validate_layer(std::int64_t dim) const;  // one layer by itself: all but `layers`

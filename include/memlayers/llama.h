@@ -54,9 +54,13 @@ class KvPage {
   KvPage& operator=(const KvPage&) = delete;
   const at::Tensor& numbers() const { return numbers_; }  // as ops::CachedTokens has them
   std::int64_t bytes() const { return static_cast<std::int64_t>(numbers_.nbytes()); }
+  // Which tokens these are.
+  std::span<const std::int32_t> ids() const { return ids_; }
+  void set_id(std::int64_t place, std::int32_t id) { ids_[static_cast<std::size_t>(place)] = id; }
 
  private:
   at::Tensor numbers_;
+  std::array<std::int32_t, kTokens> ids_ = {};
   std::shared_ptr<CacheBudget> budget_;
 };
 
@@ -155,9 +159,10 @@ class LlamaImpl : public torch::nn::Module {
 
   // hidden_states(), cut where the first memory layer begins, for who changes nothing but memory:
   // what it is added to [B, T, dim], behind the attention of its layer, which no memory changes;
-  // and from there on. Both throw ValueError for a model without memory layers.
+  // and from there on, with the tokens again where a memory of variant kNgram asks for them. Both
+  // throw ValueError for a model without memory layers.
   at::Tensor states_before_memory(const at::Tensor& tokens);
-  at::Tensor hidden_states_from(const at::Tensor& states);
+  at::Tensor hidden_states_from(const at::Tensor& states, const at::Tensor& tokens = {});
 
   // What the feed-forward blocks of these layers, ascending, take and give for the tokens [B, T]:
   // [B, T, dim]. Throws ValueError for a layer that has none.
@@ -218,8 +223,8 @@ class LlamaImpl : public torch::nn::Module {
  private:
   struct Pass;  // what all layers are given beside the tokens' states
   LlamaImpl(const ModelConfig& config, const PoolOptions& pool);
-  Pass pass_of(const at::Tensor& positions, std::int64_t length, const at::Tensor& document_begin,
-               const Snapshot* rows = nullptr);
+  Pass pass_of(const at::Tensor& positions, const at::Tensor& tokens,
+               const at::Tensor& document_begin, const Snapshot* rows = nullptr);
   std::size_t first_memory() const;  // of layers_
 
   ModelConfig config_;

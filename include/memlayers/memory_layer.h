@@ -30,7 +30,7 @@ struct Asked;
 //
 // Several layers may share one pool. Parameters: keys [H, 2, n_keys, k_dim/2]; query_proj; where
 // configured value_proj, swilu_proj, gate_hidden, gate, query_norm and key_norm [k_dim] (learned
-// scales).
+// scales). Variant kNgram has key_proj, value_proj, query_norm and key_norm [dim] alone.
 // Throws ValueError when the pool's n_keys or width do not fit.
 class MemoryLayerImpl : public torch::nn::Module {
  public:
@@ -44,13 +44,15 @@ class MemoryLayerImpl : public torch::nn::Module {
   // too. Absent: for a pool that reads a store, how it is now. `continues`: x are later tokens of
   // sequences of which this layer has seen the earlier ones, with the same weights. Then it is not
   // asked again, at the cost of reading all sub-keys, whether they are those that it has copies of
-  // (select).
-  at::Tensor forward(const at::Tensor& x, const Snapshot* rows = nullptr, bool continues = false);
+  // (select). `suffixes`: for variant kNgram, and needed there, the token of each x and the knn
+  // before it, the nearest first, [T, knn + 1] int64, -1 where there is none.
+  at::Tensor forward(const at::Tensor& x, const Snapshot* rows = nullptr, bool continues = false,
+                     const at::Tensor& suffixes = {});
 
   // The slots and softmax weights of the tokens x [T, dim]: both [T, H, k]; what forward reads. A
   // few tokens without gradient (decoding) read the sub-keys in 8 bits first, a copy that is kept
   // from call to call until the sub-keys change, whoever changes them; the result is exact (ops.h,
-  // PackedKeys). `rows`: of forward.
+  // PackedKeys). `rows`: of forward. Throws ValueError for variant kNgram, which has no keys.
   std::tuple<at::Tensor, at::Tensor> select(const at::Tensor& x, const Snapshot* rows = nullptr);
 
   // `keys` with the sub-keys that patches write in this version of the pool's store instead; `keys`
@@ -70,13 +72,17 @@ class MemoryLayerImpl : public torch::nn::Module {
   torch::Tensor keys;
   Linear query_proj{nullptr}, value_proj{nullptr}, swilu_proj{nullptr};
   Linear gate_hidden{nullptr}, gate{nullptr};  // the first where gate_dim says so
-  torch::Tensor query_norm, key_norm;          // undefined without qk-norm
+  Linear key_proj{nullptr};                    // of kNgram alone
+  torch::Tensor query_norm, key_norm;          // undefined without qk-norm; kNgram: [dim]
 
  private:
-  void reset_lookup();  // keys, queries and their norms
+  void make_lookup();   // the parameters of keys and queries, and of their norms
+  void reset_lookup();  // draws them
   std::tuple<at::Tensor, at::Tensor> look_up(const at::Tensor& x, const Snapshot* rows);
   // What stands before the rows of x [T, dim], which are on their way then.
   nn::Asked ask(const at::Tensor& x, const Snapshot* rows);
+  nn::Asked hash(const at::Tensor& suffixes, std::int64_t tokens);  // the same of kNgram
+  at::Tensor opened(const at::Tensor& x, const at::Tensor& y);      // its gate, [T, 1]
   // The weighted sums [T, width] of rows; slots and weights [T, H * k].
   at::Tensor sum_rows(const at::Tensor& x, const at::Tensor& slots, const at::Tensor& weights,
                       const Snapshot* rows);

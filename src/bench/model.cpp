@@ -38,7 +38,9 @@ double decode_bytes(Llama& model) {
   }
   for (const auto& [index, layer] : model->memory_layers()) {
     const auto stored = model->pool()->snapshot();
-    bytes += packed_key_bytes(layer) - static_cast<std::int64_t>(layer->keys.nbytes());
+    if (layer->keys.defined()) {
+      bytes += packed_key_bytes(layer) - static_cast<std::int64_t>(layer->keys.nbytes());
+    }
     bytes += layer->config().heads * layer->config().knn *
              (stored ? stored->row_bytes() : row_bytes(model->pool()));
   }

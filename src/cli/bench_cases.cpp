@@ -100,6 +100,10 @@ void check_options(const BenchKind& kind, const BenchArguments& a) {
   if (is_lookup && (a.variant != absent.variant || a.v_dim != absent.v_dim)) {
     refuse("expected no --variant and no --v-dim: no rows are read");
   }
+  for (const std::string& variant : a.variant) {
+    if (variant != "ngram") continue;
+    refuse("--variant: expected memory+, plain or peer, which read by keys, got ngram");
+  }
   const bool updates =
       is_decoder(kind) || kind.measure == bench::bench_update || kind.measure == bench::bench_step;
   if (!updates && (a.optimizer != absent.optimizer || a.master_rows)) {

@@ -35,6 +35,9 @@ Llama grow(const Llama& model, std::int64_t n_keys, std::uint64_t seed) {
   TORCH_CHECK_VALUE(!model->config().weights,
                     "grow: expected weights of type float32 or bfloat16, got ",
                     row_type_name(model->config().weights.value_or(RowType::kFloat32)));
+  TORCH_CHECK_VALUE(!model->config().memory->is_ngram(),
+                    "grow: expected a memory with keys, got one of variant \"ngram\", whose rows "
+                    "would change places");
   TORCH_CHECK_VALUE(n_keys > model->config().memory->n_keys,
                     "grow: expected more sub-keys than the ", model->config().memory->n_keys,
                     " of the model, got ", n_keys);

@@ -115,6 +115,11 @@ void check_can_grow(io::FileSystem& fs, const std::string& folder, const Llama& 
     throw Error(folder + ": expected weights of type float32 or bfloat16 to grow, got " +
                 row_type_name(*model->config().weights));
   }
+  if (model->config().memory->is_ngram()) {
+    throw Error(folder +
+                ": variant: expected a memory with keys to grow, got \"ngram\", whose rows "
+                "would change places");
+  }
   if (n_keys <= model->config().memory->n_keys) {
     throw Error(folder + ": n_keys: expected more than the model's " +
                 std::to_string(model->config().memory->n_keys) + ", got " + std::to_string(n_keys));

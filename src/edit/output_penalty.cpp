@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "nn/ngrams.h"
+
 namespace memlayers::edit {
 namespace {
 
@@ -23,6 +25,8 @@ OutputPenalty::OutputPenalty(Generator& generator, const std::vector<train::Fact
     layers_.push_back({.memory = layer, .in = {}, .squares = {}});
   }
   std::vector<std::vector<at::Tensor>> in(layers_.size()), squares(layers_.size());
+  const std::int64_t seen = nn::suffix_length(generator.model()->config());
+  std::vector<at::Tensor> suffixes;
   const auto context = static_cast<std::size_t>(generator.model()->config().context);
   for (std::size_t i = 0; i < text.size() && count_ < kMostTokens; ++i) {
     const std::size_t length = std::min(text[i].tokens.size(), context);
@@ -34,8 +38,11 @@ OutputPenalty::OutputPenalty(Generator& generator, const std::vector<train::Fact
       in[l].push_back(states[l].in.flatten(0, 1));
       squares[l].push_back(states[l].out.to(torch::kFloat).square().sum(-1).flatten());
     }
+    const at::Tensor row = torch::tensor(tokens).unsqueeze(0);
+    if (seen > 0) suffixes.push_back(nn::suffixes_of(row, {}, seen));
     count_ += static_cast<std::int64_t>(length);
   }
+  if (seen > 0) suffixes_ = torch::cat(suffixes);
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     layers_[l].in = torch::cat(in[l]);
     layers_[l].squares = torch::cat(squares[l]).clamp_min(1e-12);
@@ -50,7 +57,9 @@ at::Tensor OutputPenalty::draw() {
   const at::Tensor places = torch::tensor(drawn, torch::kLong);
   at::Tensor sum;
   for (Layer& layer : layers_) {
-    const at::Tensor given = layer.memory->forward(layer.in.index_select(0, places));
+    const at::Tensor given = layer.memory->forward(
+        layer.in.index_select(0, places), /*rows=*/nullptr, /*continues=*/false,
+        suffixes_.defined() ? suffixes_.index_select(0, places) : suffixes_);
     const at::Tensor share =
         given.to(torch::kFloat).square().sum(-1) / layer.squares.index_select(0, places);
     sum = sum.defined() ? sum + share.mean() : share.mean();

@@ -30,6 +30,7 @@ class OutputPenalty {
     at::Tensor in, squares;  // [tokens, dim]; [tokens] float32
   };
   std::vector<Layer> layers_;
+  at::Tensor suffixes_;  // of the tokens, where the memory asks for them
   std::int64_t count_ = 0;
   text::SplitMix64 random_;
 };

@@ -55,6 +55,8 @@ SlotEdit SlotEditor::insert(const at::Tensor& query_in, const at::Tensor& row,
                             const InsertOptions& options) {
   const torch::NoGradGuard no_grad;
   const MemoryConfig& config = layer_->config();
+  TORCH_CHECK_VALUE(!config.is_ngram(),
+                    "insert: expected a memory with keys, got one of variant \"ngram\"");
   const bool is_one = query_in.dim() == 1;
   const std::int64_t head = options.head.value_or(0);
   TORCH_CHECK_VALUE(

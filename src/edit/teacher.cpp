@@ -75,7 +75,7 @@ Teacher::Teacher(Generator& generator, Student& student, const std::vector<NewFa
 at::Tensor Teacher::hidden(const Batch& batch) {
   Llama& model = generator_.model();
   const at::Tensor states = student_.keeps_lower_layers()
-                                ? model->hidden_states_from(lower_.of(batch))
+                                ? model->hidden_states_from(lower_.of(batch), batch.input)
                                 : model->hidden_states(batch.input);
   return states.flatten(0, 1);
 }

@@ -102,6 +102,22 @@ void check_attention(const ModelConfig& model) {
   }
 }
 
+// There are no keys, and the gate is its own.
+void check_ngram(const MemoryConfig& memory) {
+  const std::string where = " with variant \"ngram\", got ";
+  constexpr std::int64_t kMostPlaces = 7;
+  if (memory.knn > kMostPlaces) {
+    throw Error("[memory] knn: expected at most " + std::to_string(kMostPlaces) +
+                ", n-grams of 2 to " + std::to_string(kMostPlaces + 1) + " tokens," + where +
+                std::to_string(memory.knn));
+  }
+  if (memory.gate) throw Error("[memory] gate: expected false" + where + "true");
+  if (memory.frozen_keys) throw Error("[memory] frozen_keys: expected false" + where + "true");
+  if (memory.open_keys) {
+    throw Error("[memory] open_keys: expected none" + where + std::to_string(*memory.open_keys));
+  }
+}
+
 // What src/ops/update/missed_steps.h needs.
 void check_dense_adamw(const TrainStepConfig& train) {
   constexpr const char* kWhere = " for value_optimizer \"dense_adamw\", got ";
@@ -152,6 +168,7 @@ void MemoryConfig::validate_layer(std::int64_t dim) const {
     check_size("[memory] gate_dim", *gate_dim, 1);
     if (!gate) throw Error("[memory] gate: expected true beside gate_dim, got false");
   }
+  if (is_ngram()) check_ngram(*this);
   for (const double scale : output_scales) check_positive("[memory] output_scales", scale);
   const std::int64_t width = v_dim.value_or(dim);
   if (!value_proj.value_or(true) && width != dim) {
@@ -198,7 +215,7 @@ std::int64_t MemoryConfig::row_width(std::int64_t dim) const {
 }
 
 bool MemoryConfig::has_value_proj(std::int64_t dim) const {
-  return value_proj.value_or(has_swilu() || value_dim(dim) != dim);
+  return value_proj.value_or(has_swilu() || is_ngram() || value_dim(dim) != dim);
 }
 
 std::int64_t ModelConfig::value_dim() const { return memory ? memory->value_dim(dim) : dim; }

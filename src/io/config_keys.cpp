@@ -182,14 +182,19 @@ void add_memory_keys(std::vector<ConfigKey>& keys) {
   add(key(s, "layers", "decoder layers with memory, from 0 (absent: three centred ones)",
           MEMORY(layers)));
   add(key(s, "n_keys", "sub-keys per set; the pool has n_keys^2 slots", MEMORY(n_keys)));
-  add(key(s, "heads", "independent lookups per token", MEMORY(heads)));
-  add(key(s, "knn", "slots read per head, at most n_keys", MEMORY(knn)));
+  add(key(s, "heads", "independent lookups per token (ngram: hashes)", MEMORY(heads)));
+  add(key(
+      s, "knn",
+      "slots read per head, at most n_keys (ngram: of the last 2, 3, .. knn + 1 tokens, at most "
+      "7)",
+      MEMORY(knn)));
   add(key(s, "k_dim", "width of a query, even", MEMORY(k_dim)));
   add(key(s, "v_dim", "width of a value row (absent: dim)", MEMORY(v_dim)));
   add(choice<MemoryVariant>(s, "variant", "what is done with the rows that are read",
                             {{"memory+", MemoryVariant::kMemoryPlus},
                              {"plain", MemoryVariant::kPlain},
-                             {"peer", MemoryVariant::kPeer}},
+                             {"peer", MemoryVariant::kPeer},
+                             {"ngram", MemoryVariant::kNgram}},
                             MEMORY(variant)));
   add(choice<MemoryPlacement>(
       s, "placement", "memory in place of the feed-forward, or beside it",

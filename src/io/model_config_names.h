@@ -24,7 +24,8 @@ constexpr Name<RowType> kRowTypes[] = {{RowType::kFloat32, "float32"},
                                        {RowType::kInt4, "int4"}};
 constexpr Name<MemoryVariant> kVariants[] = {{MemoryVariant::kPlain, "plain"},
                                              {MemoryVariant::kMemoryPlus, "memory+"},
-                                             {MemoryVariant::kPeer, "peer"}};
+                                             {MemoryVariant::kPeer, "peer"},
+                                             {MemoryVariant::kNgram, "ngram"}};
 constexpr Name<MemoryPlacement> kPlacements[] = {{MemoryPlacement::kReplace, "replace"},
                                                  {MemoryPlacement::kBeside, "beside"}};
 

@@ -72,6 +72,13 @@ class List {
   void add_memory(const std::string& prefix, const MemoryConfig& memory) {
     const Extent heads{memory.heads, "memory heads"}, k_dim{memory.k_dim, "memory k_dim"};
     const Extent v_dim{config_.value_dim(), "memory v_dim"};
+    if (memory.is_ngram()) {
+      add(prefix + "query_norm", {dim()});
+      add(prefix + "key_norm", {dim()});
+      add_linear(prefix + "key_proj", dim(), v_dim, true);
+      if (memory.has_value_proj(config_.dim)) add_linear(prefix + "value_proj", dim(), v_dim, true);
+      return;
+    }
     add(prefix + "keys", {heads,
                           {2, "two sets"},
                           {memory.n_keys, "memory n_keys"},

@@ -173,8 +173,8 @@ DecoderLayerImpl::DecoderLayerImpl(const ModelConfig& config, std::int64_t layer
 }
 
 at::Tensor DecoderLayerImpl::forward(const at::Tensor& x, const RopeTables& rope,
-                                     const Snapshot* rows, const nn::DocumentRuns* documents) {
-  return go_on(attend(x, rope, documents), rows);
+                                     const MemoryInput& input, const nn::DocumentRuns* documents) {
+  return go_on(attend(x, rope, documents), input);
 }
 
 at::Tensor DecoderLayerImpl::attend(const at::Tensor& x, const RopeTables& rope,
@@ -190,10 +190,12 @@ at::Tensor DecoderLayerImpl::feed(const at::Tensor& x) {
   return experts.is_empty() ? feed_forward->forward(x) : experts->forward(x);
 }
 
-at::Tensor DecoderLayerImpl::go_on(const at::Tensor& attended, const Snapshot* rows) {
+at::Tensor DecoderLayerImpl::go_on(const at::Tensor& attended, const MemoryInput& input) {
   const at::Tensor x = normed(attended);
   at::Tensor out = attended;
-  if (!memory.is_empty()) out = out + memory->forward(x, rows);
+  if (!memory.is_empty()) {
+    out = out + memory->forward(x, input.rows, /*continues=*/false, input.suffixes);
+  }
   if (has_feed_forward()) out = out + feed(x);
   return out;
 }
@@ -209,8 +211,11 @@ at::Tensor DecoderLayerImpl::step(const at::Tensor& x, const nn::Step& step) {
     std::vector<at::Tensor> read;  // by version of the pool
     for (const nn::Step::Reads& reads : step.reads) {
       const at::Tensor asking = normed.slice(0, reads.begin, reads.end);
-      read.push_back(reads.leaves_out_memory ? torch::zeros_like(asking)
-                                             : memory->forward(asking, reads.rows, continues));
+      const at::Tensor suffixes =
+          step.suffixes.defined() ? step.suffixes.slice(0, reads.begin, reads.end) : at::Tensor();
+      read.push_back(reads.leaves_out_memory
+                         ? torch::zeros_like(asking)
+                         : memory->forward(asking, reads.rows, continues, suffixes));
     }
     out = out + (read.size() == 1 ? read[0] : torch::cat(read));
   }

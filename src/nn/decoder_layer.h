@@ -54,16 +54,21 @@ struct AttentionImpl : torch::nn::Module {
 };
 TORCH_MODULE(Attention);
 
+// What memory layers read beside the states: MemoryLayer::forward's.
+struct MemoryInput {
+  const Snapshot* rows = nullptr;
+  at::Tensor suffixes = {};
+};
+
 struct DecoderLayerImpl : torch::nn::Module {
   // `pool` is empty where this layer has no memory.
   DecoderLayerImpl(const ModelConfig& config, std::int64_t index, const MemoryPool& pool);
-  // `rows`: of MemoryLayer::forward.
-  at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const Snapshot* rows,
+  at::Tensor forward(const at::Tensor& x, const RopeTables& rope, const MemoryInput& input,
                      const nn::DocumentRuns* documents = nullptr);
   // The two halves of forward: x and its attention; and what the rest makes of them.
   at::Tensor attend(const at::Tensor& x, const RopeTables& rope,
                     const nn::DocumentRuns* documents = nullptr);
-  at::Tensor go_on(const at::Tensor& attended, const Snapshot* rows);
+  at::Tensor go_on(const at::Tensor& attended, const MemoryInput& input);
   at::Tensor normed(const at::Tensor& attended) const;         // what feed-forward and memory take
   at::Tensor step(const at::Tensor& x, const nn::Step& step);  // x [tokens, dim]
   bool has_feed_forward() const { return !feed_forward.is_empty() || !experts.is_empty(); }

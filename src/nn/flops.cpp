@@ -24,8 +24,13 @@ Flops count_flops(const ModelConfig& config, std::int64_t context) {
   if (memory_layers > 0) {
     const MemoryConfig& memory = *config.memory;
     const double v = number(config.value_dim()), heads = number(memory.heads);
-    double layer = dim * heads * number(memory.k_dim);              // query
-    layer += heads * number(memory.n_keys) * number(memory.k_dim);  // both score products
+    double layer = 0;
+    if (memory.is_ngram()) {
+      layer += v * dim + dim;  // the gate's key, and its product with x
+    } else {
+      layer += dim * heads * number(memory.k_dim);                    // query
+      layer += heads * number(memory.n_keys) * number(memory.k_dim);  // both score products
+    }
     layer +=
         heads * number(memory.knn) * number(config.row_width());  // weighted sum; PEER: and x . U
     if (memory.has_swilu()) layer += dim * v + v;

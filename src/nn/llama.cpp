@@ -9,6 +9,7 @@
 
 #include "nn/decoder_layer.h"
 #include "nn/linear.h"
+#include "nn/ngrams.h"
 #include "nn/rms_norm.h"
 #include "nn/step.h"
 #include "nn/table.h"
@@ -90,13 +91,15 @@ struct LlamaImpl::Pass {
   RopeTables rope;
   std::optional<nn::DocumentRuns> documents;
   std::optional<Snapshot> rows;  // all layers read one version of the pool
+  at::Tensor suffixes = {};
 
-  const Snapshot* snapshot() const { return rows ? &*rows : nullptr; }
+  MemoryInput input() const { return {rows ? &*rows : nullptr, suffixes}; }
   const nn::DocumentRuns* runs() const { return documents ? &*documents : nullptr; }
 };
 
-LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& positions, std::int64_t length,
+LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& positions, const at::Tensor& tokens,
                                    const at::Tensor& document_begin, const Snapshot* rows) {
+  const std::int64_t length = positions.size(1);
   const at::Tensor frequencies =
       config_.rope.type == "dynamic"
           ? rope_frequencies(config_.rope, config_.attention_head_dim(), length)
@@ -105,6 +108,11 @@ LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& positions, std::int64_t len
   pass.rope = rope_tables(frequencies.to(positions.device()), positions, dense_type(),
                           config_.rope.attention_factor);
   if (document_begin.defined()) pass.documents = nn::document_runs(document_begin, dense_type());
+  if (const std::int64_t seen = nn::suffix_length(config_); seen > 0) {
+    TORCH_CHECK_VALUE(tokens.defined(),
+                      "Llama: expected tokens for a memory of variant \"ngram\", got none");
+    pass.suffixes = nn::suffixes_of(tokens, document_begin, seen);
+  }
   if (rows != nullptr) {
     pass.rows = *rows;
   } else if (!pool_.is_empty()) {
@@ -152,11 +160,10 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const at::Tensor& 
     has_several = document_begin.any().item<bool>();
     if (has_several) positions = positions - document_begin.to(tokens.device());  // [B, T]
   }
-  const Pass pass =
-      pass_of(positions, tokens.size(1), has_several ? document_begin : at::Tensor(), rows);
+  const Pass pass = pass_of(positions, tokens, has_several ? document_begin : at::Tensor(), rows);
   at::Tensor x = embed_tokens_(tokens).to(dense_type());
   for (const auto& layer : layers_) {
-    x = layer->forward(x, pass.rope, pass.snapshot(), pass.runs());
+    x = layer->forward(x, pass.rope, pass.input(), pass.runs());
   }
   return nn::rms_norm(x, norm_, config_.norm_eps);
 }
@@ -164,20 +171,25 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const at::Tensor& 
 at::Tensor LlamaImpl::states_before_memory(const at::Tensor& tokens) {
   check_tokens(tokens);
   const std::size_t first = first_memory();
-  const Pass pass = pass_of(positions_of(tokens), tokens.size(1), {});
+  const Pass pass = pass_of(positions_of(tokens), tokens, {});
   at::Tensor x = embed_tokens_(tokens).to(dense_type());
-  for (std::size_t i = 0; i < first; ++i) x = layers_[i]->forward(x, pass.rope, nullptr);
+  for (std::size_t i = 0; i < first; ++i) x = layers_[i]->forward(x, pass.rope, {});
   return layers_[first]->attend(x, pass.rope);
 }
 
-at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states) {
+at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states, const at::Tensor& tokens) {
   const std::size_t first = first_memory();
   TORCH_CHECK_VALUE(states.dim() == 3 && states.size(2) == config_.dim,
                     "Llama: expected states [B, T, ", config_.dim, "], got ", states.sizes());
-  const Pass pass = pass_of(positions_of(states), states.size(1), {});
-  at::Tensor x = layers_[first]->go_on(states, pass.snapshot());
+  if (tokens.defined()) {
+    check_tokens(tokens);
+    TORCH_CHECK_VALUE(tokens.sizes() == states.sizes().slice(0, 2), "Llama: expected tokens ",
+                      states.sizes().slice(0, 2), " of the states, got ", tokens.sizes());
+  }
+  const Pass pass = pass_of(positions_of(states), tokens, {});
+  at::Tensor x = layers_[first]->go_on(states, pass.input());
   for (std::size_t i = first + 1; i < layers_.size(); ++i) {
-    x = layers_[i]->forward(x, pass.rope, pass.snapshot());
+    x = layers_[i]->forward(x, pass.rope, pass.input());
   }
   return nn::rms_norm(x, norm_, config_.norm_eps);
 }
@@ -185,7 +197,7 @@ at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states) {
 std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
     const at::Tensor& tokens, std::span<const std::int64_t> layers) {
   check_tokens(tokens);
-  const Pass pass = pass_of(positions_of(tokens), tokens.size(1), {});
+  const Pass pass = pass_of(positions_of(tokens), tokens, {});
   at::Tensor x = embed_tokens_(tokens).to(dense_type());
   std::vector<FeedForwardStates> states;
   for (const auto& layer : layers_) {
@@ -197,7 +209,7 @@ std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
       const at::Tensor in = layer->normed(attended);
       states.push_back({in, layer->feed(in)});
     }
-    x = layer->go_on(attended, pass.snapshot());
+    x = layer->go_on(attended, pass.input());
   }
   TORCH_CHECK_VALUE(states.size() == layers.size(), "Llama: expected layers from 0 to ",
                     config_.layers - 1, ", ascending, got ",

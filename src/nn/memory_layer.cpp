@@ -14,7 +14,9 @@
 #include "nn/asked.h"
 #include "nn/linear.h"
 #include "nn/lookup_hook.h"
+#include "nn/ngrams.h"
 #include "nn/product_keys.h"
+#include "nn/rms_norm.h"
 #include "nn/token_by_token.h"
 #include "nn/unset_weights.h"
 
@@ -55,15 +57,7 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
                     pool->options().u_width);
   pool_ = register_module("pool", std::move(pool));
 
-  const std::int64_t H = config.heads, d = config.k_dim;
-  const bool is_trained = !config.frozen_keys;
-  keys = register_parameter("keys", torch::empty({H, 2, config.n_keys, d / 2}), is_trained);
-  query_proj = register_module("query_proj", nn::make_linear(dim, H * d, /*has_bias=*/true));
-  if (config.qk_norm) {
-    query_norm = register_parameter("query_norm", torch::empty({d}));
-    key_norm = register_parameter("key_norm", torch::empty({d}), is_trained);
-  }
-  if (!nn::are_weights_unset()) reset_lookup();
+  make_lookup();
   if (config.has_swilu()) swilu_proj = register_module("swilu_proj", linear(dim, v_dim));
   if (config.has_value_proj(dim)) {
     value_proj = register_module("value_proj", linear(v_dim, dim));
@@ -74,8 +68,31 @@ MemoryLayerImpl::MemoryLayerImpl(std::int64_t dim, const MemoryConfig& config, M
 
 MemoryLayerImpl::~MemoryLayerImpl() = default;
 
+void MemoryLayerImpl::make_lookup() {
+  if (config_.is_ngram()) {
+    key_proj = register_module("key_proj", linear(config_.value_dim(dim_), dim_));
+    query_norm = register_parameter("query_norm", torch::empty({dim_}));
+    key_norm = register_parameter("key_norm", torch::empty({dim_}));
+  } else {
+    const std::int64_t H = config_.heads, d = config_.k_dim;
+    const bool is_trained = !config_.frozen_keys;
+    keys = register_parameter("keys", torch::empty({H, 2, config_.n_keys, d / 2}), is_trained);
+    query_proj = register_module("query_proj", nn::make_linear(dim_, H * d, /*has_bias=*/true));
+    if (config_.qk_norm) {
+      query_norm = register_parameter("query_norm", torch::empty({d}));
+      key_norm = register_parameter("key_norm", torch::empty({d}), is_trained);
+    }
+  }
+  if (!nn::are_weights_unset()) reset_lookup();
+}
+
 void MemoryLayerImpl::reset_lookup() {
   const torch::NoGradGuard no_grad;
+  if (config_.is_ngram()) {
+    query_norm.fill_(1);
+    key_norm.fill_(1);
+    return;
+  }
   const double bound = 1 / std::sqrt(static_cast<double>(config_.k_dim));
   torch::nn::init::uniform_(keys, -bound, bound);
   torch::nn::init::xavier_uniform_(query_proj->weight);
@@ -89,7 +106,7 @@ void MemoryLayerImpl::reset_lookup() {
 
 void MemoryLayerImpl::reset_parameters() {
   reset_lookup();
-  for (Linear* layer : {&swilu_proj, &value_proj, &gate_hidden, &gate}) {
+  for (Linear* layer : {&key_proj, &swilu_proj, &value_proj, &gate_hidden, &gate}) {
     if (*layer) draw(*layer);
   }
 }
@@ -106,6 +123,9 @@ at::Tensor MemoryLayerImpl::keys_of(const Snapshot* rows) const {
 
 std::tuple<at::Tensor, at::Tensor> MemoryLayerImpl::select(const at::Tensor& x,
                                                            const Snapshot* rows) {
+  TORCH_CHECK_VALUE(
+      !config_.is_ngram(),
+      "MemoryLayer::select: expected a memory with keys, got one of variant \"ngram\"");
   product_keys_->expect_change();
   return look_up(x, rows);
 }
@@ -150,18 +170,38 @@ nn::Asked MemoryLayerImpl::ask(const at::Tensor& x, const Snapshot* rows) {
                        : at::Tensor()};
 }
 
-at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows, bool continues) {
+nn::Asked MemoryLayerImpl::hash(const at::Tensor& suffixes, std::int64_t tokens) {
+  TORCH_CHECK_VALUE(suffixes.defined() && suffixes.size(0) == tokens,
+                    "MemoryLayer: expected suffixes of ", tokens,
+                    " tokens for variant \"ngram\", got ",
+                    suffixes.defined() ? std::to_string(suffixes.size(0)) : "none");
+  const at::Tensor slots = nn::ngram_slots(suffixes, number, config_).flatten(1);
+  pool_->prefetch(slots);
+  // The sum of rows is then of the size of one.
+  const double weight = 1 / std::sqrt(static_cast<double>(slots.size(1)));
+  return {.slots = slots, .weights = torch::full(slots.sizes(), weight), .swilu = {}, .gate = {}};
+}
+
+at::Tensor MemoryLayerImpl::opened(const at::Tensor& x, const at::Tensor& y) {
+  const at::Tensor key = nn::rms_norm(key_proj(y), key_norm, nn::kNormEps);
+  return nn::sigmoid_of_dots(nn::rms_norm(x, query_norm, nn::kNormEps), key,
+                             1 / std::sqrt(static_cast<double>(dim_)));
+}
+
+at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows, bool continues,
+                                    const at::Tensor& suffixes) {
   TORCH_CHECK_VALUE(x.dim() >= 1 && x.size(-1) == dim_, "MemoryLayer: expected x [..., ", dim_,
                     "], got ", x.sizes());
   const at::Tensor flat = x.dim() == 2 ? x : x.reshape({-1, dim_});  // [T, dim]
   if (!continues) product_keys_->expect_change();
   std::optional<Snapshot> now;  // sub-keys and rows of one version
   if (rows == nullptr && (now = pool_->snapshot())) rows = &*now;
-  const nn::Asked asked = ask(flat, rows);
+  const nn::Asked asked = config_.is_ngram() ? hash(suffixes, flat.size(0)) : ask(flat, rows);
   at::Tensor y = nn::as_type(sum_rows(flat, asked.slots, asked.weights, rows), x.scalar_type());
+  const at::Tensor gate_of_tokens = config_.is_ngram() ? opened(flat, y) : asked.gate;
   if (swilu_proj) y = nn::times(y, asked.swilu);
   if (value_proj) y = value_proj(y);
-  if (gate) y = nn::times(y, asked.gate);
+  if (gate_of_tokens.defined()) y = nn::times(y, gate_of_tokens);
   if (x.dim() == 2) return y;
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = y.size(-1);

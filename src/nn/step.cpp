@@ -8,6 +8,8 @@
 #include <cmath>
 #include <utility>
 
+#include "nn/ngrams.h"
+
 namespace memlayers::nn {
 
 static_assert(KvCache::kPageTokens == ops::kPageTokens);
@@ -90,6 +92,11 @@ Step::Step(std::span<const SequenceTokens> sequences, const ModelConfig& config,
     const std::int64_t pages =
         (cache.length_ + count + KvCache::kPageTokens - 1) / KvCache::kPageTokens;
     while (static_cast<std::int64_t>(cache.pages_.size()) < pages) cache.add_page();
+    for (std::int64_t t = 0; t < count; ++t) {
+      const std::int64_t at = cache.length_ + t;
+      cache.pages_[static_cast<std::size_t>(at / KvCache::kPageTokens)]->set_id(
+          at % KvCache::kPageTokens, sequence.tokens[static_cast<std::size_t>(t)]);
+    }
     ops::CachedTokens part{tokens.count, count, cache.length_, {}};
     for (const auto& page : cache.pages_) {
       part.pages.push_back(static_cast<std::byte*>(page->numbers().mutable_data_ptr()));
@@ -108,6 +115,35 @@ Step::Step(std::span<const SequenceTokens> sequences, const ModelConfig& config,
     tokens.count += count;
   }
   rotations(tokens, frequencies, config.rope.attention_factor);
+  if (const std::int64_t seen = suffix_length(config); seen > 0) look_back(sequences, seen);
+}
+
+namespace {
+
+// The tokens of a sequence that end at `position`, of those that its pages hold.
+void write_suffix(const std::vector<std::shared_ptr<KvPage>>& pages, std::int64_t position,
+                  std::span<std::int64_t> out) {
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::int64_t at = position - static_cast<std::int64_t>(i);
+    out[i] = at < 0 ? kNoToken
+                    : pages[static_cast<std::size_t>(at / KvCache::kPageTokens)]
+                          ->ids()[static_cast<std::size_t>(at % KvCache::kPageTokens)];
+  }
+}
+
+}  // namespace
+
+void Step::look_back(std::span<const SequenceTokens> sequences, std::int64_t length) {
+  suffixes = at::empty({tokens.count, length}, at::kLong);
+  std::span<std::int64_t> rest(suffixes.mutable_data_ptr<std::int64_t>(),
+                               static_cast<std::size_t>(tokens.count * length));
+  const auto width = static_cast<std::size_t>(length);
+  for (const SequenceTokens& sequence : sequences) {
+    const KvCache& cache = *sequence.cache;
+    for (std::size_t t = 0; t < sequence.tokens.size(); ++t, rest = rest.subspan(width)) {
+      write_suffix(cache.pages_, cache.length_ + static_cast<std::int64_t>(t), rest.first(width));
+    }
+  }
 }
 
 void Step::commit(std::span<const SequenceTokens> sequences) const {

@@ -23,12 +23,16 @@ struct Step {
 
   ops::PagedTokens tokens;
   std::vector<Reads> reads;  // of all tokens, in order
+  at::Tensor suffixes;       // of all tokens, MemoryLayer::forward's; undefined without need
 
   // Takes the memory that the tokens need; changes no length. Checks what LlamaImpl::step() says.
   Step(std::span<const SequenceTokens> sequences, const ModelConfig& config, MemoryPool pool,
        const at::Tensor& frequencies);
   // The tokens are in the caches.
   void commit(std::span<const SequenceTokens> sequences) const;
+
+ private:
+  void look_back(std::span<const SequenceTokens> sequences, std::int64_t length);  // suffixes
 };
 
 }  // namespace memlayers::nn

@@ -11,7 +11,7 @@
 namespace memlayers {
 
 SubKeyGrid sub_key_grid(const ModelConfig& config) {
-  if (!config.memory) return {};
+  if (!config.memory || config.memory->is_ngram()) return {};
   SubKeyGrid grid{.layers = config.memory_layers(),
                   .heads = config.memory->heads,
                   .n_keys = config.memory->n_keys,

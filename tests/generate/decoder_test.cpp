@@ -80,6 +80,16 @@ TEST(Decoder, ASequenceGivesWhatItGivesAloneWhateverComesAndGoesBesideIt) {
   expect_as_alone(long_config(), 1, 60);
 }
 
+TEST(Decoder, SoItDoesWithExpertsAndRowsFoundByNgrams) {
+  ModelConfig config = long_config();
+  config.experts = 4;
+  expect_as_alone(config, 4, 12);
+  config.memory->variant = MemoryVariant::kNgram;
+  config.memory->knn = 2;
+  config.memory->gate = false;
+  expect_as_alone(config, 5, 12);
+}
+
 TEST(Decoder, SoItDoesInBfloat16WithRowsOfFewBits) {
   for (const RowType rows : {RowType::kInt8, RowType::kInt4, RowType::kBFloat16}) {
     ModelConfig config = long_config();

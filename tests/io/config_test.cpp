@@ -101,6 +101,27 @@ TEST(MemoryConfig, NamesTheFirstWrongField) {
           c.memory->value_proj = false;
         },
         "[memory] value_proj: expected true where v_dim (64) differs from dim (256), got false"},
+       {[](C& c) { c.memory->variant = MemoryVariant::kNgram; },
+        "[memory] knn: expected at most 7, n-grams of 2 to 8 tokens, with variant \"ngram\", got "
+        "32"},
+       {[](C& c) {
+          c.memory->variant = MemoryVariant::kNgram;
+          c.memory->knn = 2;
+          c.memory->gate = true;
+        },
+        "[memory] gate: expected false with variant \"ngram\", got true"},
+       {[](C& c) {
+          c.memory->variant = MemoryVariant::kNgram;
+          c.memory->knn = 2;
+          c.memory->frozen_keys = true;
+        },
+        "[memory] frozen_keys: expected false with variant \"ngram\", got true"},
+       {[](C& c) {
+          c.memory->variant = MemoryVariant::kNgram;
+          c.memory->knn = 2;
+          c.memory->open_keys = 100;
+        },
+        "[memory] open_keys: expected none with variant \"ngram\", got 100"},
        {[](C& c) { c.memory->layers = {{8}}; },
         "[memory] layers: expected layers from 0 to 7, got 8"},
        {[](C& c) { c.memory->layers = {{-1}}; },

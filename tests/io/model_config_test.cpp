@@ -84,7 +84,7 @@ TEST(ReadModelConfig, ComputesFloat16InFloat32) {
 }
 
 TEST(ModelConfigJson, ReadsBackToTheSame) {
-  std::vector<ModelConfig> configs(7);
+  std::vector<ModelConfig> configs(8);
   configs[1] = read_config(llama_config().dump());
   configs[2].memory = MemoryConfig{.layers = {{2, 5}},
                                    .n_keys = 31,
@@ -107,7 +107,8 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
   configs[4].experts = 8;
   configs[5] = configs[2];
   configs[5].experts = 2;
-  configs[6].memory = MemoryConfig{.frozen_keys = true};
+  configs[6].memory = MemoryConfig{.knn = 2, .variant = MemoryVariant::kNgram};
+  configs[7].memory = MemoryConfig{.frozen_keys = true};
   for (const ModelConfig& config : configs) {
     const std::string text = model_config_json(config);
     const ModelConfig again = read_config(text);
@@ -117,6 +118,7 @@ TEST(ModelConfigJson, ReadsBackToTheSame) {
     EXPECT_EQ(again.experts, config.experts);
     if (config.memory) {
       EXPECT_EQ(again.memory->output_scales, config.memory->output_scales);
+      EXPECT_EQ(again.memory->variant, config.memory->variant);
       EXPECT_EQ(again.memory->frozen_keys, config.memory->frozen_keys);
     }
     EXPECT_EQ(again.rope.theta, config.rope.theta);
@@ -186,7 +188,7 @@ TEST(ReadModelConfig, NamesTheMemoryFieldThatIsWrong) {
       {R"({"k_dim": 7})", "[memory] k_dim: expected an even number, got 7"},
       {R"({"layers": [9]})", "[memory] layers: expected layers from 0 to 7, got 9"},
       {R"({"variant": "memory"})",
-       R"(memlayers: memory: variant: expected "plain" or "memory+" or "peer", got "memory")"},
+       R"(memlayers: memory: variant: expected "plain" or "memory+" or "peer" or "ngram", got "memory")"},
       {R"({"frozen_keys": 1})", "memory: frozen_keys: expected true or false, got 1"},
       {R"({"row_dtype": "int3"})", R"(memory: row_dtype: expected "float32" or "bfloat16")"},
       {R"({"gate": "yes"})", "memory: gate: expected true or false, got \"yes\""},

@@ -185,9 +185,10 @@ TEST(LoadTrainConfig, NamesKeyAndTypeOfAWrongValue) {
                  ":6: [memory] layers: expected a list of integers");
   expect_refused("[memory]\nlayers = 1",
                  ":6: [memory] layers: expected a list of integers, got the integer 1");
-  expect_refused("[memory]\nvariant = \"plus\"",
-                 ":6: [memory] variant: expected \"memory+\" or \"plain\" or \"peer\", got the "
-                 "string \"plus\"");
+  expect_refused(
+      "[memory]\nvariant = \"plus\"",
+      ":6: [memory] variant: expected \"memory+\" or \"plain\" or \"peer\" or \"ngram\", got "
+      "the string \"plus\"");
   expect_error([] { load("out = 3\n"); },
                HasSubstr(":1: out: expected a string, got the integer 3"));
   expect_error([] { load("model = 3\n"); }, HasSubstr(":1: unknown key model; did you mean "));

@@ -71,7 +71,7 @@ std::string text_of(at::IntArrayRef shape) {
 }
 
 TEST(WeightShapes, AreThoseOfTheModel) {
-  std::vector<ModelConfig> configs(8, with_memory());
+  std::vector<ModelConfig> configs(10, with_memory());
   configs[0] = small_config();
   configs[1].memory->placement = MemoryPlacement::kBeside;
   configs[2] = with_memory(MemoryVariant::kPeer);
@@ -82,6 +82,8 @@ TEST(WeightShapes, AreThoseOfTheModel) {
   configs[4].head_dim = 10;
   configs[5].attention_bias = configs[5].mlp_bias = true;
   configs[6].tie_embeddings = false;
+  configs[8] = configs[9] = with_memory(MemoryVariant::kNgram);
+  configs[9].memory->value_proj = false;
   configs[7].experts = 3;
   configs[7].mlp_bias = true;
   for (const ModelConfig& config : configs) {
