@@ -13,6 +13,7 @@
 #include "cli/output.h"
 #include "cli/score_text.h"
 #include "cli/terminal.h"
+#include "io/file_system.h"
 #include "io/shown.h"
 #include "memlayers/error.h"
 #include "memlayers/evaluate.h"
@@ -28,6 +29,7 @@ struct EvalArguments {
   std::int64_t batch_tokens = 8192, show = 0;
   AskArguments chat;
   std::optional<double> gate_below;
+  std::string each;  // file for the score of each fact; empty: none
   int threads = 0;
   bool is_json = false;
 };
@@ -54,6 +56,20 @@ void show_answers(Generator& generator, const std::vector<Fact>& facts, const Fa
   }
 }
 
+// One object a line, in the order of the facts.
+void write_scores(const std::string& path, const FactScores& scores) {
+  std::string text;
+  for (const FactScore& score : scores.facts) {
+    text += nlohmann::ordered_json{{"recalled", score.is_recalled},
+                                   {"nll", score.nll},
+                                   {"tokens", score.tokens},
+                                   {"too_long", score.is_cut}}
+                .dump() +
+            "\n";
+  }
+  io::write_atomic(io::posix(), path, text);
+}
+
 void evaluate_and_print_facts(Generator& generator, const EvalArguments& arguments) {
   std::vector<Fact> facts = read_facts(arguments.facts);
   if (arguments.limit && *arguments.limit < static_cast<std::int64_t>(facts.size())) {
@@ -72,6 +88,7 @@ void evaluate_and_print_facts(Generator& generator, const EvalArguments& argumen
               << " facts are longer than the model's context (" << places_of(facts, scores.cut)
               << "): they count as not recalled, and the likelihood is that of the others\n";
   }
+  if (!arguments.each.empty()) write_scores(arguments.each, scores);
   if (arguments.is_json) {
     nlohmann::ordered_json json{{"kind", "facts"},
                                 {"facts", facts.size()},
@@ -226,6 +243,9 @@ void check(const EvalArguments& arguments) {
   if (arguments.stride && arguments.data.empty()) {
     throw UsageError("eval: --stride: expected --data beside it, got none");
   }
+  if (!arguments.each.empty() && arguments.facts.empty()) {
+    throw UsageError("eval: --each: expected --facts beside it, got none");
+  }
   if (arguments.limit && *arguments.limit < 1) {
     throw UsageError("eval: --limit: expected at least 1, got " + std::to_string(*arguments.limit));
   }
@@ -272,6 +292,8 @@ Command eval_command() {
             app.add_option("--batch-tokens", a->batch_tokens, "tokens of a batch, at most")
                 ->capture_default_str()
                 ->check(CLI::PositiveNumber);
+            app.add_option("--each", a->each,
+                           "with --facts: a file to write the score of each fact to, as JSONL");
             app.add_option("--show", a->show, "print the first of them with the model's answers");
             add_chat(app, a->chat);
             add_gate(app, a->gate_below);

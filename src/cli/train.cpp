@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -88,6 +89,25 @@ void print_setup(const TrainSetup& s) {
                   threads);
 }
 
+nlohmann::ordered_json json_of(const TrainSetup& s) {
+  return {{"parameters",
+           {{"dense", s.dense_parameters},
+            {"memory", s.memory_parameters},
+            {"pool", s.pool_rows * s.pool_width}}},
+          {"flops_per_token",
+           {{"context", s.context},
+            {"attention", s.flops_per_token.attention},
+            {"feed_forward", s.flops_per_token.feed_forward},
+            {"memory", s.flops_per_token.memory},
+            {"logits", s.flops_per_token.logits},
+            {"total", s.flops_per_token.total()}}},
+          {"documents", s.train_documents},
+          {"tokens", s.train_tokens},
+          {"batches_a_pass", s.batches_per_epoch},
+          {"steps", s.total_steps},
+          {"steps_done", s.first_step}};
+}
+
 // What a person sees of a run. The bar exists from the first step to the last.
 class Display {
  public:
@@ -163,6 +183,7 @@ int run(const TrainArguments& options) {
   if (options.dry_run) {
     const TrainSetup& setup = trainer.prepare();
     if (is_first) print_setup(setup);
+    if (is_first && options.json) print_json(json_of(setup));
     return 0;
   }
   trainer.prepare();
@@ -215,7 +236,10 @@ Command train_command() {
             app.add_option("--set", options->overrides, "key=value ..., over what CONFIG says");
             app.add_option("--resume", options->resume,
                            "auto (newest checkpoint of the run), never, or a checkpoint folder");
-            app.add_flag("--json", options->json, "print one JSON object a logged step on stdout");
+            app.add_flag(
+                "--json", options->json,
+                "print one JSON object a logged step on stdout; with --dry-run, one of the "
+                "sizes");
             app.add_flag("--dry-run", options->dry_run,
                          "read configuration and data, print sizes, train nothing");
             app.add_flag("--help-config", options->help_config, "print every key of CONFIG");

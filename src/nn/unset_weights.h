@@ -29,7 +29,8 @@ bool are_weights_unset();  // an UnsetWeights lives on this thread
 
 // As torch makes them, unless weights are left unset.
 Linear make_linear(std::int64_t in, std::int64_t out, bool has_bias);
-// The same, drawn as Hugging Face does: normal with deviation 0.02 (initializer_range), biases zero.
+// The same, drawn as Hugging Face does: normal with deviation 0.02 (initializer_range), biases
+// zero.
 Linear drawn_linear(std::int64_t in, std::int64_t out, bool has_bias);
 Embedding make_embedding(std::int64_t count, std::int64_t width);
 

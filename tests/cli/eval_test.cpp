@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cli/command_testing.h"
 #include "memlayers/evaluate.h"
@@ -47,6 +48,26 @@ TEST_F(EvalCommand, PrintsTheScoresOfFactsAsJson) {
   EXPECT_DOUBLE_EQ(json["recall"]["value"].get<double>(), scores.recall.value);
   EXPECT_DOUBLE_EQ(json["recall"]["high"].get<double>(), scores.recall.high);
   EXPECT_NEAR(json["nll"]["value"].get<double>(), scores.nll->value, 1e-4);  // other threads
+}
+
+TEST_F(EvalCommand, WritesTheScoreOfEachFact) {
+  const TempDir dir;
+  const Finished done = eval({"--facts", facts(), "--json", "--each", dir / "each.jsonl"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  std::istringstream lines(testing::read_file(dir / "each.jsonl"));
+  double sum = 0;
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const auto one = nlohmann::json::parse(line);
+    EXPECT_FALSE(one["too_long"].get<bool>());
+    EXPECT_TRUE(one["recalled"].is_boolean());
+    EXPECT_GT(one["tokens"].get<int>(), 0);
+    sum += one["nll"].get<double>();
+  }
+  EXPECT_EQ(count, 2);
+  EXPECT_NEAR(nlohmann::json::parse(done.out)["nll"]["value"].get<double>(), sum / 2, 1e-9);
+  expect_error(eval({"--data", *shared_ / "text.txt", "--each", dir / "x"}), 2,
+               "--each: expected --facts beside it");
 }
 
 TEST_F(EvalCommand, ReadsFactsAndTextFromStandardInputToo) {

@@ -187,6 +187,11 @@ TEST_F(TrainCommand, DryRunTrainsNothing) {
   EXPECT_EQ(done.code, 0) << done.err;
   EXPECT_THAT(done.err, HasSubstr("40 documents"));
   EXPECT_EQ(io::posix().list(run_), std::vector<std::string>{"cache"});
+  const Finished sizes = train({config_, "--dry-run", "--json"});
+  const auto json = nlohmann::json::parse(sizes.out);
+  EXPECT_GT(json["parameters"]["dense"].get<double>(), 0);
+  EXPECT_GT(json["flops_per_token"]["total"].get<double>(), 0);
+  EXPECT_GT(json["steps"].get<int>(), 0);
 }
 
 TEST_F(TrainCommand, ReadsFactsFromStandardInput) {
