@@ -6,7 +6,6 @@
 
 // To unsigned 8 bits what the instructions want: 128 or 8 was added to each number, and so many
 // times the vector's sum is what a sum begins with.
-
 constexpr int sum_shift(WeightCode code) { return code == WeightCode::kInt8 ? 7 : 3; }
 
 constexpr std::int64_t kQuads = kWeightGroup / 4;  // four columns that one step takes
