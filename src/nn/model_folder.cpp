@@ -241,8 +241,9 @@ Llama load_from(io::FileSystem& fs, const std::string& path, const io::ModelSour
                                               {kRows, memory->values.detach()}, {});
     memory->id = read.pool;
     for (auto& [number, layer] : model->memory_layers()) {
+      if (read.sub_keys == nullptr || !layer->keys.defined()) continue;
       at::Tensor keys = layer->keys.detach();
-      if (read.sub_keys != nullptr) nn::write_sub_keys(*read.sub_keys, number, keys);
+      nn::write_sub_keys(*read.sub_keys, number, keys);
     }
   }
   return model;

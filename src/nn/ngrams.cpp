@@ -38,7 +38,7 @@ class Hash {
         mixed(mixed(mixed(static_cast<std::uint64_t>(layer)) ^ static_cast<std::uint64_t>(head)) ^
               static_cast<std::uint64_t>(length));
     offset_ = seed = mixed(seed);
-    for (std::uint64_t& factor : factors_) factor = (seed = mixed(seed)) | 1U;
+    for (std::uint64_t& factor : factors_) factor = seed = mixed(seed) | 1U;
   }
   std::int64_t length() const { return static_cast<std::int64_t>(factors_.size()); }
   std::int64_t slot(const std::int64_t* suffix, std::int64_t slots) const {

@@ -73,7 +73,7 @@ class Reader {
     std::uint64_t next = 0;  // the least that may come
     for (std::int64_t& slot : all) {
       const std::uint64_t step = number();
-      if (step > INT64_MAX - next) fail("slots below 2^63", "others");
+      if (next > INT64_MAX || step > INT64_MAX - next) fail("slots below 2^63", "others");
       slot = static_cast<std::int64_t>(next + step);
       next = static_cast<std::uint64_t>(slot) + 1;
     }

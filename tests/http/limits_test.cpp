@@ -31,8 +31,8 @@ TEST(Limits, TheDefaultsAreThoseOfTheDocumentation) {
   };
   EXPECT_EQ(served.status_of(line_of(8192)), 200);
   EXPECT_EQ(served.status_of(line_of(8193)), 414);
-  const auto header_of = [](std::size_t bytes) {  // "host: here\r\n" is 12 of them
-    return http_request("GET", "/", "x: " + std::string(bytes - 17, 'a') + "\r\n");
+  const auto header_of = [](std::size_t bytes) {  // "host: localhost\r\n" is 17 of them
+    return http_request("GET", "/", "x: " + std::string(bytes - 22, 'a') + "\r\n");
   };
   EXPECT_EQ(served.status_of(header_of(32768)), 200);
   EXPECT_EQ(served.status_of(header_of(32769)), 431);

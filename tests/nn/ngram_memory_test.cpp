@@ -56,7 +56,8 @@ std::int64_t slot_of(const std::vector<std::int64_t>& ids, std::uint64_t layer, 
     x = (x ^ (x >> 27U)) * 0x94d049bb133111ebU;
     return x ^ (x >> 31U);
   };
-  std::uint64_t m = f(f(f(f(layer) ^ head) ^ ids.size()));
+  const std::uint64_t s = f(f(f(layer) ^ head) ^ ids.size());
+  std::uint64_t m = f(s);
   std::uint64_t sum = m;
   for (const std::int64_t id : ids) {
     m = f(m) | 1U;

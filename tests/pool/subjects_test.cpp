@@ -140,9 +140,9 @@ TEST(PatchSubjectsFile, RefusesATensorThatIsNone) {
   const std::vector<std::int64_t> slots{1};
   const std::vector<float> row(5);
   const std::vector<std::uint8_t> none{1, 2, 3};
-  const auto write = [&](io::ElementType type, const std::vector<std::int64_t>& shape,
-                         std::span<const std::byte> bytes) {
-    io::write_safetensors(io::posix(), dir / "p",
+  const auto write = [&](const char* name, io::ElementType type,
+                         const std::vector<std::int64_t>& shape, std::span<const std::byte> bytes) {
+    io::write_safetensors(io::posix(), dir / name,
                           {{"slots", io::ElementType::kI64, {1}, std::as_bytes(std::span(slots))},
                            {"rows", io::ElementType::kF32, {1, 5}, std::as_bytes(std::span(row))},
                            {"subjects", type, shape, bytes}},
@@ -153,11 +153,11 @@ TEST(PatchSubjectsFile, RefusesATensorThatIsNone) {
                            {"width", "5"},
                            {"dtype", "float32"}});
   };
-  write(io::ElementType::kU8, {3}, std::as_bytes(std::span(none)));
+  write("p", io::ElementType::kU8, {3}, std::as_bytes(std::span(none)));
   expect_error([&] { read_patch(dir / "p"); },
                HasSubstr("tensor \"subjects\": expected a registry of subjects of version 1"));
-  write(io::ElementType::kI64, {1}, std::as_bytes(std::span(slots)));
-  expect_error([&] { read_patch(dir / "p"); },
+  write("q", io::ElementType::kI64, {1}, std::as_bytes(std::span(slots)));
+  expect_error([&] { read_patch(dir / "q"); },
                HasSubstr("tensor \"subjects\": expected U8 [n], got I64"));
 }
 

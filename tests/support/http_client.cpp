@@ -169,7 +169,7 @@ HttpAnswer HttpClient::ask(std::string_view bytes) {
 
 std::string http_request(const std::string& method, const std::string& path,
                          const std::string& fields, const std::string& body) {
-  return method + " " + path + " HTTP/1.1\r\nhost: here\r\n" + fields + "\r\n" + body;
+  return method + " " + path + " HTTP/1.1\r\nhost: localhost\r\n" + fields + "\r\n" + body;
 }
 
 std::string http_post(const std::string& path, const std::string& body, const std::string& fields) {

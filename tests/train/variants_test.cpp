@@ -61,7 +61,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Kind{"experts", [](ModelConfig& c) { c.experts = 3; }},
                       Kind{"ngrams", use_ngrams},
                       Kind{"frozen_keys", [](ModelConfig& c) { c.memory->frozen_keys = true; }}),
-    [](const auto& info) { return std::string(info.param.name); });
+    [](const auto& kind) { return std::string(kind.param.name); });
 
 TEST(FrozenKeys, AreAfterTrainingWhatTheyWereBefore) {
   const TempDir dir;
