@@ -16,8 +16,9 @@ bool is_loopback_v4(std::string_view name) {
     const std::size_t end = part + 1 < kParts ? name.find('.') : name.size();
     if (end == std::string_view::npos || end == 0) return false;
     int number = -1;
-    const auto [stop, error] = std::from_chars(name.data(), name.data() + end, number);
-    if (error != std::errc() || stop != name.data() + end || number < 0 || number > kMost) {
+    const std::string_view digits = name.substr(0, end);
+    const auto [stop, error] = std::from_chars(digits.begin(), digits.end(), number);
+    if (error != std::errc() || stop != digits.end() || number < 0 || number > kMost) {
       return false;
     }
     if (part == 0 && number != 127) return false;

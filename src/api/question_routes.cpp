@@ -124,7 +124,8 @@ class ReplayRun final : public Run {
               {"expected", expected_},
               {"choices", answers},
               {"usage", usage()}};
-    if (pool_version()) body["memory"] = memory();
+    const std::optional<std::uint64_t> version = pool_version();
+    if (version) body["memory"] = memory(*version);
     respond(*exchange_, kOk, body, headers());
   }
 

@@ -182,17 +182,17 @@ Json Run::head(const std::string& id, const char* object) const {
             {"created", created_},
             {"model", shared_->engine.model_id()},
             {"system_fingerprint", "fp_" + shared_->engine.weights_digest().substr(0, 16)}};
-  if (pool_version_) json["memory"] = memory();
+  if (pool_version_) json["memory"] = memory(*pool_version_);
   return json;
 }
 
 // What the answers were made with: the version of the pool, and of each prompt the confidence that
 // a patch taught what it asks, a number where there is one prompt.
-Json Run::memory() const {
-  Json json{{"version", *pool_version_}}, confidences = Json::array();
+Json Run::memory(std::uint64_t version) const {
+  Json json{{"version", version}}, confidences = Json::array();
   for (std::size_t i = 0; i < choices_.size(); i += static_cast<std::size_t>(asked_.n)) {
-    confidences.push_back(nullptr);
-    if (choices_[i].memory_confidence) confidences.back() = *choices_[i].memory_confidence;
+    const std::optional<double>& confidence = choices_[i].memory_confidence;
+    confidences.push_back(confidence ? Json(*confidence) : Json());
   }
   const bool is_known = std::ranges::any_of(
       choices_, [](const Choice& choice) { return choice.memory_confidence.has_value(); });

@@ -40,8 +40,8 @@ class Run : public std::enable_shared_from_this<Run> {
 
   // Members of every answer beside choices.
   Json head(const std::string& id, const char* object) const;
-  Json memory() const;           // of them; where the pool's version is known
-  http::Fields headers() const;  // the pool's version, where it is known
+  Json memory(std::uint64_t version) const;  // of them; where the pool's version is known
+  http::Fields headers() const;              // the pool's version, where it is known
   Json usage() const;
   std::unique_ptr<AnswerShape> shape() const;
   void log() const;
