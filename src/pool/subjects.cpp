@@ -101,10 +101,10 @@ std::vector<std::byte> to_bytes(const SubjectRegistry& registry) {
   for (const TaughtSubject& subject : registry.subjects) {
     put_hashes(bytes, subject.grams);
     put_number(bytes, subject.slots.size());
-    std::int64_t next = 0;
+    std::uint64_t next = 0;
     for (const std::int64_t slot : subject.slots) {
-      put_number(bytes, static_cast<std::uint64_t>(slot - next));
-      next = slot + 1;
+      put_number(bytes, static_cast<std::uint64_t>(slot) - next);
+      next = static_cast<std::uint64_t>(slot) + 1;
     }
   }
   const std::uint64_t checksum = io::xxh3(bytes);
