@@ -381,6 +381,7 @@ set(api_sources
 # The engine behind the HTTP interface.
 set(serve_sources
   src/serve/pool_views.cpp    engine
+  src/serve/piece_size.cpp    engine
   src/serve/scheduler.cpp     engine
   src/serve/scheduler_thread.cpp engine
   src/serve/ask.cpp           engine

@@ -82,6 +82,9 @@ class Decoder {
   // that are not finite; rows that the disk does not give) ends with kError, and the others go on.
   std::vector<DecodedToken> step();
 
+  // Of prompts, from the next step on (DecoderOptions); answers are the same. Throws Error below 1.
+  void set_prefill_tokens(std::int64_t tokens);
+
   // Since the beginning: drafts that were tried, and that were right.
   std::int64_t drafted_tokens() const;
   std::int64_t accepted_tokens() const;

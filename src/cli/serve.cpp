@@ -209,7 +209,11 @@ Command serve_command() {
         app.add_option("--context", engine.context,
                        "tokens of prompt and answer, at most; absent: the model's");
         app.add_option("--prefill", engine.prefill_tokens,
-                       "tokens of prompts that one step takes in beside others' answers")
+                       "tokens of prompts that one step takes in, at most")
+            ->capture_default_str();
+        app.add_option("--slowdown", engine.slowdown,
+                       "times that a step lasts at most, about, for taking in prompts beside the "
+                       "answers of others; 0: --prefill at once")
             ->capture_default_str();
         app.add_option("--cache-bytes", engine.cache_bytes,
                        "of keys and values; absent: of --slots whole contexts, at most half "

@@ -127,6 +127,13 @@ std::vector<DecodedToken> Decoder::step() {
   return made;
 }
 
+void Decoder::set_prefill_tokens(std::int64_t tokens) {
+  DecoderOptions options = state_->options;
+  options.prefill_tokens = tokens;
+  options.validate();
+  state_->options = options;
+}
+
 std::int64_t Decoder::cached_tokens(std::int64_t sequence) const {
   const auto found = state_->find(sequence);
   return found == state_->sequences.end() ? 0 : (*found)->cached_tokens();

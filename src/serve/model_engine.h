@@ -17,10 +17,13 @@
 namespace memlayers::serve {
 
 struct EngineOptions {
-  std::string model_id = {};                 // absent: the folder's name
-  std::int64_t sequences = 16;               // that are answered at once, at most
-  std::int64_t waiting = 256;                // behind them; beyond: 429
-  std::int64_t prefill_tokens = 256;         // DecoderOptions
+  std::string model_id = {};          // absent: the folder's name
+  std::int64_t sequences = 16;        // that are answered at once, at most
+  std::int64_t waiting = 256;         // behind them; beyond: 429
+  std::int64_t prefill_tokens = 256;  // DecoderOptions, at most
+  // How many times as long a step lasts, about, that takes in a piece of a prompt beside answers of
+  // others: pieces are as small as that needs. 0: prefill_tokens at once.
+  double slowdown = 2.5;
   std::optional<std::int64_t> context = {};  // tokens of prompt and answer; absent: the model's
   // Of keys and values, those kept for prompts that begin alike included; absent: what as many
   // sequences of the whole context take, at most half of the machine's memory.

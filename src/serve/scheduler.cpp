@@ -52,6 +52,9 @@ void EngineOptions::validate() const {
   check(sequences >= 1, "slots", "at least 1", sequences);
   check(waiting >= 0, "queue", "0 or more", waiting);
   check(prefill_tokens >= 1, "prefill", "at least 1", prefill_tokens);
+  if (!(slowdown == 0 || (slowdown > 1 && slowdown <= 1e6))) {
+    throw Error("slowdown: expected a number above 1, or 0, got " + std::to_string(slowdown));
+  }
   check(context.value_or(1) >= 1, "context", "at least 1", context.value_or(1));
   check(cache_bytes.value_or(1) >= 1, "cache_bytes", "at least 1", cache_bytes.value_or(1));
   check(drafted_tokens >= 0, "speculate", "0 or more", drafted_tokens);
@@ -73,6 +76,7 @@ Scheduler::Scheduler(Llama model, std::shared_ptr<const Tokenizer> tokenizer, Po
                 .sequences = options.sequences,
                 .keeps_prefixes = options.keeps_prefixes,
                 .drafted_tokens = options.drafted_tokens}),
+      piece_(options.prefill_tokens, options.slowdown),
       thread_([this] { run(); }) {}
 
 Scheduler::~Scheduler() { stop(); }

@@ -21,6 +21,7 @@
 #include "api/engine.h"
 #include "memlayers/decoder.h"
 #include "serve/model_engine.h"
+#include "serve/piece_size.h"
 #include "serve/pool_views.h"
 
 namespace memlayers::serve {
@@ -94,6 +95,7 @@ class Scheduler {
   Generator::Judge judge_;  // none: prompts are not judged
   std::optional<double> least_;
   Decoder decoder_;                             // of the thread alone
+  PieceSize piece_;                             // of the thread alone
   std::map<std::int64_t, Sequence> sequences_;  // by number in the decoder; of the thread alone
 
   mutable std::mutex mutex_;  // guards what is below

@@ -143,10 +143,13 @@ bool Scheduler::admit_one(Sequence& next) {
 
 // What the next step takes of prompts, and how many sequences give tokens.
 std::pair<std::int64_t, std::int64_t> Scheduler::planned_tokens() {
-  std::int64_t of_prompts = 0, answering = 0;
+  const std::int64_t answering = std::ranges::count_if(
+      sequences_, [](const auto& entry) { return entry.second.prompt_left == 0; });
+  const std::int64_t most = piece_.beside(answering);
+  decoder_.set_prefill_tokens(most);
+  std::int64_t of_prompts = 0;
   for (auto& [number, sequence] : sequences_) {
-    const std::int64_t taken = std::min(sequence.prompt_left, options_.prefill_tokens - of_prompts);
-    if (sequence.prompt_left == 0) ++answering;
+    const std::int64_t taken = std::min(sequence.prompt_left, most - of_prompts);
     of_prompts += taken;
     sequence.prompt_left -= taken;
   }
@@ -169,6 +172,7 @@ void Scheduler::step() {
     }
   }
   const double took = std::chrono::duration<double>(Clock::now() - begin).count();
+  piece_.took(took, of_prompts, answering);
   const double share = static_cast<double>(of_prompts) /
                        static_cast<double>(std::max<std::int64_t>(1, of_prompts + answering));
   {
