@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The OpenAPI document: made of the table of routes and of the tables that requests are checked by.
+#include "api/openapi.h"
+
 #include <algorithm>
 
 #include "api/routes.h"

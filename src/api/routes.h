@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the service answers: a table, of which requests find their way, and the OpenAPI document is
-// made.
+// What the service answers: a table, of which requests find their way, and the OpenAPI document
+// (openapi.h) is made.
 #pragma once
 
 #include <memory>
@@ -65,7 +65,5 @@ struct Found {
 Found find_route(std::string_view method, std::string_view path);
 // The methods of a path: "GET, POST"; "" for one that is not known.
 std::string methods_of(std::string_view path);
-
-Json openapi_document(const std::string& model);
 
 }  // namespace memlayers::api

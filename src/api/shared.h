@@ -4,12 +4,14 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <string_view>
 
 #include "api/engine.h"
 #include "api/json_schema.h"
 #include "api/log.h"
 #include "api/metrics.h"
+#include "api/openapi.h"
 #include "api/options.h"
 #include "api/request.h"
 #include "api/ticker.h"
@@ -25,6 +27,7 @@ struct Shared {
       : options(std::move(given)),
         engine(of),
         texts(of.tokenizer()),
+        openapi(text_of(openapi_document(engine.model_id()))),
         log(options.log_format, options.log),
         asks(options.ask_threads),
         edits(options.edit_threads),
@@ -49,6 +52,7 @@ struct Shared {
   const TokenTexts texts;
   std::once_flag has_grammars;
   std::unique_ptr<JsonGrammars> grammars;
+  const std::string openapi;  // the document
   Metrics metrics;
   Log log;
   std::atomic<bool> is_draining{false};

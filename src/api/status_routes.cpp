@@ -77,7 +77,8 @@ void metrics(const Call& call) {
 }
 
 void openapi(const Call& call) {
-  call.answer(kOk, openapi_document(call.shared->engine.model_id()));
+  respond(*call.exchange,
+          {.headers = {{"content-type", "application/json"}}, .body = call.shared->openapi});
 }
 
 void page(const Call& call) {

@@ -24,6 +24,9 @@ using boost::system::error_code;
 constexpr int kMostAtOnce = 64;  // others have their turn too
 // Where there are no descriptors left, some time for connections to end.
 constexpr std::chrono::milliseconds kPause{100};
+// Of what is written and not yet read: a client that reads slowly holds no more of the kernel's
+// memory, which would let it grow to megabytes each.
+constexpr int kSendBuffer = 64 << 10;
 // A client whose machine is gone says nothing: asked after so long without a byte, so often.
 constexpr int kIdleSeconds = 30, kAskSeconds = 10, kAsks = 3;
 
@@ -123,6 +126,7 @@ void Listener::on_ready() {
     peer.resize(size);
     const int number = accepted.number();
     wish(number, IPPROTO_TCP, TCP_NODELAY, 1);
+    wish(number, SOL_SOCKET, SO_SNDBUF, kSendBuffer);
     wish(number, SOL_SOCKET, SO_KEEPALIVE, 1);
     wish(number, IPPROTO_TCP, TCP_KEEPIDLE, kIdleSeconds);
     wish(number, IPPROTO_TCP, TCP_KEEPINTVL, kAskSeconds);
