@@ -318,6 +318,7 @@ set(edit_sources
   src/edit/whole_memory.cpp teach
   src/edit/prose.cpp        teach
   src/edit/subjects.cpp    learn
+  src/edit/question_text.cpp slots
   src/edit/confidence.cpp  slots
   src/edit/grow.cpp        slots
   src/edit/grow_folder.cpp slots

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memlayers/confidence.h"
 
-#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "edit/question_text.h"
 #include "edit/subjects.h"
 #include "generate/sequence.h"
 #include "memlayers/error.h"
@@ -80,15 +80,13 @@ std::optional<MemoryConfidence> memory_confidence(Generator& generator, const st
 
 Generator::Judge confidence_judge(const Generator& generator) {
   const auto indexes = std::make_shared<Indexes>();
-  const std::vector<std::int32_t> frame = generator.question_tokens("");
-  return [indexes, frame, generator = generator](
+  const edit::QuestionText question(generator.tokenizer());
+  return [indexes, question, generator = generator](
              std::span<const std::int32_t> prompt,
              const Snapshot& rows) mutable -> std::optional<double> {
     const auto index = indexes->of(rows);
     if (index == nullptr) return std::nullopt;
-    const auto behind = std::ranges::mismatch(prompt, frame).in1;
-    const auto begin = static_cast<std::size_t>(behind - prompt.begin());
-    const std::string text = generator.tokenizer().decode(prompt.subspan(begin));
+    const std::string text = question.of(generator.tokenizer(), prompt);
     return judge(generator.model(), *index, text, {prompt.begin(), prompt.end()}, rows).value;
   };
 }
