@@ -127,6 +127,14 @@ struct SequenceTokens {
   std::span<const std::int32_t> tokens;
 };
 
+// Sequences in one row of tokens: `prefix` tokens that all of them begin with, then of each the
+// `lengths` that follow. A token sees the prefix and its own sequence, and stands where it stands
+// there.
+struct PackedSequences {
+  std::int64_t prefix = 0;
+  std::vector<std::int64_t> lengths = {};
+};
+
 struct DecoderLayerImpl;  // src/nn/decoder_layer.h
 
 // A LLaMA-family decoder [LLaMA23] in which the feed-forward of any layer can be a memory layer.
@@ -164,6 +172,14 @@ class LlamaImpl : public torch::nn::Module {
   at::Tensor states_before_memory(const at::Tensor& tokens);
   at::Tensor hidden_states_from(const at::Tensor& states, const at::Tensor& tokens = {});
 
+  // The three above of sequences that are packed: tokens [1, T], what is behind them [1, T, dim].
+  // Throws ValueError where lengths are not those of the tokens or below 1, and for a memory of
+  // variant kNgram where the sequences share a prefix.
+  at::Tensor hidden_states(const at::Tensor& tokens, const PackedSequences& packed);
+  at::Tensor states_before_memory(const at::Tensor& tokens, const PackedSequences& packed);
+  at::Tensor hidden_states_from(const at::Tensor& states, const at::Tensor& tokens,
+                                const PackedSequences& packed);
+
   // What the feed-forward blocks of these layers, ascending, take and give for the tokens [B, T]:
   // [B, T, dim]. Throws ValueError for a layer that has none.
   struct FeedForwardStates {
@@ -171,6 +187,9 @@ class LlamaImpl : public torch::nn::Module {
   };
   std::vector<FeedForwardStates> feed_forward_states(const at::Tensor& tokens,
                                                      std::span<const std::int64_t> layers);
+  std::vector<FeedForwardStates> feed_forward_states(const at::Tensor& tokens,
+                                                     std::span<const std::int64_t> layers,
+                                                     const PackedSequences& packed);
 
   // One step of any number of sequences, of different lengths and versions of the pool: their next
   // tokens continue what the caches hold, and these take them in. Returns the hidden states after
@@ -225,7 +244,14 @@ class LlamaImpl : public torch::nn::Module {
   LlamaImpl(const ModelConfig& config, const PoolOptions& pool);
   Pass pass_of(const at::Tensor& positions, const at::Tensor& tokens,
                const at::Tensor& document_begin, const Snapshot* rows = nullptr);
+  Pass pass_of(const at::Tensor& tokens, std::int64_t length, const PackedSequences& packed);
   std::size_t first_memory() const;  // of layers_
+  std::vector<FeedForwardStates> feed_forward_states(const at::Tensor& tokens,
+                                                     std::span<const std::int64_t> layers,
+                                                     const Pass& pass);
+  at::Tensor through_all(const at::Tensor& tokens, const Pass& pass);
+  at::Tensor up_to_memory(const at::Tensor& tokens, const Pass& pass);
+  at::Tensor from_memory(const at::Tensor& states, const Pass& pass);
 
   ModelConfig config_;
   MemoryPool pool_{nullptr};

@@ -40,12 +40,12 @@ at::Tensor mask_of(std::span<const std::int64_t> begin, at::ScalarType type) {
   return mask.to(type);
 }
 
-// What a run's mask, or causality where it is undefined, leaves of a window.
-at::Tensor in_window(const at::Tensor& mask, std::int64_t length, std::int64_t window,
-                     const at::TensorOptions& options) {
-  const at::Tensor key = torch::arange(length, options.dtype(torch::kLong));
-  const at::Tensor query = key.unsqueeze(1);
-  const at::Tensor seen = mask.defined() ? mask : torch::zeros({length, length}, options);
+// What the mask of so many tokens, or causality where it is undefined, leaves of a window. `key`:
+// the keys' positions, of which the last are the tokens' own.
+at::Tensor in_window(const at::Tensor& mask, std::int64_t length, const at::Tensor& key,
+                     std::int64_t window, const at::TensorOptions& options) {
+  const at::Tensor query = key.slice(0, key.size(0) - length).unsqueeze(1);
+  const at::Tensor seen = mask.defined() ? mask : torch::zeros({length, key.size(0)}, options);
   return seen.masked_fill((key > query) | (key <= query - window), kNever);
 }
 
@@ -77,6 +77,37 @@ DocumentRuns document_runs(const at::Tensor& begin_in, at::ScalarType type) {
   return runs;
 }
 
+DocumentRuns document_runs(std::int64_t prefix, std::span<const std::int64_t> lengths,
+                           at::ScalarType type) {
+  std::vector<std::int64_t> begin;
+  for (const std::int64_t length : lengths) {
+    TORCH_CHECK_VALUE(length >= 1, "Llama: expected sequences of tokens behind those that they ",
+                      "begin with, got one of ", length);
+    begin.insert(begin.end(), length, static_cast<std::int64_t>(begin.size()));
+  }
+  DocumentRuns runs = document_runs(torch::tensor(begin, torch::kLong).unsqueeze(0), type);
+  if (prefix == 0) return runs;
+  std::span<const std::int64_t> rest = begin;
+  std::int64_t first = 0;  // column of the run
+  const at::Tensor before = torch::arange(prefix, torch::kLong);
+  for (std::size_t i = 0; i < runs.lengths.size(); ++i) {
+    const std::int64_t length = runs.lengths[i];
+    const std::span<const std::int64_t> own = rest.first(length);
+    rest = rest.subspan(length);
+    const at::Tensor mask = runs.masks[i].defined() ? runs.masks[i] : mask_of(own, type);
+    runs.masks[i] = torch::cat({torch::zeros({length, prefix}, mask.options()), mask}, 1);
+    const at::Tensor column = torch::arange(first, first + length, torch::kLong);
+    const at::Tensor begins = torch::tensor(std::vector(own.begin(), own.end()), torch::kLong);
+    runs.positions.push_back(torch::cat({before, column - begins + prefix}));
+    first += length;
+  }
+  runs.prefix = prefix;
+  runs.lengths.insert(runs.lengths.begin(), prefix);
+  runs.masks.insert(runs.masks.begin(), at::Tensor());
+  runs.positions.insert(runs.positions.begin(), before);
+  return runs;
+}
+
 at::Tensor attend_in_runs(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                           const DocumentRuns& runs, std::optional<std::int64_t> window) {
   const std::int64_t B = q.size(0), H = q.size(1), T = q.size(2), D = q.size(3);
@@ -92,12 +123,20 @@ at::Tensor attend_in_runs(const at::Tensor& q, const at::Tensor& k, const at::Te
   std::vector<at::Tensor> attended;
   attended.reserve(queries.size());
   for (std::size_t i = 0; i < queries.size(); ++i) {
+    const bool is_behind = i > 0 && runs.prefix > 0;
+    const auto seen = [&](const std::vector<at::Tensor>& of) {
+      return heads_first(is_behind ? torch::cat({of[0], of[i]}) : of[i]);
+    };
+    const at::Tensor key = seen(keys);
     at::Tensor mask = runs.masks[i];
-    if (window && runs.lengths[i] > *window) {
-      mask = in_window(mask, runs.lengths[i], *window, q.options());
+    if (window && key.size(2) > *window) {
+      const at::Tensor positions =
+          runs.prefix > 0 ? runs.positions[i].to(q.device())
+                          : torch::arange(key.size(2), q.options().dtype(torch::kLong));
+      mask = in_window(mask, runs.lengths[i], positions, *window, q.options());
     }
     const at::Tensor y = torch::scaled_dot_product_attention(
-        heads_first(queries[i]), heads_first(keys[i]), heads_first(values[i]),
+        heads_first(queries[i]), key, seen(values),
         mask.defined() ? std::optional(mask) : std::nullopt, 0.0, /*is_causal=*/!mask.defined());
     attended.push_back(y.squeeze(0).transpose(0, 1));
   }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 namespace memlayers::nn {
@@ -17,11 +18,19 @@ struct DocumentRuns {
   // Of each run [length, length], 0 where a token attends and -infinity elsewhere; undefined for a
   // single document: causal.
   std::vector<at::Tensor> masks;
+  // Where the first run is one that all others attend to as well: its length. Their masks are then
+  // [length, prefix + length], and positions those of their keys [prefix + length].
+  std::int64_t prefix = 0;
+  std::vector<at::Tensor> positions;
 };
 
 // begin [B, T] int64 on the CPU: the column where the document of each token begins. Throws
 // ValueError where it is not. `type`: of the queries.
 DocumentRuns document_runs(const at::Tensor& begin, at::ScalarType type);
+
+// Of sequences that begin alike: `prefix` tokens of all, then of each `lengths` others, at least 1.
+DocumentRuns document_runs(std::int64_t prefix, std::span<const std::int64_t> lengths,
+                           at::ScalarType type);
 
 // Causal attention of q, k, v [B, H, T, D] inside each run's documents: [B, H, T, D]. `window`: how
 // many tokens a query sees, itself one of them; absent: all before it.

@@ -99,11 +99,10 @@ struct LlamaImpl::Pass {
 
 LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& positions, const at::Tensor& tokens,
                                    const at::Tensor& document_begin, const Snapshot* rows) {
-  const std::int64_t length = positions.size(1);
-  const at::Tensor frequencies =
-      config_.rope.type == "dynamic"
-          ? rope_frequencies(config_.rope, config_.attention_head_dim(), length)
-          : rope_frequencies_;
+  const at::Tensor frequencies = config_.rope.type == "dynamic"
+                                     ? rope_frequencies(config_.rope, config_.attention_head_dim(),
+                                                        positions.max().item<std::int64_t>() + 1)
+                                     : rope_frequencies_;
   Pass pass;
   pass.rope = rope_tables(frequencies.to(positions.device()), positions, dense_type(),
                           config_.rope.attention_factor);
@@ -121,6 +120,31 @@ LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& positions, const at::Tensor
   return pass;
 }
 
+LlamaImpl::Pass LlamaImpl::pass_of(const at::Tensor& tokens, std::int64_t length,
+                                   const PackedSequences& packed) {
+  std::vector<std::int64_t> positions, begin;
+  for (std::int64_t t = 0; t < packed.prefix; ++t) positions.push_back(t);
+  for (const std::int64_t own : packed.lengths) {
+    begin.insert(begin.end(), std::max<std::int64_t>(own, 0),
+                 static_cast<std::int64_t>(begin.size()));
+    for (std::int64_t t = 0; t < own; ++t) positions.push_back(packed.prefix + t);
+  }
+  TORCH_CHECK_VALUE(static_cast<std::int64_t>(positions.size()) == length,
+                    "Llama: expected packed sequences of together ", length, " tokens, got ",
+                    positions.size());
+  const at::Tensor where = torch::tensor(positions, torch::kLong).unsqueeze(0);
+  if (packed.prefix == 0) {
+    return pass_of(where, tokens, torch::tensor(begin, torch::kLong).unsqueeze(0));
+  }
+  TORCH_CHECK_VALUE(nn::suffix_length(config_) == 0,
+                    "Llama: expected sequences without a prefix that they share for a memory of "
+                    "variant \"ngram\", got one of ",
+                    packed.prefix, " tokens");
+  Pass pass = pass_of(where, tokens, {});
+  pass.documents = nn::document_runs(packed.prefix, packed.lengths, dense_type());
+  return pass;
+}
+
 std::size_t LlamaImpl::first_memory() const {
   const auto first =
       std::ranges::find_if(layers_, [](const auto& layer) { return !layer->memory.is_empty(); });
@@ -134,6 +158,21 @@ void check_tokens(const at::Tensor& tokens) {
   TORCH_CHECK_VALUE(tokens.dim() == 2, "Llama: expected tokens [B, T], got ", tokens.sizes());
   TORCH_CHECK_TYPE(tokens.scalar_type() == torch::kLong,
                    "Llama: expected tokens of type Long, got ", tokens.scalar_type());
+}
+
+void check_packed(const at::Tensor& tokens) {
+  check_tokens(tokens);
+  TORCH_CHECK_VALUE(tokens.size(0) == 1, "Llama: expected packed tokens [1, T], got ",
+                    tokens.sizes());
+}
+
+void check_states(const at::Tensor& states, const at::Tensor& tokens, std::int64_t dim) {
+  TORCH_CHECK_VALUE(states.dim() == 3 && states.size(2) == dim, "Llama: expected states [B, T, ",
+                    dim, "], got ", states.sizes());
+  if (!tokens.defined()) return;
+  check_tokens(tokens);
+  TORCH_CHECK_VALUE(tokens.sizes() == states.sizes().slice(0, 2), "Llama: expected tokens ",
+                    states.sizes().slice(0, 2), " of the states, got ", tokens.sizes());
 }
 
 at::Tensor positions_of(const at::Tensor& states) {  // [1, T] of states or tokens [B, T, ..]
@@ -161,6 +200,15 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const at::Tensor& 
     if (has_several) positions = positions - document_begin.to(tokens.device());  // [B, T]
   }
   const Pass pass = pass_of(positions, tokens, has_several ? document_begin : at::Tensor(), rows);
+  return through_all(tokens, pass);
+}
+
+at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const PackedSequences& packed) {
+  check_packed(tokens);
+  return through_all(tokens, pass_of(tokens, tokens.size(1), packed));
+}
+
+at::Tensor LlamaImpl::through_all(const at::Tensor& tokens, const Pass& pass) {
   at::Tensor x = embed_tokens_(tokens).to(dense_type());
   for (const auto& layer : layers_) {
     x = layer->forward(x, pass.rope, pass.input(), pass.runs());
@@ -170,26 +218,39 @@ at::Tensor LlamaImpl::hidden_states(const at::Tensor& tokens, const at::Tensor& 
 
 at::Tensor LlamaImpl::states_before_memory(const at::Tensor& tokens) {
   check_tokens(tokens);
+  return up_to_memory(tokens, pass_of(positions_of(tokens), tokens, {}));
+}
+
+at::Tensor LlamaImpl::states_before_memory(const at::Tensor& tokens,
+                                           const PackedSequences& packed) {
+  check_packed(tokens);
+  return up_to_memory(tokens, pass_of(tokens, tokens.size(1), packed));
+}
+
+at::Tensor LlamaImpl::up_to_memory(const at::Tensor& tokens, const Pass& pass) {
   const std::size_t first = first_memory();
-  const Pass pass = pass_of(positions_of(tokens), tokens, {});
   at::Tensor x = embed_tokens_(tokens).to(dense_type());
-  for (std::size_t i = 0; i < first; ++i) x = layers_[i]->forward(x, pass.rope, {});
-  return layers_[first]->attend(x, pass.rope);
+  for (std::size_t i = 0; i < first; ++i) x = layers_[i]->forward(x, pass.rope, {}, pass.runs());
+  return layers_[first]->attend(x, pass.rope, pass.runs());
 }
 
 at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states, const at::Tensor& tokens) {
+  check_states(states, tokens, config_.dim);
+  return from_memory(states, pass_of(positions_of(states), tokens, {}));
+}
+
+at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states, const at::Tensor& tokens,
+                                         const PackedSequences& packed) {
+  check_states(states, tokens, config_.dim);
+  if (tokens.defined()) check_packed(tokens);
+  return from_memory(states, pass_of(tokens, states.size(1), packed));
+}
+
+at::Tensor LlamaImpl::from_memory(const at::Tensor& states, const Pass& pass) {
   const std::size_t first = first_memory();
-  TORCH_CHECK_VALUE(states.dim() == 3 && states.size(2) == config_.dim,
-                    "Llama: expected states [B, T, ", config_.dim, "], got ", states.sizes());
-  if (tokens.defined()) {
-    check_tokens(tokens);
-    TORCH_CHECK_VALUE(tokens.sizes() == states.sizes().slice(0, 2), "Llama: expected tokens ",
-                      states.sizes().slice(0, 2), " of the states, got ", tokens.sizes());
-  }
-  const Pass pass = pass_of(positions_of(states), tokens, {});
   at::Tensor x = layers_[first]->go_on(states, pass.input());
   for (std::size_t i = first + 1; i < layers_.size(); ++i) {
-    x = layers_[i]->forward(x, pass.rope, pass.input());
+    x = layers_[i]->forward(x, pass.rope, pass.input(), pass.runs());
   }
   return nn::rms_norm(x, norm_, config_.norm_eps);
 }
@@ -197,12 +258,22 @@ at::Tensor LlamaImpl::hidden_states_from(const at::Tensor& states, const at::Ten
 std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
     const at::Tensor& tokens, std::span<const std::int64_t> layers) {
   check_tokens(tokens);
-  const Pass pass = pass_of(positions_of(tokens), tokens, {});
+  return feed_forward_states(tokens, layers, pass_of(positions_of(tokens), tokens, {}));
+}
+
+std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
+    const at::Tensor& tokens, std::span<const std::int64_t> layers, const PackedSequences& packed) {
+  check_packed(tokens);
+  return feed_forward_states(tokens, layers, pass_of(tokens, tokens.size(1), packed));
+}
+
+std::vector<LlamaImpl::FeedForwardStates> LlamaImpl::feed_forward_states(
+    const at::Tensor& tokens, std::span<const std::int64_t> layers, const Pass& pass) {
   at::Tensor x = embed_tokens_(tokens).to(dense_type());
   std::vector<FeedForwardStates> states;
   for (const auto& layer : layers_) {
     if (states.size() == layers.size()) break;
-    const at::Tensor attended = layer->attend(x, pass.rope);
+    const at::Tensor attended = layer->attend(x, pass.rope, pass.runs());
     if (layer->index == layers[states.size()]) {
       TORCH_CHECK_VALUE(layer->has_feed_forward(), "Llama: layer ", layer->index,
                         ": expected a feed-forward block, got none");

@@ -136,6 +136,90 @@ TEST(PackedDocuments, RefuseColumnsThatAreNoBeginnings) {
   EXPECT_THROW(read({0, 0, 0}), c10::ValueError);
 }
 
+// Sequences that begin alike, packed behind what they begin with, and each of them alone.
+void expect_packed_as_alone(const ModelConfig& config, std::int64_t prefix,
+                            const std::vector<std::int64_t>& lengths) {
+  Llama model(config);
+  PackedSequences packed{prefix, lengths};
+  std::vector<at::Tensor> own;
+  const at::Tensor beginning = torch::randint(300, {prefix}, torch::kLong);
+  std::vector<at::Tensor> parts{beginning};
+  for (const std::int64_t length : lengths) {
+    parts.push_back(torch::randint(300, {length}, torch::kLong));
+    own.push_back(torch::cat({beginning, parts.back()}).unsqueeze(0));
+  }
+  const at::Tensor tokens = torch::cat(parts).unsqueeze(0);
+  const at::Tensor weights = torch::randn({config.dim});
+  const auto gradients = [&] {
+    std::vector<at::Tensor> all{model->pool()->dense_gradient()};
+    model->pool()->clear_gradient();
+    for (auto& [name, parameter] : model->dense_parameters()) {
+      all.push_back(parameter.grad().defined() ? parameter.grad().clone() : at::Tensor());
+      parameter.mutable_grad().reset();
+    }
+    return all;
+  };
+  const at::Tensor together = model->hidden_states(tokens, packed);
+  {
+    const torch::NoGradGuard no_grad;
+    const at::Tensor states = model->states_before_memory(tokens, packed);
+    EXPECT_TRUE(torch::equal(model->hidden_states_from(states, tokens, packed), together));
+  }
+  at::Tensor behind = together.slice(1, prefix);
+  (behind * weights).sum().backward();
+  const std::vector<at::Tensor> got = gradients();
+  std::int64_t at = 0;
+  for (std::size_t i = 0; i < lengths.size(); ++i) {
+    const at::Tensor alone = model->hidden_states(own[i]);
+    EXPECT_LE((alone.slice(1, prefix) - behind.narrow(1, at, lengths[i])).abs().max().item<float>(),
+              2e-5)
+        << "sequence " << i;
+    EXPECT_LE((alone.slice(1, 0, prefix) - together.slice(1, 0, prefix)).abs().sum().item<float>(),
+              prefix * 1e-3);
+    (alone.slice(1, prefix) * weights).sum().backward();
+    at += lengths[i];
+  }
+  const std::vector<at::Tensor> wanted = gradients();
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    ASSERT_EQ(got[i].defined(), wanted[i].defined());
+    if (got[i].defined()) {
+      EXPECT_TRUE(torch::allclose(got[i], wanted[i], 1e-3, 5e-4)) << "gradient " << i;
+    }
+  }
+}
+
+TEST(PackedSequences, AreWhatEachIsAlone) {
+  torch::manual_seed(5);
+  for (const std::int64_t prefix : {0, 1, 7}) {
+    expect_packed_as_alone(config_of(), prefix, {5, 1, 9, 2});
+    expect_packed_as_alone(config_of(1), prefix, {3, 280, 4});  // longer than what shares a run
+  }
+}
+
+TEST(PackedSequences, SeeNoMoreThanAWindow) {
+  torch::manual_seed(6);
+  ModelConfig config = config_of();
+  config.sliding_window = 6;
+  for (const std::int64_t prefix : {0, 2, 9}) {
+    expect_packed_as_alone(config, prefix, {5, 1, 12, 2});
+  }
+}
+
+TEST(PackedSequences, RefuseLengthsThatAreNotThoseOfTheTokens) {
+  Llama model(config_of());
+  const torch::NoGradGuard no_grad;
+  const at::Tensor tokens = torch::ones({1, 6}, torch::kLong);
+  const auto read = [&](std::int64_t prefix, std::vector<std::int64_t> lengths) {
+    model->hidden_states(tokens, PackedSequences{prefix, std::move(lengths)});
+  };
+  read(2, {1, 3});
+  EXPECT_THROW(read(2, {1, 2}), c10::ValueError);
+  EXPECT_THROW(read(2, {4, 0}), c10::ValueError);
+  EXPECT_THROW(read(0, {7, -1}), c10::ValueError);
+  EXPECT_THROW(model->hidden_states(torch::ones({2, 3}, torch::kLong), PackedSequences{0, {3}}),
+               c10::ValueError);
+}
+
 TEST(DocumentRuns, JoinShortDocumentsAndLeaveLongOnesAlone) {
   const Packed packed = pack({{300, 3, 200, 90, 7}, {100, 100, 100, 290, 10}});
   const nn::DocumentRuns runs = nn::document_runs(packed.begin, torch::kFloat);
