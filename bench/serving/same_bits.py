@@ -33,9 +33,9 @@ class Test:
     def __init__(self, server: Server, a, pool: dict | None) -> None:
         self.server, self.pool, self.requests, self.clients = server, pool, a.requests, a.clients
         self.chance = random.Random(a.seed)
-        # Something that stood there before, so that drafts are made.
-        piece = random_prompt(server, 12, self.chance)
-        self.prompt = piece * 3
+        # Something that stood there before, so that drafts are made; longer than two pages of the prefix cache.
+        piece = random_prompt(server, 45, self.chance)
+        self.prompt = " ".join([piece] * 3) if isinstance(piece, str) else piece * 3
         more: dict = {"logprobs": 3}
         if pool is not None:
             more["memory"] = {"version": pool["version"]}
