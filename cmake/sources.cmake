@@ -289,6 +289,7 @@ set(train_sources
   src/train/evaluate_choices.cpp   trainer
   src/train/evaluate_windows.cpp   trainer
   src/train/fact_row.cpp           trainer
+  src/train/fact_batch.cpp         trainer
   src/train/answer_scores.cpp      trainer
   src/train/estimate.cpp           trainer
   src/train/training_step.cpp      step
@@ -305,7 +306,7 @@ set(edit_sources
   src/edit/learn.cpp       learn
   src/edit/teach.cpp        teach
   src/edit/teacher.cpp      teach
-  src/edit/batch.cpp        teach
+  src/edit/streams.cpp        teach
   src/edit/kept_states.cpp  teach
   src/edit/output_penalty.cpp teach
   src/edit/chosen_rows.cpp learn

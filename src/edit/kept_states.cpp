@@ -12,9 +12,9 @@ namespace memlayers::edit {
 KeptStates::KeptStates(Compute compute, std::int64_t most_bytes)
     : compute_(std::move(compute)), most_bytes_(most_bytes) {}
 
-at::Tensor KeptStates::of(const Batch& batch) {
+at::Tensor KeptStates::of(const train::Batch& batch) {
   const torch::NoGradGuard no_gradient;
-  std::vector<at::Tensor> states(batch.rows.size());
+  std::vector<at::Tensor> states(batch.rows.size());  // of each row all [T, dim]
   std::vector<const train::FactRow*> missing;
   std::vector<std::size_t> places;
   for (std::size_t i = 0; i < batch.rows.size(); ++i) {
@@ -26,25 +26,22 @@ at::Tensor KeptStates::of(const Batch& batch) {
     }
   }
   if (!missing.empty()) {
-    const at::Tensor made = compute_(batch_of(missing).input);
+    const train::Batch absent = train::batch_of(missing, batch.packed.prefix > 0);
+    const at::Tensor made = compute_(absent).squeeze(0);
+    const at::Tensor prefix = made.narrow(0, 0, absent.packed.prefix);
+    std::int64_t begin = absent.packed.prefix;
     for (std::size_t i = 0; i < missing.size(); ++i) {
-      const auto length = static_cast<std::int64_t>(missing[i]->tokens.size()) - 1;
-      at::Tensor own = made[static_cast<std::int64_t>(i)].narrow(0, 0, length);
-      const auto bytes = static_cast<std::int64_t>(own.nbytes());
-      if (bytes_ + bytes <= most_bytes_) {
-        own = own.clone();
-        if (kept_.emplace(missing[i], own).second) bytes_ += bytes;
-      }
+      const std::int64_t length = absent.packed.lengths[i];
+      const at::Tensor own = torch::cat({prefix, made.narrow(0, begin, length)});
+      begin += length;
       states[places[i]] = own;
+      const auto bytes = static_cast<std::int64_t>(own.nbytes());
+      if (bytes_ + bytes <= most_bytes_ && kept_.emplace(missing[i], own).second) bytes_ += bytes;
     }
   }
-  const at::Tensor& any = states.front();
-  at::Tensor all =
-      torch::zeros({batch.input.size(0), batch.input.size(1), any.size(1)}, any.options());
-  for (std::size_t i = 0; i < states.size(); ++i) {
-    all[static_cast<std::int64_t>(i)].narrow(0, 0, states[i].size(0)).copy_(states[i]);
-  }
-  return all;
+  std::vector<at::Tensor> packed{states.front().narrow(0, 0, batch.packed.prefix)};
+  for (const at::Tensor& own : states) packed.push_back(own.slice(0, batch.packed.prefix));
+  return torch::cat(packed).unsqueeze(0);
 }
 
 }  // namespace memlayers::edit

@@ -7,7 +7,7 @@
 #include <functional>
 #include <unordered_map>
 
-#include "edit/batch.h"
+#include "train/fact_batch.h"
 
 namespace memlayers::edit {
 
@@ -15,12 +15,12 @@ namespace memlayers::edit {
 // comes, and kept in memory as long as there is room for it.
 class KeptStates {
  public:
-  using Compute = std::function<at::Tensor(const at::Tensor& tokens)>;  // [B, T] -> [B, T, dim]
+  using Compute = std::function<at::Tensor(const train::Batch& batch)>;  // [1, T, dim] of its input
   // Beyond `most_bytes` what comes is computed each time.
   explicit KeptStates(Compute compute, std::int64_t most_bytes = std::int64_t{4} << 30);
 
-  // [B, T, dim] for the batch's input, zeros where that is padded; without gradient.
-  at::Tensor of(const Batch& batch);
+  // [1, T, dim] of the batch's input; without gradient.
+  at::Tensor of(const train::Batch& batch);
   std::int64_t bytes() const { return bytes_; }  // that are kept
 
  private:

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "nn/ngrams.h"
+#include "train/fact_batch.h"
 
 namespace memlayers::edit {
 namespace {
@@ -27,20 +28,17 @@ OutputPenalty::OutputPenalty(Generator& generator, const std::vector<train::Fact
   std::vector<std::vector<at::Tensor>> in(layers_.size()), squares(layers_.size());
   const std::int64_t seen = nn::suffix_length(generator.model()->config());
   std::vector<at::Tensor> suffixes;
-  const auto context = static_cast<std::size_t>(generator.model()->config().context);
-  for (std::size_t i = 0; i < text.size() && count_ < kMostTokens; ++i) {
-    const std::size_t length = std::min(text[i].tokens.size(), context);
-    const std::vector<std::int64_t> tokens(
-        text[i].tokens.begin(), text[i].tokens.begin() + static_cast<std::ptrdiff_t>(length));
-    const auto states =
-        generator.model()->feed_forward_states(torch::tensor(tokens).unsqueeze(0), numbers);
+  for (const auto& [tokens, packed] :
+       train::packed_texts(text, generator.model()->config().context, kMostTokens)) {
+    const auto states = generator.model()->feed_forward_states(tokens, numbers, packed);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
       in[l].push_back(states[l].in.flatten(0, 1));
       squares[l].push_back(states[l].out.to(torch::kFloat).square().sum(-1).flatten());
     }
-    const at::Tensor row = torch::tensor(tokens).unsqueeze(0);
-    if (seen > 0) suffixes.push_back(nn::suffixes_of(row, {}, seen));
-    count_ += static_cast<std::int64_t>(length);
+    for (const at::Tensor& own : tokens.split_with_sizes(packed.lengths, 1)) {
+      if (seen > 0) suffixes.push_back(nn::suffixes_of(own, {}, seen));
+    }
+    count_ += tokens.size(1);
   }
   if (seen > 0) suffixes_ = torch::cat(suffixes);
   for (std::size_t l = 0; l < layers_.size(); ++l) {

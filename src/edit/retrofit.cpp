@@ -15,6 +15,7 @@
 #include "memlayers/error.h"
 #include "nn/unset_weights.h"
 #include "ops/linear/weights.h"
+#include "train/fact_batch.h"
 
 namespace memlayers {
 namespace {
@@ -61,17 +62,12 @@ std::vector<double> output_scales(Generator& generator, const std::vector<std::i
   const std::vector<train::FactRow> rows =
       background.empty() ? edit::prose_rows(generator) : edit::read_rows(generator, background);
   std::vector<std::vector<at::Tensor>> norms(layers.size());
-  std::int64_t seen = 0;
-  for (std::size_t i = 0; i < rows.size() && seen < kTokens; ++i) {
-    std::vector<std::int64_t> tokens(rows[i].tokens.begin(), rows[i].tokens.end());
-    tokens.resize(std::min<std::size_t>(
-        tokens.size(), static_cast<std::size_t>(generator.model()->config().context)));
-    const auto states =
-        generator.model()->feed_forward_states(torch::tensor(tokens).unsqueeze(0), layers);
+  for (const auto& [tokens, packed] :
+       train::packed_texts(rows, generator.model()->config().context, kTokens)) {
+    const auto states = generator.model()->feed_forward_states(tokens, layers, packed);
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
       norms[layer].push_back(states[layer].out.to(torch::kFloat).norm(2, -1).flatten());
     }
-    seen += static_cast<std::int64_t>(tokens.size());
   }
   std::vector<double> scales;
   const double root = std::sqrt(static_cast<double>(generator.model()->config().dim));

@@ -19,16 +19,6 @@ namespace {
 
 constexpr std::int64_t kSlotsAFact = 100;
 
-std::vector<std::vector<std::int32_t>> tokens_of(Generator& generator,
-                                                 const std::vector<Fact>& facts) {
-  std::vector<std::vector<std::int32_t>> sequences;
-  for (const Fact& fact : facts) {
-    sequences.push_back(train::make_fact_row(generator, fact).tokens);
-    sequences.back().pop_back();  // nothing is predicted behind the last token
-  }
-  return sequences;
-}
-
 double score_of(const ChosenSlot& slot, SlotSelection selection, double total, double total_before,
                 double slots) {
   const double tf = static_cast<double>(slot.reads) / total;
@@ -112,8 +102,11 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
   edit::check_can_learn(generator, facts);
   const std::int64_t slots = generator.model()->pool()->slots();
   check_history(history, slots);
-  const at::Tensor counts =
-      edit::count_reads(generator, tokens_of(generator, edit::learned_phrasings(facts)));
+  std::vector<train::FactRow> rows;
+  for (const Fact& fact : edit::learned_phrasings(facts)) {
+    rows.push_back(train::make_fact_row(generator, fact));
+  }
+  const at::Tensor counts = edit::count_fact_reads(generator, rows);
   const at::Tensor reads_before = history.reads.cpu().contiguous();
   const std::int64_t* reads = counts.const_data_ptr<std::int64_t>();
   const std::int64_t* before = reads_before.const_data_ptr<std::int64_t>();

@@ -6,11 +6,36 @@
 #include <algorithm>
 
 #include "edit/student.h"
+#include "nn/ngrams.h"
+#include "train/fact_batch.h"
 
 namespace memlayers::edit {
 namespace {
 
 constexpr std::int64_t kBatchTokens = 8192;
+
+// What a pool's slots are read for while it lives; then the pool's own count is as before.
+class Counting {
+ public:
+  explicit Counting(Llama& model)
+      : model_(model), before_(model->pool()->usage().clone()), nothing_(model, {}) {
+    model_->pool()->reset_usage();
+    model_->train();
+  }
+  ~Counting() {
+    model_->eval();
+    model_->pool()->set_usage(before_);
+  }
+  Counting(const Counting&) = delete;
+  Counting& operator=(const Counting&) = delete;
+  at::Tensor reads() const { return model_->pool()->usage().clone(); }
+
+ private:
+  Llama& model_;
+  at::Tensor before_;
+  OnlyTrained nothing_;
+  at::AutoGradMode counting_{true};  // a pool counts what is read for training
+};
 
 }  // namespace
 
@@ -27,12 +52,7 @@ at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_
   // Together only where they are as long as each other: padding would be counted.
   std::stable_sort(sequences.begin(), sequences.end(),
                    [](const auto& a, const auto& b) { return a.size() < b.size(); });
-  MemoryPool pool = model->pool();
-  const at::Tensor before = pool->usage().clone();
-  const OnlyTrained nothing(model, {});
-  const at::AutoGradMode counting(true);  // a pool counts what is read for training
-  pool->reset_usage();
-  model->train();
+  const Counting counting(model);
   for (std::size_t begin = 0, end = 0; begin < sequences.size(); begin = end) {
     const std::size_t length = sequences[begin].size();
     std::vector<std::int64_t> tokens;
@@ -45,10 +65,23 @@ at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_
     model->hidden_states(
         torch::tensor(tokens, torch::kLong).view({static_cast<std::int64_t>(end - begin), -1}));
   }
-  model->eval();
-  at::Tensor reads = pool->usage().clone();
-  pool->set_usage(before);
-  return reads;
+  return counting.reads();
+}
+
+at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows) {
+  Llama& model = generator.model();
+  const bool shares_prefix = nn::suffix_length(model->config()) == 0;
+  const Counting counting(model);
+  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
+    std::vector<const train::FactRow*> batch;
+    for (std::size_t tokens = 0; end < rows.size() && tokens < kBatchTokens; ++end) {
+      batch.push_back(&rows[end]);
+      tokens += rows[end].tokens.size();
+    }
+    const train::Batch packed = train::batch_of(std::move(batch), shares_prefix);
+    model->hidden_states(packed.input, packed.packed);
+  }
+  return counting.reads();
 }
 
 }  // namespace memlayers::edit

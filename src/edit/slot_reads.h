@@ -6,11 +6,17 @@
 #include <vector>
 
 #include "memlayers/generator.h"
+#include "train/fact_row.h"
 
 namespace memlayers::edit {
 
 // [slots] int64: how often each slot is read for these tokens. A sequence longer than the context
 // is read in pieces.
 at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_t>> sequences);
+
+// The same of facts, each without its last token; but what all of them begin with, as a chat
+// template has it, is read once or a few times, not once for each: those slots are of all questions
+// and not of these.
+at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows);
 
 }  // namespace memlayers::edit

@@ -104,14 +104,15 @@ LearnProgress teach(Generator& generator, Student& student, const std::vector<Ne
     now.held_out_recalled = teacher.count_recalled(phrasings.held_out);
   };
   const auto train = [&](double rate) {
-    const Batch batch = next_batch(stream, std::min(options.batch, now.phrasings));
-    const Teacher::Taught taught = teacher.teach(batch);
+    std::vector<const train::FactRow*> rows(std::min(options.batch, now.phrasings));
+    std::ranges::generate(rows, [&] { return &stream.next(); });
+    const Teacher::Taught taught = teacher.teach(rows);
     if (!std::isfinite(taught.loss)) {
       throw Error("learn: step " + std::to_string(now.step + 1) + ": expected a finite loss, got " +
                   std::to_string(taught.loss) + "; a smaller learning rate may help");
     }
     now.loss = taught.loss;
-    seen.add(taught.recalled, batch.input.size(0));
+    seen.add(taught.recalled, static_cast<std::int64_t>(rows.size()));
     if (teacher.rehearses()) teacher.rehearse();
     teacher.penalise();
     student.step(rate);

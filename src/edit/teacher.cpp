@@ -13,6 +13,7 @@
 
 #include "edit/phrasings.h"
 #include "edit/prose.h"
+#include "nn/ngrams.h"
 
 namespace memlayers::edit {
 namespace {
@@ -42,12 +43,12 @@ Teacher::Teacher(Generator& generator, Student& student, const std::vector<NewFa
     : generator_(generator),
       student_(student),
       options_(options),
-      lower_([model = generator.model()](const at::Tensor& tokens) mutable {
-        return model->states_before_memory(tokens);
+      lower_([model = generator.model()](const train::Batch& batch) mutable {
+        return model->states_before_memory(batch.input, batch.packed);
       }),
-      before_([this](const at::Tensor& tokens) {
+      before_([this](const train::Batch& batch) {
         student_.show(true);
-        at::Tensor hidden = generator_.model()->hidden_states(tokens);
+        at::Tensor hidden = generator_.model()->hidden_states(batch.input, batch.packed);
         student_.show(false);
         return hidden;
       }),
@@ -72,15 +73,21 @@ Teacher::Teacher(Generator& generator, Student& student, const std::vector<NewFa
   penalty_.emplace(generator, text, options.seed + 3);
 }
 
-at::Tensor Teacher::hidden(const Batch& batch) {
-  Llama& model = generator_.model();
-  const at::Tensor states = student_.keeps_lower_layers()
-                                ? model->hidden_states_from(lower_.of(batch), batch.input)
-                                : model->hidden_states(batch.input);
-  return states.flatten(0, 1);
+// What rows begin with is computed once, but where a memory goes by the tokens before a token.
+train::Batch Teacher::batch(std::vector<const train::FactRow*> rows) const {
+  return train::batch_of(std::move(rows), nn::suffix_length(generator_.model()->config()) == 0);
 }
 
-at::Tensor Teacher::recalled_rows(const at::Tensor& logits, const Targets& targets,
+at::Tensor Teacher::hidden(const train::Batch& batch) {
+  Llama& model = generator_.model();
+  const at::Tensor states =
+      student_.keeps_lower_layers()
+          ? model->hidden_states_from(lower_.of(batch), batch.input, batch.packed)
+          : model->hidden_states(batch.input, batch.packed);
+  return states.squeeze(0);
+}
+
+at::Tensor Teacher::recalled_rows(const at::Tensor& logits, const train::Targets& targets,
                                   std::int64_t rows) {
   const at::Tensor best =
       logits.detach().narrow(1, 0, generator_.tokenizer().vocab_size()).argmax(-1);
@@ -88,24 +95,25 @@ at::Tensor Teacher::recalled_rows(const at::Tensor& logits, const Targets& targe
   return torch::ones({rows}, torch::kBool).index_fill_(0, wrong, false);
 }
 
-Teacher::Taught Teacher::teach(const Batch& batch) {
+Teacher::Taught Teacher::teach(std::vector<const train::FactRow*> rows) {
   const at::AutoGradMode with_gradient(true);
-  const Targets targets = targets_of(batch);
+  const train::Batch batch = this->batch(std::move(rows));
+  const train::Targets targets = train::targets_of(batch);
   const at::Tensor logits =
       generator_.model()->logits(hidden(batch).index_select(0, targets.places));
   const at::Tensor loss = torch::nn::functional::cross_entropy(logits, targets.wanted);
   loss.backward();
   return {loss.item<double>(),
-          recalled_rows(logits, targets, batch.input.size(0)).sum().item<std::int64_t>()};
+          recalled_rows(logits, targets, batch.size()).sum().item<std::int64_t>()};
 }
 
 // KL(before || now), summed over these places of the batch.
-at::Tensor Teacher::divergence(const Batch& batch, const at::Tensor& places) {
+at::Tensor Teacher::divergence(const train::Batch& batch, const at::Tensor& places) {
   Llama& model = generator_.model();
   at::Tensor before;
   {
     const torch::NoGradGuard no_gradient;
-    const at::Tensor states = before_.of(batch).flatten(0, 1).index_select(0, places);
+    const at::Tensor states = before_.of(batch).squeeze(0).index_select(0, places);
     if (student_.keeps_lower_layers()) {
       before = model->logits(states).log_softmax(-1);
     } else {
@@ -136,8 +144,8 @@ void Teacher::rehearse() {
   const at::AutoGradMode with_gradient(true);
   if (!others.empty()) {
     const double predictions = predictions_of(others);
-    const Batch batch = batch_of(std::move(others));
-    at::Tensor places = targets_of(batch).places;
+    const train::Batch batch = this->batch(std::move(others));
+    at::Tensor places = train::targets_of(batch).places;
     // The logits of a large vocabulary are many times what they are made of: of a long batch a part
     // of the predictions stands for all.
     const std::int64_t most =
@@ -154,8 +162,8 @@ void Teacher::rehearse() {
   }
   if (!facts.empty()) {
     const double share = predictions_of(facts) / all;
-    const Batch batch = batch_of(std::move(facts));
-    const Targets targets = targets_of(batch);
+    const train::Batch batch = this->batch(std::move(facts));
+    const train::Targets targets = train::targets_of(batch);
     const at::Tensor mean = torch::nn::functional::cross_entropy(
         generator_.model()->logits(hidden(batch).index_select(0, targets.places)), targets.wanted);
     (options_.rehearsal_weight * share * mean).backward();
@@ -185,12 +193,12 @@ std::int64_t Teacher::count_recalled(const std::vector<train::FactRow>& rows) {
       answers += length - order[end]->answer_from;
       if (count > 1 && (count * length > kTestTokens || answers > most)) break;
     }
-    const Batch batch = batch_of({order.begin() + static_cast<std::ptrdiff_t>(begin),
-                                  order.begin() + static_cast<std::ptrdiff_t>(end)});
-    const Targets targets = targets_of(batch);
+    const train::Batch batch = this->batch({order.begin() + static_cast<std::ptrdiff_t>(begin),
+                                            order.begin() + static_cast<std::ptrdiff_t>(end)});
+    const train::Targets targets = train::targets_of(batch);
     const at::Tensor logits =
         generator_.model()->logits(hidden(batch).index_select(0, targets.places));
-    recalled += recalled_rows(logits, targets, batch.input.size(0)).sum().item<std::int64_t>();
+    recalled += recalled_rows(logits, targets, batch.size()).sum().item<std::int64_t>();
   }
   return recalled;
 }

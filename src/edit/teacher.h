@@ -6,9 +6,9 @@
 #include <optional>
 #include <vector>
 
-#include "edit/batch.h"
 #include "edit/kept_states.h"
 #include "edit/output_penalty.h"
+#include "edit/streams.h"
 #include "edit/student.h"
 
 namespace memlayers::edit {
@@ -26,7 +26,7 @@ class Teacher {
     double loss = 0;
     std::int64_t recalled = 0;  // of the batch, before the step
   };
-  Taught teach(const Batch& batch);
+  Taught teach(std::vector<const train::FactRow*> rows);
   // What has been lost of what is rehearsed: the weighted mean, over the predictions of one batch,
   // of the cross entropy of a fact's answer, which also brings back what an earlier patch has cost;
   // and of the divergence of what has no right answer.
@@ -38,10 +38,12 @@ class Teacher {
   std::int64_t count_recalled(const std::vector<train::FactRow>& rows);
 
  private:
-  at::Tensor hidden(const Batch& batch);  // [B * T, dim]
-  at::Tensor divergence(const Batch& batch, const at::Tensor& places);
+  train::Batch batch(std::vector<const train::FactRow*> rows) const;
+  at::Tensor hidden(const train::Batch& batch);  // [T, dim]
+  at::Tensor divergence(const train::Batch& batch, const at::Tensor& places);
   // [B] bool: rows of which every target is the most likely token.
-  at::Tensor recalled_rows(const at::Tensor& logits, const Targets& targets, std::int64_t rows);
+  at::Tensor recalled_rows(const at::Tensor& logits, const train::Targets& targets,
+                           std::int64_t rows);
 
   Generator& generator_;
   Student& student_;

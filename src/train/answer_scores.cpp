@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <numeric>
 #include <span>
+#include <utility>
 
 #include "nn/finite.h"
+#include "nn/ngrams.h"
+#include "train/fact_batch.h"
 
 namespace memlayers::train {
 namespace {
@@ -40,26 +42,14 @@ TokenScores score_tokens(Generator& generator, const at::Tensor& hidden, const a
 
 void score(Generator& generator, const std::vector<FactRow>& rows,
            std::span<const std::size_t> batch, std::vector<AnswerScore>& scores) {
-  std::int64_t length = 0;
-  for (const std::size_t i : batch) {
-    length = std::max(length, static_cast<std::int64_t>(rows[i].tokens.size()));
-  }
-  at::Tensor input = torch::zeros({static_cast<std::int64_t>(batch.size()), length}, torch::kLong);
-  std::vector<std::int64_t> places, targets;
-  std::int64_t first = 0;
-  for (const std::size_t i : batch) {
-    const auto& tokens = rows[i].tokens;
-    std::copy(tokens.begin(), tokens.end(), input.mutable_data_ptr<std::int64_t>() + first);
-    for (auto t = rows[i].answer_from; t < static_cast<std::int64_t>(tokens.size()); ++t) {
-      places.push_back(first + t - 1);
-      targets.push_back(tokens[static_cast<std::size_t>(t)]);
-    }
-    first += length;
-  }
-  if (places.empty()) return;  // all of them were cut before their answers
-  const at::Tensor hidden = generator.model()->hidden_states(input).flatten(0, 1);
-  const TokenScores tokens = score_tokens(generator, hidden, torch::tensor(places, torch::kLong),
-                                          torch::tensor(targets, torch::kLong));
+  const std::int64_t suffix = nn::suffix_length(generator.model()->config());
+  std::vector<const FactRow*> packed_rows;
+  for (const std::size_t i : batch) packed_rows.push_back(&rows[i]);
+  const Batch packed = batch_of(std::move(packed_rows), /*shares_prefix=*/suffix == 0);
+  const Targets targets = targets_of(packed);
+  const at::Tensor hidden =
+      generator.model()->hidden_states(packed.input, packed.packed).squeeze(0);
+  const TokenScores tokens = score_tokens(generator, hidden, targets.places, targets.wanted);
   const float* nll_data = tokens.nll.const_data_ptr<float>();
   const bool* best_data = tokens.is_best.const_data_ptr<bool>();
   std::size_t at = 0;
@@ -82,8 +72,10 @@ std::vector<AnswerScore> score_answers(Generator& generator, const std::vector<F
                                        const std::function<void(std::int64_t)>& progress) {
   const c10::InferenceMode inference;
   std::vector<AnswerScore> scores(rows.size());
-  std::vector<std::size_t> order(rows.size());
-  std::iota(order.begin(), order.end(), 0);
+  std::vector<std::size_t> order;  // without those that were cut before their answers
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].answer_from < static_cast<std::int64_t>(rows[i].tokens.size())) order.push_back(i);
+  }
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
     return rows[a].tokens.size() < rows[b].tokens.size();
   });
@@ -96,6 +88,7 @@ std::vector<AnswerScore> score_answers(Generator& generator, const std::vector<F
     score(generator, rows, std::span(order).subspan(begin, end - begin), scores);
     if (progress) progress(static_cast<std::int64_t>(end));
   }
+  if (progress && order.size() < rows.size()) progress(static_cast<std::int64_t>(rows.size()));
   return scores;
 }
 

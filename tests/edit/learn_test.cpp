@@ -13,6 +13,7 @@
 #include "support/temp_dir.h"
 #include "support/testing.h"
 #include "support/tiny_model.h"
+#include "train/fact_batch.h"
 #include "train/fact_row.h"
 
 namespace memlayers {
@@ -242,11 +243,16 @@ TEST(ChooseSlots, RanksByTheFormulaOfEachSelection) {
     const LearnOptions options{.selection = selection, .slots = slots};
     const auto chosen = choose_slots(generator, new_facts(), options, history);
     ASSERT_GT(chosen.size(), 10U);
-    double total = 0;
+    std::vector<train::FactRow> rows;
+    std::vector<const train::FactRow*> all;
     for (const Fact& fact : edit::learned_phrasings(new_facts())) {
-      const auto length = train::make_fact_row(generator, fact).tokens.size() - 1;
-      total += static_cast<double>(length) * 2 * 3;  // heads, knn; one layer
+      rows.push_back(train::make_fact_row(generator, fact));
     }
+    for (const train::FactRow& row : rows) all.push_back(&row);
+    const train::Batch packed = train::batch_of(all, /*shares_prefix=*/true);
+    EXPECT_GT(packed.packed.prefix, 0) << "or this test does not see that it is read once";
+    // heads, knn; one layer
+    const double total = static_cast<double>(packed.input.size(1)) * 2 * 3;
     for (std::size_t i = 0; i < chosen.size(); ++i) {
       const double tf = static_cast<double>(chosen[i].reads) / total;
       const double n = static_cast<double>(chosen[i].slot);

@@ -3,13 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include "edit/batch.h"
 #include "edit/kept_states.h"
 #include "edit/output_penalty.h"
 #include "edit/phrasings.h"
 #include "support/temp_dir.h"
 #include "support/testing.h"
 #include "support/tiny_model.h"
+#include "train/fact_batch.h"
 
 namespace memlayers {
 namespace {
@@ -182,26 +182,49 @@ TEST(Prime, TrainsTheMemoryAndNotTheDecoder) {
                             {"beside the feed-forward"}));
 }
 
-TEST(KeptStates, AreComputedOnceAndPaddedWithZeros) {
-  const std::vector<train::FactRow> rows{{.tokens = {5, 6, 7}, .answer_from = 1},
-                                         {.tokens = {8, 9, 10, 11, 12}, .answer_from = 2}};
+TEST(Batch, HoldsOnceWhatItsRowsBeginWith) {
+  const std::vector<train::FactRow> rows{{.tokens = {1, 2, 3, 7, 8}, .answer_from = 4},
+                                         {.tokens = {1, 2, 3, 5, 6, 9}, .answer_from = 4},
+                                         {.tokens = {1, 2, 3, 4}, .answer_from = 2}};
+  const auto ids = [](const std::vector<std::int64_t>& numbers) { return torch::tensor(numbers); };
+  const train::Batch shared = train::batch_of({&rows[0], &rows[1]}, true);
+  EXPECT_EQ(shared.packed.prefix, 3);
+  EXPECT_EQ(shared.packed.lengths, (std::vector<std::int64_t>{1, 2}));
+  EXPECT_TRUE(torch::equal(shared.input, ids({1, 2, 3, 7, 5, 6}).unsqueeze(0)));
+  const train::Targets targets = train::targets_of(shared);
+  EXPECT_TRUE(torch::equal(targets.places, ids({3, 4, 5})));
+  EXPECT_TRUE(torch::equal(targets.wanted, ids({8, 6, 9})));
+  EXPECT_TRUE(torch::equal(targets.row, ids({0, 1, 1})));
+  EXPECT_EQ(train::batch_of({&rows[0], &rows[2]}, true).packed.prefix, 1) << "a loss behind it";
+  const train::Batch apart = train::batch_of({&rows[0], &rows[2]}, false);
+  EXPECT_TRUE(torch::equal(apart.input, ids({1, 2, 3, 7, 1, 2, 3}).unsqueeze(0)));
+  EXPECT_TRUE(torch::equal(train::targets_of(apart).places, ids({3, 5, 6})));
+}
+
+TEST(KeptStates, AreComputedOnceAndPackedAsTheBatchIs) {
+  const std::vector<train::FactRow> rows{{.tokens = {5, 6, 7}, .answer_from = 2},
+                                         {.tokens = {5, 9, 10, 11, 12}, .answer_from = 2}};
   std::int64_t computed = 0;
-  const auto compute = [&](const at::Tensor& tokens) {
-    computed += tokens.size(0);
-    return tokens.to(torch::kFloat).unsqueeze(-1).expand({-1, -1, 3});
+  const auto compute = [&](const train::Batch& batch) {
+    computed += batch.size();
+    return batch.input.to(torch::kFloat).unsqueeze(-1).expand({-1, -1, 3});
   };
   edit::KeptStates kept(compute);
-  const edit::Batch both = edit::batch_of({&rows[0], &rows[1]});
-  const at::Tensor wanted = both.input.to(torch::kFloat).unsqueeze(-1).expand({2, 4, 3});
-  EXPECT_TRUE(
-      torch::equal(kept.of(edit::batch_of({&rows[0]})), wanted.slice(0, 0, 1).slice(1, 0, 2)));
-  EXPECT_TRUE(torch::equal(kept.of(both), wanted));
-  EXPECT_TRUE(torch::equal(kept.of(both), wanted));
+  const auto states = [&](const train::Batch& batch) {
+    return batch.input.to(torch::kFloat).unsqueeze(-1).expand({-1, -1, 3});
+  };
+  const train::Batch one = train::batch_of({&rows[0]}, true),
+                     both = train::batch_of({&rows[0], &rows[1]}, true),
+                     apart = train::batch_of({&rows[0], &rows[1]}, false);
+  EXPECT_EQ(both.packed.prefix, 1);
+  EXPECT_TRUE(torch::equal(kept.of(one), states(one)));
+  EXPECT_TRUE(torch::equal(kept.of(both), states(both)));
+  EXPECT_TRUE(torch::equal(kept.of(apart), states(apart)));
   EXPECT_EQ(computed, 2);
   EXPECT_EQ(kept.bytes(), (2 + 4) * 3 * 4);
   edit::KeptStates without_room(compute, 0);
-  EXPECT_TRUE(torch::equal(without_room.of(both), wanted));
-  EXPECT_TRUE(torch::equal(without_room.of(both), wanted));
+  EXPECT_TRUE(torch::equal(without_room.of(both), states(both)));
+  EXPECT_TRUE(torch::equal(without_room.of(both), states(both)));
   EXPECT_EQ(computed, 6);
   EXPECT_EQ(without_room.bytes(), 0);
 }

@@ -2,29 +2,13 @@
 // Sequences as learning draws them.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <vector>
 
-#include "memlayers/edit.h"
 #include "text/shuffle.h"
 #include "train/fact_row.h"
 
 namespace memlayers::edit {
-
-// Input and targets [B, T] of sequences, padded on the right. The rows must outlive it.
-struct Batch {
-  std::vector<const train::FactRow*> rows;
-  at::Tensor input, target;
-};
-Batch batch_of(std::vector<const train::FactRow*> rows);
-
-// Where a batch has targets: places in its tokens [n], what is wanted there, and in which row.
-struct Targets {
-  at::Tensor places, wanted, row;
-};
-Targets targets_of(const Batch& batch);
 
 // Endless sequences; every one comes once before any comes again. They stay where they are.
 class Stream {
@@ -55,12 +39,5 @@ class Mixture {
   double total_ = 0;
   text::SplitMix64 random_;
 };
-
-template <class Source>
-Batch next_batch(Source& source, std::int64_t size) {
-  std::vector<const train::FactRow*> rows;
-  for (std::int64_t i = 0; i < size; ++i) rows.push_back(&source.next());
-  return batch_of(std::move(rows));
-}
 
 }  // namespace memlayers::edit
