@@ -11,6 +11,7 @@
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
 #include "text/dataset.h"
+#include "text/shuffle.h"
 
 namespace memlayers::cli {
 
@@ -74,6 +75,10 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
       ->capture_default_str();
   app.add_option("--rehearsal-weight", arguments.options.rehearsal_weight,
                  "of what their predictions have lost, in the loss")
+      ->capture_default_str();
+  app.add_option("--measured", arguments.measured,
+                 "paraphrases and unseen phrasings that are measured, at most, of each")
+      ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--keep", arguments.keep,
                  "facts whose recall is measured before and after; of a line without \"answer\", "
@@ -188,6 +193,18 @@ void Measure::add_to(nlohmann::ordered_json& json, double value_after) const {
   if (too_long > 0) place["too_long"] = too_long;
 }
 
+namespace {
+
+// So many of them, drawn as in each other run.
+std::vector<Fact> drawn(std::vector<Fact> list, std::int64_t count) {
+  text::SplitMix64 random(1);
+  text::shuffle(list, random);
+  list.resize(static_cast<std::size_t>(count));
+  return list;
+}
+
+}  // namespace
+
 std::string progress_text(const LearnProgress& now) {
   const std::string loss = now.loss ? "loss " + decimals(*now.loss) + "  " : "";
   return loss + "recalled " + std::to_string(now.recalled) + "/" + std::to_string(now.phrasings);
@@ -196,12 +213,16 @@ std::string progress_text(const LearnProgress& now) {
 std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
                                  const LearnArguments& arguments) {
   std::vector<Measure> all;
-  const auto recall = [&](const std::string& what, const std::string& name,
-                          std::vector<Fact> list) {
+  const auto recall = [&](const std::string& what, const std::string& name, std::vector<Fact> list,
+                          std::optional<std::int64_t> most = {}) {
     if (list.empty()) return;
-    all.push_back({.label = "recall of " + std::to_string(list.size()) + " " + what,
-                   .name = name,
-                   .facts = std::move(list)});
+    std::string count = std::to_string(list.size());
+    if (most && static_cast<std::int64_t>(list.size()) > *most) {
+      list = drawn(std::move(list), *most);
+      count = std::to_string(*most) + " of " + count;
+    }
+    all.push_back(
+        {.label = "recall of " + count + " " + what, .name = name, .facts = std::move(list)});
   };
   std::vector<Fact> prompts, paraphrases;
   for (const NewFact& fact : facts) {
@@ -211,8 +232,8 @@ std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
     }
   }
   recall("new facts", "recall", prompts);
-  recall("paraphrases", "paraphrases", paraphrases);
-  recall("unseen phrasings", "unseen", unseen_phrasings(facts));
+  recall("paraphrases", "paraphrases", paraphrases, arguments.measured);
+  recall("unseen phrasings", "unseen", unseen_phrasings(facts), arguments.measured);
   std::vector<Fact> known;
   std::vector<std::string> questions;
   for (const std::string& file : arguments.keep) {

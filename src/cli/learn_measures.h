@@ -20,6 +20,7 @@ struct LearnArguments {
   std::string phrasings, unseen_phrasings;
   AskArguments chat;
   std::optional<std::int64_t> slots;
+  std::int64_t measured = 500;
   LearnOptions options;
   int threads = 0;
   bool is_json = false;
