@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,11 @@ class Experiment:
             for name in ("asked.jsonl", "asked.txt"):
                 lines = (self.data / name).read_text().splitlines(keepends=True)
                 (self.data / name).write_text("".join(lines[: a.asked]))
+            some = sorted(random.Random(a.seed).sample(range(a.facts), min(a.facts, a.facts_asked)))
+            for name, each in (("taught", 6), ("unseen", 2)):
+                for path in (self.data / f"{name}.jsonl", self.data / f"{name}.txt"):
+                    lines = path.read_text().splitlines(keepends=True)
+                    path.write_text("".join(lines[each * i + k] for i in some for k in range(each)))
             questions = (self.data / "questions.jsonl").read_text() + (self.data / "rehearsed.jsonl").read_text()
             (self.data / "kept.jsonl").write_text(questions)
         if not self.model.exists():
@@ -253,6 +259,7 @@ class Experiment:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--facts", type=int, default=100)
+    parser.add_argument("--facts-asked", type=int, default=100, help="how many of them are asked, in all phrasings")
     parser.add_argument("--untaught", type=int, default=200, help="nouns that are not taught, and as many rehearsed")
     parser.add_argument("--asked", type=int, default=200, help="unrelated questions, at most")
     parser.add_argument("--seed", type=int, default=0)

@@ -117,13 +117,25 @@ int learn_facts(const LearnNewArguments& arguments) {
   const SlotHistory history = history_of(generator, folder, arguments);
   if (arguments.is_dry_run) return show_slots(generator, facts, history, arguments);
 
-  for (Measure& measure : measures) measure.take_before(generator);
+  {
+    ProgressBar bar("before", static_cast<std::int64_t>(measures.size()));
+    for (std::size_t i = 0; i < measures.size(); ++i) {
+      bar.update(static_cast<std::int64_t>(i), measures[i].label);
+      measures[i].take_before(generator);
+    }
+  }
   LearnResult result = learn_with_bar(generator, facts, history, arguments);
   if (result.patch.slots.empty()) {
     throw Error(arguments.facts + ": expected facts that the model does not know, got " +
                 std::to_string(facts.size()) + " that it recalls already");
   }
-  for (Measure& measure : measures) measure.after = measure.take(generator);
+  {
+    ProgressBar bar("after ", static_cast<std::int64_t>(measures.size()));
+    for (std::size_t i = 0; i < measures.size(); ++i) {
+      bar.update(static_cast<std::int64_t>(i), measures[i].label);
+      measures[i].after = measures[i].take(generator);
+    }
+  }
   result.patch.notes["from"] = arguments.facts;
   result.patch.notes["what"] += " of " + arguments.facts;
   write_out(arguments.out, result.patch);

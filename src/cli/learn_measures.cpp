@@ -47,7 +47,8 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
       ->capture_default_str();
   app.add_option("--batch", arguments.options.batch, "prompts and paraphrases a step")
       ->capture_default_str();
-  app.add_option("--check-every", arguments.options.check_every, "steps between tests of all facts")
+  app.add_option("--check-every", arguments.options.check_every,
+                 "steps between tests of all facts, at least")
       ->capture_default_str();
   app.add_option("--seed", arguments.options.seed, "of the order of the facts")
       ->capture_default_str();

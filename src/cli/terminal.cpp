@@ -103,7 +103,8 @@ ProgressBar::ProgressBar(std::string label, std::int64_t total, double interval_
       total_(std::max<std::int64_t>(1, total)),
       interval_s_(interval_s),
       is_terminal_(is_terminal(STDERR_FILENO)),
-      start_(std::chrono::steady_clock::now()),
+      going_(std::chrono::steady_clock::now()),
+      start_(going_),
       drawn_(start_) {}
 
 ProgressBar::~ProgressBar() {
@@ -116,6 +117,7 @@ void ProgressBar::update(std::int64_t done, const std::string& note) {
   done_ = done;
   note_ = note;
   const auto now = std::chrono::steady_clock::now();
+  if (done == first_) going_ = now;
   const double since = std::chrono::duration<double>(now - drawn_).count();
   constexpr double kRedraw = 0.1;
   if (is_drawn_ && since < (is_terminal_ ? kRedraw : interval_s_)) return;
@@ -136,7 +138,7 @@ void ProgressBar::print(const std::string& text) {
   if (is_terminal_ && is_drawn_ && !is_finished_) draw();
 }
 
-std::string ProgressBar::line(double seconds) const {
+std::string ProgressBar::line(double seconds, double seconds_going) const {
   const double share =
       std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
   const std::int64_t here = done_ - std::max<std::int64_t>(0, first_);
@@ -144,7 +146,8 @@ std::string ProgressBar::line(double seconds) const {
   tail.append("/").append(std::to_string(total_));
   if (!note_.empty()) tail.append("  ").append(note_);
   if (done_ < total_ && here > 0) {
-    const double left = seconds / static_cast<double>(here) * static_cast<double>(total_ - done_);
+    const double left =
+        seconds_going / static_cast<double>(here) * static_cast<double>(total_ - done_);
     tail.append("  ").append(short_time(left)).append(" left");
   } else if (done_ >= total_) {
     tail.append("  ").append(short_time(seconds));
@@ -165,12 +168,15 @@ std::string ProgressBar::line(double seconds) const {
 }
 
 void ProgressBar::draw() {
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  const auto now = std::chrono::steady_clock::now();
+  const auto seconds = [&](std::chrono::steady_clock::time_point since) {
+    return std::chrono::duration<double>(now - since).count();
+  };
+  const std::string text = line(seconds(start_), seconds(going_));
   if (is_terminal_) {
-    std::cerr << "\r\x1b[K" << line(seconds) << std::flush;
+    std::cerr << "\r\x1b[K" << text << std::flush;
   } else {
-    std::cerr << line(seconds) << '\n';
+    std::cerr << text << '\n';
   }
   is_drawn_ = true;
   is_new_ = false;

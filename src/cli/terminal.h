@@ -40,7 +40,7 @@ class ProgressBar {
   void print(const std::string& line);
 
  private:
-  std::string line(double seconds) const;
+  std::string line(double seconds, double seconds_going) const;
   void draw();
   void clear();
 
@@ -50,6 +50,8 @@ class ProgressBar {
   bool is_terminal_, is_drawn_ = false, is_finished_ = false;
   bool is_new_ = true;  // something to draw
   std::string note_;
+  // Since when something goes on: what was before it is no part of what the rest will take.
+  std::chrono::steady_clock::time_point going_;
   std::chrono::steady_clock::time_point start_, drawn_;
 };
 

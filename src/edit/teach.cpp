@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <utility>
 
 #include "edit/phrasings.h"
@@ -14,6 +15,8 @@
 
 namespace memlayers::edit {
 namespace {
+
+constexpr std::size_t kFirstTested = 128;
 
 // Every phrasing as tokens, but a share of them that is only tested; of a fact at least one stays.
 struct Phrasings {
@@ -69,21 +72,30 @@ class Best {
   std::vector<at::Tensor> kept_;
 };
 
-// Whether a test of all phrasings may find enough of them recalled: it costs a forward pass of all.
-class Seen {
+// When a test of all phrasings, which costs a forward pass of all, may find enough of them
+// recalled: where nearly as many were of late, and not before as many were learned as half of what
+// it reads.
+class Tests {
  public:
+  Tests(const LearnOptions& options, std::int64_t phrasings)
+      : options_(options), apart_(std::max(options.check_every, phrasings / (2 * options.batch))) {}
   void add(std::int64_t recalled, std::int64_t of) {
     recalled_ += recalled;
     of_ += of;
   }
-  bool is_promising() {
-    const bool is = static_cast<double>(recalled_) >= 0.8 * static_cast<double>(of_);
+  bool is_due(std::int64_t step) {
+    if (step % options_.check_every != 0) return false;
+    const bool is_promising =
+        static_cast<double>(recalled_) >= 0.95 * options_.enough * static_cast<double>(of_);
     recalled_ = of_ = 0;
-    return is;
+    if (!is_promising || step < last_ + apart_) return false;
+    last_ = step;
+    return true;
   }
 
  private:
-  std::int64_t recalled_ = 0, of_ = 0;
+  const LearnOptions& options_;
+  std::int64_t apart_, last_ = 0, recalled_ = 0, of_ = 0;
 };
 
 }  // namespace
@@ -98,7 +110,7 @@ LearnProgress teach(Generator& generator, Student& student, const std::vector<Ne
   LearnProgress now{.phrasings = static_cast<std::int64_t>(stream.size()),
                     .held_out = static_cast<std::int64_t>(phrasings.held_out.size())};
   Best best(student, phrasings.held_out.size());
-  Seen seen;
+  Tests tests(options, now.phrasings + now.held_out);
   const auto test = [&] {
     now.recalled = teacher.count_recalled(stream.rows());
     now.held_out_recalled = teacher.count_recalled(phrasings.held_out);
@@ -112,14 +124,19 @@ LearnProgress teach(Generator& generator, Student& student, const std::vector<Ne
                   std::to_string(taught.loss) + "; a smaller learning rate may help");
     }
     now.loss = taught.loss;
-    seen.add(taught.recalled, static_cast<std::int64_t>(rows.size()));
+    tests.add(taught.recalled, static_cast<std::int64_t>(rows.size()));
     if (teacher.rehearses()) teacher.rehearse();
     teacher.penalise();
     student.step(rate);
     ++now.step;
   };
 
-  test();
+  // Of what is new little is known: a part tells, and all of it costs a pass over all.
+  const auto some = std::span(stream.rows()).first(std::min(stream.size(), kFirstTested));
+  now.recalled = teacher.count_recalled(some);
+  if (static_cast<double>(now.recalled) >= options.enough * static_cast<double>(some.size())) {
+    test();
+  }
   if (progress) progress(now);
   const auto enough =
       static_cast<std::int64_t>(std::ceil(options.enough * static_cast<double>(now.phrasings)));
@@ -127,7 +144,7 @@ LearnProgress teach(Generator& generator, Student& student, const std::vector<Ne
     train(
         std::min(1.0, static_cast<double>(now.step + 1) / static_cast<double>(options.warmup + 1)));
     const bool is_last = now.step == options.steps;
-    if (is_last || (now.step % options.check_every == 0 && seen.is_promising())) {
+    if (tests.is_due(now.step) || is_last) {
       test();
       const bool falls = best.see(now.held_out_recalled);
       if (falls && static_cast<double>(now.recalled) >= 0.98 * static_cast<double>(now.phrasings)) {

@@ -176,7 +176,7 @@ void Teacher::penalise() {
   (penalty_weight_ * penalty_->draw()).backward();
 }
 
-std::int64_t Teacher::count_recalled(const std::vector<train::FactRow>& rows) {
+std::int64_t Teacher::count_recalled(std::span<const train::FactRow> rows) {
   constexpr std::int64_t kTestTokens = 8192;
   const torch::NoGradGuard no_gradient;
   std::vector<const train::FactRow*> order;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "edit/kept_states.h"
@@ -35,7 +36,8 @@ class Teacher {
   bool rehearses() const { return !rehearsed_.empty(); }
   bool penalises() const { return penalty_.has_value(); }
 
-  std::int64_t count_recalled(const std::vector<train::FactRow>& rows);
+  // The rows must outlive this.
+  std::int64_t count_recalled(std::span<const train::FactRow> rows);
 
  private:
   train::Batch batch(std::vector<const train::FactRow*> rows) const;
