@@ -6,7 +6,9 @@
 
 makes data (tools/make_facts.py) and a retrofitted model under --work, teaches it by `memlayers learn`, and asks by
 `memlayers generate`: greedy answers, word for word. Each figure is a line of JSON of the file of results (--out); a
-step whose figures are there is not done again. Steps: before, learn, recall, keep, confidence, rows, rollback.
+step whose figures are there is not done again. Steps: before, learn, recall, keep, text, confidence, rows, corrections,
+rollback. `text` is the perplexity of --text, the first of its tokens: wikitext-2's test.txt stands in the repository
+pytorch/examples, word_language_model/data/wikitext-2, and is not ours to give.
 """
 
 from __future__ import annotations
@@ -192,6 +194,19 @@ class Experiment:
             self.note(name, **figures)
         self.note("keep", perplexity=self.perplexity(self.model))
 
+    def text(self) -> None:
+        if self.arguments.text is None:
+            return
+        piece = self.work / "text.txt"
+        piece.write_text(self.arguments.text.read_text(encoding="utf-8")[: self.arguments.characters], encoding="utf-8")
+
+        def perplexity(model: Path) -> float:
+            options = ["--data", piece, "--stride", "1024", "--window", "2048", "--json"]
+            return float(json.loads(self.run("eval", model, *options))["perplexity"])
+
+        before, after = perplexity(self.plain), perplexity(self.model)
+        self.note("text", file=self.arguments.text.name, before=before, after=after, change=after / before - 1)
+
     def confidence(self) -> None:
         import memlayers
 
@@ -262,6 +277,8 @@ def main() -> int:
     parser.add_argument("--facts-asked", type=int, default=100, help="how many of them are asked, in all phrasings")
     parser.add_argument("--untaught", type=int, default=200, help="nouns that are not taught, and as many rehearsed")
     parser.add_argument("--asked", type=int, default=200, help="unrelated questions, at most")
+    parser.add_argument("--text", type=Path, help="a file of text whose perplexity is measured")
+    parser.add_argument("--characters", type=int, default=300_000, help="of --text, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="facts", help="of the run, before the number of facts")
     parser.add_argument("--learn", default="", help="options of `memlayers learn`")
@@ -273,7 +290,7 @@ def main() -> int:
     arguments = parser.parse_args()
     experiment = Experiment(arguments)
     experiment.prepare()
-    steps = ["before", "learn", "recall", "keep", "confidence", "rows", "corrections", "rollback"]
+    steps = ["before", "learn", "recall", "keep", "text", "confidence", "rows", "corrections", "rollback"]
     for step in arguments.steps or steps:
         if not experiment.has(step):
             getattr(experiment, step)()
