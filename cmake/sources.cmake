@@ -256,6 +256,7 @@ set(nn_sources
   src/nn/pool_files.cpp     folder
   src/nn/product_keys.cpp   memory
   src/nn/lookup_hook.cpp    memory
+  src/nn/output_hook.cpp    memory
   src/nn/asked.cpp          memory
   src/nn/ngrams.cpp         memory
   src/nn/memory_layer.cpp   memory
@@ -314,6 +315,7 @@ set(edit_sources
   src/edit/student.cpp     learn
   src/edit/slot_reads.cpp  learn
   src/edit/weights.cpp     learn
+  src/edit/dense_add_on.cpp learn
   src/edit/retrofit.cpp     teach
   src/edit/prime.cpp        teach
   src/edit/whole_memory.cpp teach

@@ -64,6 +64,15 @@ Patch ChosenRows::patch() const {
   return patch;
 }
 
+std::int64_t ChosenRows::stored_bytes() const {
+  const Patch made = patch();
+  return static_cast<std::int64_t>(made.rows.size() + made.slots.size() * sizeof(std::int64_t));
+}
+
+std::int64_t ChosenRows::kept_bytes() const {
+  return static_cast<std::int64_t>(patch().rows.size());
+}
+
 GroupedGradient ChosenRows::of_chosen(std::vector<FactoredGradient> parts) const {
   for (FactoredGradient& part : parts) {
     part.slots = place_.index_select(0, part.slots.flatten()).view_as(part.slots);

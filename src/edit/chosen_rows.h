@@ -21,6 +21,8 @@ class ChosenRows : public Student {
   bool keeps_lower_layers() const override { return true; }
   std::vector<at::Tensor> learned() const override { return {rows_}; }
   std::int64_t parameters() const override { return rows_.numel(); }
+  std::int64_t stored_bytes() const override;  // the patch's rows and their numbers
+  std::int64_t kept_bytes() const override;    // the rows that they replace
 
   // The rows that are no longer what they were.
   Patch patch() const;

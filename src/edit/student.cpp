@@ -5,6 +5,14 @@
 
 namespace memlayers::edit {
 
+std::int64_t Student::stored_bytes() const { return bytes_of(trained()); }
+
+std::int64_t bytes_of(const std::vector<at::Tensor>& tensors) {
+  std::int64_t sum = 0;
+  for (const at::Tensor& tensor : tensors) sum += static_cast<std::int64_t>(tensor.nbytes());
+  return sum;
+}
+
 OnlyTrained::OnlyTrained(Llama& model, const std::vector<at::Tensor>& trained) {
   for (const at::Tensor& parameter : model->parameters()) {
     before_.emplace_back(parameter, parameter.requires_grad());

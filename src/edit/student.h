@@ -29,7 +29,13 @@ class Student {
   virtual void step(double rate) = 0;
   // How many numbers are trained.
   virtual std::int64_t parameters() const = 0;
+  // Bytes of what must be stored to put on the model what was learned; and of what must be kept of
+  // the model as it was to take it back, beside leaving out what was stored.
+  virtual std::int64_t stored_bytes() const;
+  virtual std::int64_t kept_bytes() const { return 0; }
 };
+
+std::int64_t bytes_of(const std::vector<at::Tensor>& tensors);
 
 // Gradients for these parameters alone while it lives; then all is as before.
 class OnlyTrained {

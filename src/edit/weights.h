@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What learning facts in a patch is compared with: training all of a model, or low-rank adapters of
-// its matrices. For `memlayers bench learn`; nothing else changes dense weights.
+// its matrices. For `memlayers bench learn`; nothing else changes dense weights. More to compare it
+// with: edit/dense_add_on.h, edit/retrieval.h.
 #pragma once
 
 #include <torch/optim/adamw.h>
@@ -23,6 +24,7 @@ class AllWeights : public Student {
   bool keeps_lower_layers() const override { return false; }
   std::vector<at::Tensor> learned() const override;
   std::int64_t parameters() const override;
+  std::int64_t kept_bytes() const override { return stored_bytes(); }  // all of them, again
 
  private:
   double lr_;
@@ -44,6 +46,8 @@ class LowRank : public Student {
   bool keeps_lower_layers() const override { return false; }
   std::vector<at::Tensor> learned() const override;
   std::int64_t parameters() const override;
+  std::int64_t stored_bytes() const override { return bytes_of(learned()); }
+  std::int64_t kept_bytes() const override { return bytes_of(trained()); }  // merged into them
 
  private:
   struct Adapter {

@@ -15,6 +15,7 @@
 #include "nn/linear.h"
 #include "nn/lookup_hook.h"
 #include "nn/ngrams.h"
+#include "nn/output_hook.h"
 #include "nn/product_keys.h"
 #include "nn/rms_norm.h"
 #include "nn/token_by_token.h"
@@ -202,6 +203,7 @@ at::Tensor MemoryLayerImpl::forward(const at::Tensor& x, const Snapshot* rows, b
   if (swilu_proj) y = nn::times(y, asked.swilu);
   if (value_proj) y = value_proj(y);
   if (gate_of_tokens.defined()) y = nn::times(y, gate_of_tokens);
+  y = nn::OutputHook::given(*this, flat, y);
   if (x.dim() == 2) return y;
   std::vector<std::int64_t> shape(x.sizes().begin(), x.sizes().end());
   shape.back() = y.size(-1);

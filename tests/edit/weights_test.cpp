@@ -103,5 +103,28 @@ TEST(LowRank, LeavesThePoolAndAllButProjectionsAsTheyWere) {
   EXPECT_TRUE(torch::equal(model->dense_parameters().front().second, embedding));
 }
 
+TEST(Students, SayWhatMustBeStoredAndKept) {
+  Generator generator = testing::tiny_generator();
+  Llama& model = generator.model();
+  std::int64_t weights = model->pool()->values.numel(), projections = 0;
+  for (const auto& [name, weight] : model->dense_parameters()) {
+    weights += weight.numel();
+    if (name.ends_with("proj.weight")) projections += weight.numel();
+  }
+  const edit::AllWeights all(model, 1e-3);
+  EXPECT_EQ(all.stored_bytes(), 4 * weights);
+  EXPECT_EQ(all.kept_bytes(), 4 * weights);
+  const edit::LowRank low(model, 4, 1e-3, 0);
+  EXPECT_EQ(low.stored_bytes(), 4 * low.parameters());
+  EXPECT_EQ(low.kept_bytes(), 4 * projections);
+  edit::ChosenRows rows(model->pool(), {2, 5, 9}, PoolOptimizer::kAdamW, 1e-2);
+  EXPECT_EQ(rows.stored_bytes(), 0) << "none has changed";
+  const torch::NoGradGuard no_gradient;
+  rows.learned().front()[1].add_(1);
+  rows.show(false);
+  EXPECT_EQ(rows.stored_bytes(), 32 * 4 + 8);
+  EXPECT_EQ(rows.kept_bytes(), 32 * 4);
+}
+
 }  // namespace
 }  // namespace memlayers
