@@ -180,6 +180,7 @@ set(text_sources
   src/text/token_decoder.cpp           tokenizer_json
   src/text/decode_stage.cpp            tokenizer_json
   src/text/words.cpp -
+  src/text/bm25.cpp                    -
   src/text/token_bytes.cpp -
   src/text/generate_options.cpp        -)
 
@@ -316,6 +317,7 @@ set(edit_sources
   src/edit/slot_reads.cpp  learn
   src/edit/weights.cpp     learn
   src/edit/dense_add_on.cpp learn
+  src/edit/retrieval.cpp   learn
   src/edit/retrofit.cpp     teach
   src/edit/prime.cpp        teach
   src/edit/whole_memory.cpp teach
