@@ -459,6 +459,8 @@ set(cli_sources
   src/cli/learn.cpp          training
   src/cli/learn_measures.cpp training
   src/cli/bench_learn.cpp    training
+  src/cli/bench_methods.cpp  training
+  src/cli/bench_outcome.cpp  training
   src/cli/grow.cpp           models
   src/cli/retrofit.cpp       models
   src/cli/explain.cpp        models

@@ -7,7 +7,7 @@
 
 namespace memlayers::cli {
 
-// memlayers bench learn: the same facts by a patch, by full finetuning and by LoRA.
+// memlayers bench learn: the same facts by a patch and by what it is compared with.
 std::function<int()> bench_learn_command(CLI::App& app);
 
 }  // namespace memlayers::cli

@@ -167,6 +167,13 @@ double Measure::take(Generator& generator) const {
   return evaluate_facts(generator, facts).recall.value;
 }
 
+Measure Measure::with_prompts(const std::function<std::string(const std::string&)>& put) const {
+  Measure other = *this;
+  for (Fact& fact : other.facts) fact.prompt = put(fact.prompt);
+  for (std::string& question : other.questions) question = put(question);
+  return other;
+}
+
 void Measure::take_before(Generator& generator) {
   if (!text.empty()) {
     before = take(generator);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -51,6 +52,8 @@ struct Measure {
   std::size_t too_long = 0;  // facts that do not fit the context, and so are not recalled
 
   double take(Generator& generator) const;
+  // The same of other prompts: what `put` makes of each.
+  Measure with_prompts(const std::function<std::string(const std::string&)>& put) const;
   // Into `before`, and counts what is too long. Throws Error where all of the facts are.
   void take_before(Generator& generator);
   // As the table shows such a number.
