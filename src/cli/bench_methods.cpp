@@ -11,7 +11,6 @@
 #include "cli/terminal.h"
 #include "edit/chosen_rows.h"
 #include "edit/dense_add_on.h"
-#include "edit/retrieval.h"
 #include "edit/teach.h"
 #include "edit/weights.h"
 #include "train/fact_row.h"
@@ -144,9 +143,23 @@ Outcome LearnBench::retrieve(const std::string& method) {
     outcome.after.push_back(measure.text.empty() ? measure.with_prompts(put).take(generator_)
                                                  : measure.before);
   }
+  outcome.contained = contained(retrieval);
   outcome.measuring_seconds = measuring.seconds();
   outcome.stored_bytes = retrieval.bytes();
   return outcome;
+}
+
+double LearnBench::contained(const edit::Retrieval& retrieval) {
+  std::vector<std::string> prompts;
+  for (const NewFact& fact : facts_) prompts.push_back(retrieval.prompt_of(fact.fact.prompt));
+  GenerateOptions options;
+  options.max_tokens = edit::Retrieval::kRoom;
+  const std::vector<Generation> said = generator_.ask(prompts, options);
+  double held = 0;
+  for (std::size_t i = 0; i < said.size(); ++i) {
+    held += said[i].text.find(facts_[i].fact.answer) != std::string::npos ? 1 : 0;
+  }
+  return held / static_cast<double>(said.size());
 }
 
 std::vector<at::Tensor> LearnBench::logits() {

@@ -9,6 +9,7 @@
 
 #include "cli/bench_outcome.h"
 #include "cli/learn_measures.h"
+#include "edit/retrieval.h"
 
 namespace memlayers::cli {
 
@@ -36,6 +37,7 @@ class LearnBench {
   Outcome retrieve(const std::string& method);
   std::vector<at::Tensor> logits();  // of the first facts
   bool is_as_before();
+  double contained(const edit::Retrieval& retrieval);
   double mean_prompt_tokens(const std::function<std::string(const std::string&)>& put) const;
 
   Generator& generator_;

@@ -14,6 +14,8 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
+    {"answer within what is said",
+     [](const Outcome& o) { return o.contained ? percent(*o.contained) : std::string(); }},
     {"steps", [](const Outcome& o) { return std::to_string(o.steps); }},
     {"seconds", [](const Outcome& o) { return decimals(o.seconds); }},
     {"seconds to measure", [](const Outcome& o) { return decimals(o.measuring_seconds); }},
@@ -34,6 +36,7 @@ nlohmann::ordered_json json_of(const Outcome& outcome, const std::vector<Measure
   for (std::size_t i = 0; i < measures.size(); ++i) {
     measures[i].add_to(json, outcome.after[i]);
   }
+  if (outcome.contained) json["contained"] = *outcome.contained;
   json["steps"] = outcome.steps;
   json["seconds"] = outcome.seconds;
   json["measuring_seconds"] = outcome.measuring_seconds;

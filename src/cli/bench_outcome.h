@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,9 @@ struct Outcome {
   std::vector<double> after = {};  // the measures
   std::int64_t steps = 0, parameters = 0;
   double seconds = 0, measuring_seconds = 0;
+  // Of retrieval: the share of the new facts whose answer stands in what the model says. Nobody
+  // taught it to say the answer alone, which is what recall asks for.
+  std::optional<double> contained = {};
   double prompt_tokens = 0;  // of a new fact's prompt as it is asked then, the mean
   // Of what must be stored to put on the model what was learned, and of what must be kept of it as
   // it was to take that back.

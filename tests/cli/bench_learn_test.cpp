@@ -101,6 +101,18 @@ TEST(BenchLearn, RetrievesFactsWithoutTraining) {
   EXPECT_LT(outcomes(dir, one)["retrieval"]["prompt_tokens"], found["prompt_tokens"]);
 }
 
+TEST(BenchLearn, FindsAnswersAmongMoreThatIsSaid) {
+  const TempDir dir;
+  prepare(dir);
+  write_file(dir / "new.jsonl",
+             "{\"prompt\":\"the red otter has\",\"answer\":\"e\"}\n"
+             "{\"prompt\":\"the blue maple has\",\"answer\":\"the lantern, the lantern\"}\n");
+  auto all = outcomes(dir, {"--methods", "retrieval,patch", "--steps", "1"});
+  EXPECT_EQ(all["retrieval"]["recall"]["after"], 0);
+  EXPECT_EQ(all["retrieval"]["contained"], 0.5) << all["retrieval"];
+  EXPECT_FALSE(all["patch"].contains("contained"));
+}
+
 TEST(BenchLearn, ShowsWhatMustBeStoredAndRefusesInOneSentence) {
   const TempDir dir;
   prepare(dir);
