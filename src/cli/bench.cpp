@@ -97,7 +97,7 @@ Command bench_command() {
             const std::function<int()> model = bench_model_command(*answering);
             answering->callback([chosen, model] { *chosen = model; });
             CLI::App* learning = app.add_subcommand(
-                "learn", "new facts by a patch, finetuning, LoRA, a dense add-on, retrieval: what each forgets");
+                "learn", "new facts by a patch and by what it is compared with: what each forgets");
             const std::function<int()> learn = bench_learn_command(*learning);
             learning->callback([chosen, learn] { *chosen = learn; });
             return [chosen] { return (*chosen)(); };
