@@ -42,8 +42,9 @@ DenseAddOn::DenseAddOn(Llama& model, std::int64_t width, double lr, std::uint64_
     weights.emplace_back(std::to_string(number) + ".in", in);
     weights.emplace_back(std::to_string(number) + ".out", out);
   }
-  optimizer_.emplace(weights, DenseAdamW::Options{.beta2 = 0.999, .weight_decay = 0});
-  show(false);
+  optimizer_ =
+      std::make_unique<DenseAdamW>(weights, DenseAdamW::Options{.beta2 = 0.999, .weight_decay = 0});
+  attach();
 }
 
 at::Tensor DenseAddOn::given(const MemoryLayerImpl& layer, const at::Tensor& x,
@@ -66,7 +67,10 @@ std::vector<at::Tensor> DenseAddOn::trained() const {
 
 void DenseAddOn::show(bool before) {
   hook_.reset();
-  if (before) return;
+  if (!before) attach();
+}
+
+void DenseAddOn::attach() {
   hook_.emplace([this](const MemoryLayerImpl& layer, const at::Tensor& x, const at::Tensor& y) {
     return given(layer, x, y);
   });

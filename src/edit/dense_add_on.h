@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -31,12 +32,13 @@ class DenseAddOn : public Student {
     const MemoryLayerImpl* layer;
     at::Tensor in, out;
   };
+  void attach();
   at::Tensor given(const MemoryLayerImpl& layer, const at::Tensor& x, const at::Tensor& y) const;
 
   Llama model_;  // whose layers these are
   double lr_;
   std::vector<Block> blocks_;
-  std::optional<DenseAdamW> optimizer_;
+  std::unique_ptr<DenseAdamW> optimizer_;
   std::optional<nn::OutputHook> hook_;  // while it is shown
 };
 
