@@ -4,6 +4,7 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,22 @@ namespace memlayers::edit {
 
 KeptStates::KeptStates(Compute compute, std::int64_t most_bytes)
     : compute_(std::move(compute)), most_bytes_(most_bytes) {}
+
+// In slabs of their own: thousands of small tensors that stay would lie between those of each step,
+// and leave the heap in pieces that no later step's fit into.
+at::Tensor KeptStates::keep(const at::Tensor& own) {
+  constexpr std::int64_t kSlabBytes = std::int64_t{40} << 20;  // the allocator maps as much at once
+  const std::int64_t length = own.size(0);
+  if (!slab_.defined() || used_ + length > slab_.size(0)) {
+    const std::int64_t row = own.size(1) * static_cast<std::int64_t>(own.element_size());
+    slab_ = torch::empty({std::max(length, kSlabBytes / row), own.size(1)}, own.options());
+    used_ = 0;
+  }
+  at::Tensor kept = slab_.narrow(0, used_, length);
+  kept.copy_(own);
+  used_ += length;
+  return kept;
+}
 
 at::Tensor KeptStates::of(const train::Batch& batch) {
   const torch::NoGradGuard no_gradient;
@@ -36,7 +53,9 @@ at::Tensor KeptStates::of(const train::Batch& batch) {
       begin += length;
       states[places[i]] = own;
       const auto bytes = static_cast<std::int64_t>(own.nbytes());
-      if (bytes_ + bytes <= most_bytes_ && kept_.emplace(missing[i], own).second) bytes_ += bytes;
+      if (bytes_ + bytes > most_bytes_ || kept_.contains(missing[i])) continue;
+      kept_.emplace(missing[i], keep(own));
+      bytes_ += bytes;
     }
   }
   std::vector<at::Tensor> packed{states.front().narrow(0, 0, batch.packed.prefix)};

@@ -24,8 +24,12 @@ class KeptStates {
   std::int64_t bytes() const { return bytes_; }  // that are kept
 
  private:
+  at::Tensor keep(const at::Tensor& own);  // [T, dim], copied
+
   Compute compute_;
   std::int64_t most_bytes_, bytes_ = 0;
+  at::Tensor slab_;  // [tokens, dim]: what is kept next lies in it
+  std::int64_t used_ = 0;
   std::unordered_map<const train::FactRow*, at::Tensor> kept_;  // [T, dim]
 };
 

@@ -38,6 +38,23 @@ std::vector<std::string> learn(const TempDir& dir, std::vector<std::string> more
   return arguments;
 }
 
+TEST(LearnCommand, MeasuresAPartOfManyParaphrases) {
+  const TempDir dir;
+  prepare(dir);
+  write_file(dir / "new.jsonl",
+             "{\"prompt\":\"the red otter has\",\"answer\":\"number two\",\"paraphrases\":"
+             "[\"red otter:\",\"an otter:\",\"otters:\"],\"unseen\":[\"otter\"]}\n");
+  const Finished done =
+      run_command(learn(dir, {"-o", dir / "p.safetensors", "--background", dir / "other.jsonl",
+                              "--steps", "1", "--measured", "2"}));
+  ASSERT_EQ(done.code, 0) << done.err;
+  for (const char* line :
+       {"recall of 1 new facts", "recall of 2 of 3 paraphrases", "recall of 1 unseen phrasings"}) {
+    EXPECT_NE(done.out.find(line), std::string::npos) << line << done.out;
+  }
+  EXPECT_NE(done.err.find("before"), std::string::npos) << done.err;
+}
+
 TEST(LearnCommand, WritesAPatchThatMakesTheModelRecallTheFacts) {
   const TempDir dir;
   prepare(dir);
