@@ -11,7 +11,9 @@
 
 #include "memlayers/error.h"
 #include "nn/lookup_hook.h"
+#include "nn/ngrams.h"
 #include "text/words.h"
+#include "train/fact_batch.h"
 
 namespace memlayers::edit {
 namespace {
@@ -119,21 +121,62 @@ std::vector<std::int64_t> last_reads(Llama& model, const std::vector<std::int32_
   return {slots.begin(), slots.end()};
 }
 
-void add_slots(SubjectRegistry& registry, Generator& generator, const std::vector<NewFact>& facts) {
-  for (std::size_t i = 0; i < facts.size(); ++i) {
-    const std::vector<const std::string*> all = prompts_of(facts[i]);
-    const std::span prompts = std::span(all).first(std::min(kPrompts, all.size()));
-    std::map<std::int64_t, std::size_t> reads;
-    for (const std::string* prompt : prompts) {
-      for (const std::int64_t slot :
-           last_reads(generator.model(), generator.question_tokens(*prompt))) {
-        ++reads[slot];
+namespace {
+
+// last_reads() of many prompts, in a few passes: each alone would cost as much as a hundred
+// together.
+std::vector<std::set<std::int64_t>> last_reads_of(Llama& model,
+                                                  const std::vector<train::FactRow>& prompts) {
+  constexpr std::size_t kTokens = 4096;
+  const c10::InferenceMode inference;
+  const bool shares_prefix = nn::suffix_length(model->config()) == 0;
+  std::vector<std::set<std::int64_t>> slots(prompts.size());
+  for (std::size_t begin = 0, end = 0; begin < prompts.size(); begin = end) {
+    std::vector<const train::FactRow*> rows;
+    for (std::size_t tokens = 0; end < prompts.size() && tokens < kTokens; ++end) {
+      rows.push_back(&prompts[end]);
+      tokens += prompts[end].tokens.size();
+    }
+    const train::Batch batch = train::batch_of(std::move(rows), shares_prefix);
+    const at::Tensor places = train::targets_of(batch).places;
+    const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
+      const at::Tensor last = read.index_select(0, places).flatten(1).cpu().contiguous();
+      const auto* slot = last.const_data_ptr<std::int64_t>();
+      for (std::size_t i = begin; i < end; ++i, slot += last.size(1)) {
+        slots[i].insert(slot, slot + last.size(1));
       }
+    });
+    model->hidden_states(batch.input, batch.packed);
+  }
+  return slots;
+}
+
+}  // namespace
+
+void add_slots(SubjectRegistry& registry, Generator& generator, const std::vector<NewFact>& facts) {
+  std::vector<train::FactRow> prompts;
+  std::vector<std::size_t> counts;  // of each fact
+  for (const NewFact& fact : facts) {
+    const std::vector<const std::string*> all = prompts_of(fact);
+    counts.push_back(std::min(kPrompts, all.size()));
+    for (const std::string* prompt : std::span(all).first(counts.back())) {
+      train::FactRow& row = prompts.emplace_back();
+      row.tokens = generator.question_tokens(*prompt);
+      row.answer_from = static_cast<std::int64_t>(row.tokens.size());
+      row.tokens.push_back(0);  // whatever is answered
+    }
+  }
+  const std::vector<std::set<std::int64_t>> read = last_reads_of(generator.model(), prompts);
+  std::size_t prompt = 0;
+  for (std::size_t i = 0; i < facts.size(); ++i) {
+    std::map<std::int64_t, std::size_t> reads;
+    for (std::size_t end = prompt + counts[i]; prompt < end; ++prompt) {
+      for (const std::int64_t slot : read[prompt]) ++reads[slot];
     }
     std::vector<std::int64_t>& slots = registry.subjects[i].slots;
-    for (std::size_t least = prompts.size(); least > 0; --least) {  // what most of them read first
+    for (std::size_t least = counts[i]; least > 0; --least) {  // what most of them read first
       for (const auto& [slot, count] : reads) {
-        if (count == least && 2 * count >= prompts.size() && slots.size() < kSlots) {
+        if (count == least && 2 * count >= counts[i] && slots.size() < kSlots) {
           slots.push_back(slot);
         }
       }
