@@ -8,6 +8,7 @@
 #include "cli/new_output.h"
 #include "cli/output.h"
 #include "cli/terminal.h"
+#include "edit/phrasings.h"
 #include "io/file_system.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
@@ -117,11 +118,12 @@ int learn_facts(const LearnNewArguments& arguments) {
   const SlotHistory history = history_of(generator, folder, arguments);
   if (arguments.is_dry_run) return show_slots(generator, facts, history, arguments);
 
+  edit::check_can_learn(generator, facts);
   {
     ProgressBar bar("before", static_cast<std::int64_t>(measures.size()));
     for (std::size_t i = 0; i < measures.size(); ++i) {
-      bar.update(static_cast<std::int64_t>(i), measures[i].label);
       measures[i].take_before(generator);
+      bar.update(static_cast<std::int64_t>(i) + 1, measures[i].label);
     }
   }
   LearnResult result = learn_with_bar(generator, facts, history, arguments);
@@ -132,8 +134,8 @@ int learn_facts(const LearnNewArguments& arguments) {
   {
     ProgressBar bar("after ", static_cast<std::int64_t>(measures.size()));
     for (std::size_t i = 0; i < measures.size(); ++i) {
-      bar.update(static_cast<std::int64_t>(i), measures[i].label);
       measures[i].after = measures[i].take(generator);
+      bar.update(static_cast<std::int64_t>(i) + 1, measures[i].label);
     }
   }
   result.patch.notes["from"] = arguments.facts;
