@@ -118,6 +118,9 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
       if (slot < slots) is_barred[slot] = true;  // a store may have more rows than the model reads
     }
   }
+  // Every question reads these: a row of theirs would be trained by all facts at once, answer for
+  // what nobody asked, and grow until rounding decides what else is read.
+  for (const std::int64_t slot : edit::template_reads(generator)) is_barred[slot] = true;
   std::vector<ChosenSlot> chosen;
   for (std::int64_t slot = 0; slot < slots; ++slot) {
     if (reads[slot] == 0 || is_barred[slot]) continue;

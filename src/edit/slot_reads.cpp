@@ -4,8 +4,10 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <set>
 
 #include "edit/student.h"
+#include "nn/lookup_hook.h"
 #include "nn/ngrams.h"
 #include "train/fact_batch.h"
 
@@ -66,6 +68,23 @@ at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_
         torch::tensor(tokens, torch::kLong).view({static_cast<std::int64_t>(end - begin), -1}));
   }
   return counting.reads();
+}
+
+std::vector<std::int64_t> template_reads(Generator& generator) {
+  const std::vector<std::int32_t> one = generator.question_tokens("Mouse"),
+                                  other = generator.question_tokens("table");
+  const auto end = std::ranges::mismatch(one, other).in1;
+  const std::vector<std::int64_t> tokens(one.begin(), end);
+  if (tokens.size() <= generator.tokenizer().prefix().size()) return {};
+  const c10::InferenceMode inference;
+  std::set<std::int64_t> slots;
+  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
+    const at::Tensor all = read.flatten().cpu().contiguous();
+    const auto* slot = all.const_data_ptr<std::int64_t>();
+    slots.insert(slot, slot + all.numel());
+  });
+  generator.model()->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0));
+  return {slots.begin(), slots.end()};
 }
 
 at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows) {

@@ -19,4 +19,8 @@ at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_
 // and not of these.
 at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows);
 
+// The slots that are read for what the chat template writes before a question, whatever it asks;
+// none where questions are plain text.
+std::vector<std::int64_t> template_reads(Generator& generator);
+
 }  // namespace memlayers::edit
