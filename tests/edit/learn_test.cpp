@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -232,6 +233,21 @@ TEST(Learn, OfWhatIsKnownChangesNothing) {
   const LearnResult again = learn(generator, new_facts(), fast(), flat_history(generator));
   EXPECT_EQ(again.steps, 0);
   EXPECT_TRUE(again.patch.slots.empty());
+}
+
+TEST(ChooseSlots, LeavesOutWhatTheChatTemplateReads) {
+  Generator generator = testing::tiny_generator(config_of());
+  EXPECT_TRUE(edit::template_reads(generator).empty());
+  generator.ask_by(ChatShape{
+      ChatTemplate(generator.tokenizer(), "chat", "so it was {{ messages[0].content }} and then")});
+  const std::vector<std::int64_t> barred = edit::template_reads(generator);
+  ASSERT_FALSE(barred.empty());
+  const LearnOptions options{.slots = generator.model()->pool()->slots()};
+  const auto chosen = choose_slots(generator, new_facts(), options, flat_history(generator));
+  EXPECT_GT(chosen.size(), 3U);
+  for (const ChosenSlot& slot : chosen) {
+    EXPECT_FALSE(std::ranges::binary_search(barred, slot.slot)) << slot.slot;
+  }
 }
 
 TEST(ChooseSlots, RanksByTheFormulaOfEachSelection) {
