@@ -119,8 +119,12 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
     }
   }
   // Every question reads these: a row of theirs would be trained by all facts at once, answer for
-  // what nobody asked, and grow until rounding decides what else is read.
-  for (const std::int64_t slot : edit::template_reads(generator)) is_barred[slot] = true;
+  // what nobody asked, and grow until rounding decides what else is read. In a pool so small that
+  // they are a good part of it, all rows are of all questions.
+  const std::vector<std::int64_t> of_template = edit::template_reads(generator);
+  if (4 * static_cast<std::int64_t>(of_template.size()) <= slots) {
+    for (const std::int64_t slot : of_template) is_barred[slot] = true;
+  }
   std::vector<ChosenSlot> chosen;
   for (std::int64_t slot = 0; slot < slots; ++slot) {
     if (reads[slot] == 0 || is_barred[slot]) continue;
