@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "edit/question_text.h"
+#include "edit/slot_reads.h"
 #include "edit/subjects.h"
 #include "generate/sequence.h"
 #include "memlayers/error.h"

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <map>
 
+#include "edit/slot_reads.h"
 #include "edit/slot_rows.h"
-#include "edit/subjects.h"
 #include "io/json_lines.h"
 #include "memlayers/error.h"
 #include "nn/lookup_hook.h"

@@ -8,13 +8,12 @@
 
 #include "edit/student.h"
 #include "nn/lookup_hook.h"
-#include "nn/ngrams.h"
 #include "train/fact_batch.h"
 
 namespace memlayers::edit {
 namespace {
 
-constexpr std::int64_t kBatchTokens = 8192;
+constexpr std::size_t kBatchTokens = 8192;
 
 // What a pool's slots are read for while it lives; then the pool's own count is as before.
 class Counting {
@@ -39,6 +38,12 @@ class Counting {
   at::AutoGradMode counting_{true};  // a pool counts what is read for training
 };
 
+void add_to(std::set<std::int64_t>& slots, const at::Tensor& read) {
+  const at::Tensor all = read.flatten().cpu().contiguous();
+  const auto* slot = all.const_data_ptr<std::int64_t>();
+  slots.insert(slot, slot + all.numel());
+}
+
 }  // namespace
 
 at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_t>> sequences) {
@@ -58,8 +63,8 @@ at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_
   for (std::size_t begin = 0, end = 0; begin < sequences.size(); begin = end) {
     const std::size_t length = sequences[begin].size();
     std::vector<std::int64_t> tokens;
-    for (end = begin; end < sequences.size() && sequences[end].size() == length &&
-                      static_cast<std::int64_t>(tokens.size()) < kBatchTokens;
+    for (end = begin;
+         end < sequences.size() && sequences[end].size() == length && tokens.size() < kBatchTokens;
          ++end) {
       tokens.insert(tokens.end(), sequences[end].begin(), sequences[end].end());
     }
@@ -78,27 +83,48 @@ std::vector<std::int64_t> template_reads(Generator& generator) {
   if (tokens.size() <= generator.tokenizer().prefix().size()) return {};
   const c10::InferenceMode inference;
   std::set<std::int64_t> slots;
-  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
-    const at::Tensor all = read.flatten().cpu().contiguous();
-    const auto* slot = all.const_data_ptr<std::int64_t>();
-    slots.insert(slot, slot + all.numel());
-  });
+  const nn::LookupHook hook(
+      [&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) { add_to(slots, read); });
   generator.model()->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0));
   return {slots.begin(), slots.end()};
 }
 
+std::vector<std::int64_t> last_reads(Llama& model, const std::vector<std::int32_t>& prompt,
+                                     const Snapshot* rows) {
+  const c10::InferenceMode inference;
+  std::set<std::int64_t> slots;
+  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
+    add_to(slots, read[-1]);
+  });
+  const std::vector<std::int64_t> tokens(prompt.begin(), prompt.end());
+  model->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0), {}, rows);
+  return {slots.begin(), slots.end()};
+}
+
+std::vector<std::set<std::int64_t>> last_reads(Llama& model,
+                                               const std::vector<train::FactRow>& rows) {
+  const c10::InferenceMode inference;
+  std::vector<std::set<std::int64_t>> slots(rows.size());
+  std::size_t first = 0;  // row of the batch
+  for (const train::Batch& batch :
+       train::batches_of(rows, kBatchTokens, train::can_share_prefix(model->config()))) {
+    const at::Tensor places = train::targets_of(batch).places;  // one a row
+    const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
+      const at::Tensor last = read.index_select(0, places);
+      for (std::int64_t i = 0; i < batch.size(); ++i) add_to(slots[first + i], last[i]);
+    });
+    model->hidden_states(batch.input, batch.packed);
+    first += batch.rows.size();
+  }
+  return slots;
+}
+
 at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows) {
   Llama& model = generator.model();
-  const bool shares_prefix = nn::suffix_length(model->config()) == 0;
   const Counting counting(model);
-  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
-    std::vector<const train::FactRow*> batch;
-    for (std::size_t tokens = 0; end < rows.size() && tokens < kBatchTokens; ++end) {
-      batch.push_back(&rows[end]);
-      tokens += rows[end].tokens.size();
-    }
-    const train::Batch packed = train::batch_of(std::move(batch), shares_prefix);
-    model->hidden_states(packed.input, packed.packed);
+  for (const train::Batch& batch :
+       train::batches_of(rows, kBatchTokens, train::can_share_prefix(model->config()))) {
+    model->hidden_states(batch.input, batch.packed);
   }
   return counting.reads();
 }

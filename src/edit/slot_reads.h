@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <vector>
 
 #include "memlayers/generator.h"
@@ -22,5 +23,15 @@ at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactR
 // The slots that are read for what the chat template writes before a question, whatever it asks;
 // none where questions are plain text.
 std::vector<std::int64_t> template_reads(Generator& generator);
+
+// The slots that the last token of a prompt reads, in any layer, ascending; `rows` as in
+// LlamaImpl::hidden_states().
+std::vector<std::int64_t> last_reads(Llama& model, const std::vector<std::int32_t>& prompt,
+                                     const Snapshot* rows = nullptr);
+
+// The same of many prompts, each with one token behind it that is not read, in a few passes: each
+// alone would cost as much as a hundred together.
+std::vector<std::set<std::int64_t>> last_reads(Llama& model,
+                                               const std::vector<train::FactRow>& rows);
 
 }  // namespace memlayers::edit

@@ -9,11 +9,9 @@
 #include <set>
 #include <span>
 
+#include "edit/slot_reads.h"
 #include "memlayers/error.h"
-#include "nn/lookup_hook.h"
-#include "nn/ngrams.h"
 #include "text/words.h"
-#include "train/fact_batch.h"
 
 namespace memlayers::edit {
 namespace {
@@ -107,52 +105,6 @@ SubjectRegistry subjects_of(const std::vector<NewFact>& facts) {
   return registry;
 }
 
-std::vector<std::int64_t> last_reads(Llama& model, const std::vector<std::int32_t>& prompt,
-                                     const Snapshot* rows) {
-  const c10::InferenceMode inference;
-  std::set<std::int64_t> slots;
-  const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
-    const at::Tensor last = read[-1].flatten().cpu().contiguous();
-    const auto* slot = last.const_data_ptr<std::int64_t>();
-    slots.insert(slot, slot + last.numel());
-  });
-  const std::vector<std::int64_t> tokens(prompt.begin(), prompt.end());
-  model->hidden_states(torch::tensor(tokens, torch::kLong).unsqueeze(0), {}, rows);
-  return {slots.begin(), slots.end()};
-}
-
-namespace {
-
-// last_reads() of many prompts, in a few passes: each alone would cost as much as a hundred
-// together.
-std::vector<std::set<std::int64_t>> last_reads_of(Llama& model,
-                                                  const std::vector<train::FactRow>& prompts) {
-  constexpr std::size_t kTokens = 4096;
-  const c10::InferenceMode inference;
-  const bool shares_prefix = nn::suffix_length(model->config()) == 0;
-  std::vector<std::set<std::int64_t>> slots(prompts.size());
-  for (std::size_t begin = 0, end = 0; begin < prompts.size(); begin = end) {
-    std::vector<const train::FactRow*> rows;
-    for (std::size_t tokens = 0; end < prompts.size() && tokens < kTokens; ++end) {
-      rows.push_back(&prompts[end]);
-      tokens += prompts[end].tokens.size();
-    }
-    const train::Batch batch = train::batch_of(std::move(rows), shares_prefix);
-    const at::Tensor places = train::targets_of(batch).places;
-    const nn::LookupHook hook([&](const MemoryLayerImpl&, const at::Tensor& read, at::Tensor&) {
-      const at::Tensor last = read.index_select(0, places).flatten(1).cpu().contiguous();
-      const auto* slot = last.const_data_ptr<std::int64_t>();
-      for (std::size_t i = begin; i < end; ++i, slot += last.size(1)) {
-        slots[i].insert(slot, slot + last.size(1));
-      }
-    });
-    model->hidden_states(batch.input, batch.packed);
-  }
-  return slots;
-}
-
-}  // namespace
-
 void add_slots(SubjectRegistry& registry, Generator& generator, const std::vector<NewFact>& facts) {
   std::vector<train::FactRow> prompts;
   std::vector<std::size_t> counts;  // of each fact
@@ -166,7 +118,7 @@ void add_slots(SubjectRegistry& registry, Generator& generator, const std::vecto
       row.tokens.push_back(0);  // whatever is answered
     }
   }
-  const std::vector<std::set<std::int64_t>> read = last_reads_of(generator.model(), prompts);
+  const std::vector<std::set<std::int64_t>> read = last_reads(generator.model(), prompts);
   std::size_t prompt = 0;
   for (std::size_t i = 0; i < facts.size(); ++i) {
     std::map<std::int64_t, std::size_t> reads;

@@ -21,11 +21,6 @@ namespace memlayers::edit {
 // words that half of the facts share, or that questions have anyway.
 SubjectRegistry subjects_of(const std::vector<NewFact>& facts);
 
-// The slots that the last token of a prompt reads, in any layer, ascending; `rows` as in
-// LlamaImpl::hidden_states().
-std::vector<std::int64_t> last_reads(Llama& model, const std::vector<std::int32_t>& prompt,
-                                     const Snapshot* rows = nullptr);
-
 // Sets the registry's slots: of each fact those that at least half of its first prompts read.
 void add_slots(SubjectRegistry& registry, Generator& generator, const std::vector<NewFact>& facts);
 

@@ -13,7 +13,6 @@
 
 #include "edit/phrasings.h"
 #include "edit/prose.h"
-#include "nn/ngrams.h"
 
 namespace memlayers::edit {
 namespace {
@@ -73,9 +72,8 @@ Teacher::Teacher(Generator& generator, Student& student, const std::vector<NewFa
   penalty_.emplace(generator, text, options.seed + 3);
 }
 
-// What rows begin with is computed once, but where a memory goes by the tokens before a token.
 train::Batch Teacher::batch(std::vector<const train::FactRow*> rows) const {
-  return train::batch_of(std::move(rows), nn::suffix_length(generator_.model()->config()) == 0);
+  return train::batch_of(std::move(rows), train::can_share_prefix(generator_.model()->config()));
 }
 
 at::Tensor Teacher::hidden(const train::Batch& batch) {

@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "nn/finite.h"
-#include "nn/ngrams.h"
 #include "train/fact_batch.h"
 
 namespace memlayers::train {
@@ -42,10 +41,10 @@ TokenScores score_tokens(Generator& generator, const at::Tensor& hidden, const a
 
 void score(Generator& generator, const std::vector<FactRow>& rows,
            std::span<const std::size_t> batch, std::vector<AnswerScore>& scores) {
-  const std::int64_t suffix = nn::suffix_length(generator.model()->config());
   std::vector<const FactRow*> packed_rows;
   for (const std::size_t i : batch) packed_rows.push_back(&rows[i]);
-  const Batch packed = batch_of(std::move(packed_rows), /*shares_prefix=*/suffix == 0);
+  const Batch packed =
+      batch_of(std::move(packed_rows), can_share_prefix(generator.model()->config()));
   const Targets targets = targets_of(packed);
   const at::Tensor hidden =
       generator.model()->hidden_states(packed.input, packed.packed).squeeze(0);

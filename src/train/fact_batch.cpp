@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "nn/ngrams.h"
+
 namespace memlayers::train {
 namespace {
 
@@ -35,6 +37,22 @@ Batch batch_of(std::vector<const FactRow*> rows, bool shares_prefix) {
   }
   return {std::move(rows), std::move(packed), torch::tensor(input, torch::kLong).unsqueeze(0)};
 }
+
+std::vector<Batch> batches_of(const std::vector<FactRow>& rows, std::size_t tokens,
+                              bool shares_prefix) {
+  std::vector<Batch> batches;
+  for (std::size_t i = 0; i < rows.size();) {
+    std::vector<const FactRow*> batch;
+    for (std::size_t count = 0; i < rows.size() && count < tokens; ++i) {
+      batch.push_back(&rows[i]);
+      count += rows[i].tokens.size();
+    }
+    batches.push_back(batch_of(std::move(batch), shares_prefix));
+  }
+  return batches;
+}
+
+bool can_share_prefix(const ModelConfig& config) { return nn::suffix_length(config) == 0; }
 
 Targets targets_of(const Batch& batch) {
   std::vector<std::int64_t> places, wanted, of;

@@ -23,6 +23,14 @@ struct Batch {
 };
 Batch batch_of(std::vector<const FactRow*> rows, bool shares_prefix);
 
+// All of them in batches of about so many tokens, in their order.
+std::vector<Batch> batches_of(const std::vector<FactRow>& rows, std::size_t tokens,
+                              bool shares_prefix);
+
+// Whether rows may share what they begin with: not where a memory goes by the tokens before a
+// token.
+bool can_share_prefix(const ModelConfig& config);
+
 // Where a batch has targets: places in its input [n], what is wanted there, and of which row.
 struct Targets {
   at::Tensor places, wanted, row;

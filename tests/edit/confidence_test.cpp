@@ -6,6 +6,7 @@
 #include <cmath>
 #include <random>
 
+#include "edit/slot_reads.h"
 #include "edit/subjects.h"
 #include "io/file_system.h"
 #include "memlayers/checkpoint.h"
