@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -103,6 +104,16 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
   }
 }
 
+// Drawn behind the first of them, which may be refused in one sentence.
+void for_each_with_bar(const std::string& label, std::vector<Measure>& measures,
+                       const std::function<void(Measure&)>& take) {
+  ProgressBar bar(label, static_cast<std::int64_t>(measures.size()));
+  for (std::size_t i = 0; i < measures.size(); ++i) {
+    take(measures[i]);
+    bar.update(static_cast<std::int64_t>(i) + 1, measures[i].label);
+  }
+}
+
 int learn_facts(const LearnNewArguments& arguments) {
   if (arguments.out.empty() && !arguments.is_dry_run) {
     throw UsageError("learn: expected -o FILE for the patch, or --dry-run");
@@ -119,25 +130,14 @@ int learn_facts(const LearnNewArguments& arguments) {
   if (arguments.is_dry_run) return show_slots(generator, facts, history, arguments);
 
   edit::check_can_learn(generator, facts);
-  {
-    ProgressBar bar("before", static_cast<std::int64_t>(measures.size()));
-    for (std::size_t i = 0; i < measures.size(); ++i) {
-      measures[i].take_before(generator);
-      bar.update(static_cast<std::int64_t>(i) + 1, measures[i].label);
-    }
-  }
+  for_each_with_bar("before", measures, [&](Measure& measure) { measure.take_before(generator); });
   LearnResult result = learn_with_bar(generator, facts, history, arguments);
   if (result.patch.slots.empty()) {
     throw Error(arguments.facts + ": expected facts that the model does not know, got " +
                 std::to_string(facts.size()) + " that it recalls already");
   }
-  {
-    ProgressBar bar("after ", static_cast<std::int64_t>(measures.size()));
-    for (std::size_t i = 0; i < measures.size(); ++i) {
-      measures[i].after = measures[i].take(generator);
-      bar.update(static_cast<std::int64_t>(i) + 1, measures[i].label);
-    }
-  }
+  for_each_with_bar("after", measures,
+                    [&](Measure& measure) { measure.after = measure.take(generator); });
   result.patch.notes["from"] = arguments.facts;
   result.patch.notes["what"] += " of " + arguments.facts;
   write_out(arguments.out, result.patch);

@@ -81,12 +81,6 @@ void DenseAddOn::step(double rate) {
   optimizer_->zero_grad();
 }
 
-std::int64_t DenseAddOn::parameters() const {
-  std::int64_t sum = 0;
-  for (const Block& block : blocks_) sum += block.in.numel() + block.out.numel();
-  return sum;
-}
-
 std::int64_t width_of_equal_flops(const ModelConfig& config) {
   const double of_a_layer = count_flops(config, /*context=*/1).memory / memory_layers(config);
   return rounded(of_a_layer / (2 * 2 * static_cast<double>(config.dim)));

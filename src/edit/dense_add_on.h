@@ -25,7 +25,6 @@ class DenseAddOn : public Student {
   void step(double rate) override;
   bool keeps_lower_layers() const override { return true; }
   std::vector<at::Tensor> learned() const override { return trained(); }
-  std::int64_t parameters() const override;
 
  private:
   struct Block {

@@ -5,6 +5,12 @@
 
 namespace memlayers::edit {
 
+std::int64_t Student::parameters() const {
+  std::int64_t sum = 0;
+  for (const at::Tensor& tensor : learned()) sum += tensor.numel();
+  return sum;
+}
+
 std::int64_t Student::stored_bytes() const { return bytes_of(trained()); }
 
 std::int64_t bytes_of(const std::vector<at::Tensor>& tensors) {

@@ -28,7 +28,7 @@ class Student {
   // Applies and clears the gradients, at `rate` times the learning rate.
   virtual void step(double rate) = 0;
   // How many numbers are trained.
-  virtual std::int64_t parameters() const = 0;
+  virtual std::int64_t parameters() const;
   // Bytes of what must be stored to put on the model what was learned; and of what must be kept of
   // the model as it was to take it back, beside leaving out what was stored.
   virtual std::int64_t stored_bytes() const;

@@ -153,10 +153,4 @@ std::vector<at::Tensor> LowRank::learned() const {
   return all;
 }
 
-std::int64_t LowRank::parameters() const {
-  std::int64_t sum = 0;
-  for (const Adapter& adapter : adapters_) sum += adapter.a.numel() + adapter.b.numel();
-  return sum;
-}
-
 }  // namespace memlayers::edit

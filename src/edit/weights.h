@@ -45,7 +45,6 @@ class LowRank : public Student {
   void step(double rate) override;
   bool keeps_lower_layers() const override { return false; }
   std::vector<at::Tensor> learned() const override;
-  std::int64_t parameters() const override;
   std::int64_t stored_bytes() const override { return bytes_of(learned()); }
   std::int64_t kept_bytes() const override { return bytes_of(trained()); }  // merged into them
 
