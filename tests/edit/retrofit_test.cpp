@@ -201,6 +201,21 @@ TEST(Batch, HoldsOnceWhatItsRowsBeginWith) {
   EXPECT_TRUE(torch::equal(train::targets_of(apart).places, ids({3, 5, 6})));
 }
 
+TEST(PackedTexts, HoldEachTextUpToTheContextUntilThereAreEnough) {
+  const std::vector<train::FactRow> rows{{.tokens = {1, 2, 3, 4, 5}, .answer_from = 1},
+                                         {.tokens = {6, 7}, .answer_from = 1},
+                                         {.tokens = {8, 9}, .answer_from = 1}};
+  const auto texts = train::packed_texts(rows, /*context=*/3, /*most=*/4);
+  ASSERT_EQ(texts.size(), 1U);
+  EXPECT_TRUE(
+      torch::equal(texts[0].tokens, torch::tensor({1, 2, 3, 6, 7}, torch::kLong).unsqueeze(0)));
+  EXPECT_EQ(texts[0].packed.prefix, 0);
+  EXPECT_EQ(texts[0].packed.lengths, (std::vector<std::int64_t>{3, 2}));
+  const std::vector<train::FactRow> long_rows(
+      3, {.tokens = std::vector<std::int32_t>(1500, 1), .answer_from = 1});
+  EXPECT_EQ(train::packed_texts(long_rows, 4096, 1 << 20).size(), 2U) << "two, then the third";
+}
+
 TEST(KeptStates, AreComputedOnceAndPackedAsTheBatchIs) {
   const std::vector<train::FactRow> rows{{.tokens = {5, 6, 7}, .answer_from = 2},
                                          {.tokens = {5, 9, 10, 11, 12}, .answer_from = 2}};

@@ -52,6 +52,7 @@ void expect_as_alone(const ModelConfig& config, unsigned seed, int requests) {
       ++left;
     }
     at::set_num_threads(1 + static_cast<int>(draw.below(3)));
+    if (draw.often()) together.set_prefill_tokens(1 + draw.below(70));
     std::int64_t last = -1;
     for (const DecodedToken& made : together.step()) {
       EXPECT_GT(made.sequence, last) << "in the order of joining";
@@ -302,6 +303,7 @@ TEST(Decoder, SaysWhatIsWrongWithARequest) {
   EXPECT_TRUE(decoder.is_idle());
   EXPECT_TRUE(says(error_of([] { make_decoder(long_config(), {.prefill_tokens = 0}); }),
                    {"prefill_tokens", "0"}));
+  EXPECT_TRUE(says(error_of([&] { decoder.set_prefill_tokens(0); }), {"prefill_tokens", "0"}));
   EXPECT_TRUE(says(error_of([] { make_decoder(long_config(), {.cache_bytes = -1}); }),
                    {"cache_bytes", "-1"}));
   EXPECT_TRUE(

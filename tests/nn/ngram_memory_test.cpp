@@ -223,6 +223,11 @@ TEST(NgramMemory, SaysWhatItWasNotGiven) {
                                                         torch::zeros({1, 3}, torch::kLong));
                             }),
                             {"expected tokens [1, 2]", "[1, 3]"}));
+  EXPECT_TRUE(testing::says(error_of([&] {
+                              model->hidden_states(torch::zeros({1, 3}, torch::kLong),
+                                                   PackedSequences{2, {1}});
+                            }),
+                            {"\"ngram\"", "prefix", "2 tokens"}));
 }
 
 Llama drawn_model(const ModelConfig& config = small_config()) {

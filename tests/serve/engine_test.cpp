@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <atomic>
+#include <cmath>
 #include <thread>
 
 #include "serve/serving.h"
@@ -195,6 +196,9 @@ TEST_F(EngineTest, SaysWhatIsWrongWithARequest) {
   const auto whole = ask({std::vector<std::int32_t>(45, 5), drawing(100)}).second;
   EXPECT_EQ(whole->answer().tokens.size(), 5U) << "to the end of the context";
   EXPECT_TRUE(says(error_of([&] { open({.sequences = 0}); }), {"slots", "at least 1", "0"}));
+  for (const double slowdown : {1.0, -2.0, std::nan("")}) {
+    EXPECT_TRUE(says(error_of([&] { open({.slowdown = slowdown}); }), {"slowdown", "above 1"}));
+  }
 }
 
 TEST_F(EngineTest, APoolThatLosesItsPagesFailsThatRequestAndTheOthersGoOn) {
