@@ -197,6 +197,7 @@ TEST_F(Streams, EndWithinAStepWhenTheClientLeaves) {
     body["stream"] = streams;
     const auto exchange = client.begin("POST", kChat, body.dump());
     client.wait_for_sequences(2);
+    while (!exchange->is_watched()) exchange->wait_for_news();  // the engine may know it first
     client.engine.step();
     exchange->leave();
     client.engine.step();

@@ -69,6 +69,11 @@ void FakeExchange::leave() {
   if (call) call();
 }
 
+bool FakeExchange::is_watched() const {
+  const std::lock_guard lock(mutex_);
+  return on_gone_ != nullptr;
+}
+
 bool FakeExchange::is_over() const {
   const std::lock_guard lock(mutex_);
   return is_over_;

@@ -25,6 +25,7 @@ class FakeExchange : public http::Exchange {
 
   // The client's side.
   void leave();
+  bool is_watched() const;  // somebody would hear of its leaving
   bool is_over() const;
   void wait_for_news() const;       // a moment at most
   http::Response response() const;  // status, headers, and all that was written
