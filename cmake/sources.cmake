@@ -90,6 +90,7 @@ set(pool_sources
   src/pool/base_chunk.cpp    edits
   src/pool/growth.cpp        edits
   src/pool/compaction.cpp    edits
+  src/pool/folded_subjects.cpp edits
   src/pool/log_follower.cpp  edits)
 
 # Processes.

@@ -5,8 +5,10 @@
 
 #include "io/folder.h"
 #include "memlayers/error.h"
+#include "memlayers/store.h"
 #include "memlayers/tokenizer.h"
 #include "nn/model_folder.h"
+#include "pool/folded_subjects.h"
 #include "text/tokenizer_file.h"
 
 namespace memlayers::cli {
@@ -20,6 +22,11 @@ void write_new_model(const std::string& path, const Llama& model, const std::str
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(source);
   io::FolderWriter folder(io::posix(), path);
   save_model(io::posix(), model, io::parent(folder.file("config.json")));
+  // Patches of the source are rows of the new pool: what they taught is told on.
+  if (const std::string pool = io::join(source, "pool"); io::posix().exists(pool)) {
+    pool::keep_subjects(io::posix(), io::join(io::parent(folder.file("config.json")), "pool"),
+                        StoreReader::open(pool).snapshot().subjects());
+  }
   const bool has_memory = !model->config().memory_layers().empty();
   for (const auto& [name, bytes] : text::files_for_folder(*tokenizer, has_memory)) {
     folder.write_text(name, bytes);

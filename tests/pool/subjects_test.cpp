@@ -7,7 +7,9 @@
 
 #include "io/folder.h"
 #include "io/safetensors.h"
+#include "pool/folded_subjects.h"
 #include "pool/patch.h"
+#include "pool/recovery.h"
 #include "support/expect_error.h"
 #include "support/store_testing.h"
 #include "support/temp_dir.h"
@@ -219,6 +221,27 @@ TEST(StoreSubjects, ComeAndGoWithTheirPatchAndOutliveLogsAndFolding) {
     store.apply(pool.patch(4, {9}));  // begins another log
     EXPECT_EQ(taught(reopened()), again);
   }
+}
+
+TEST(StoreSubjects, AreToldOnByAPoolThatIsWrittenAnew) {
+  const SmallPool pool;
+  const TempDir dir;
+  pool.write(io::posix(), dir.path());
+  pool::keep_subjects(io::posix(), dir.path(), {});
+  EXPECT_EQ(pool::read_current(io::posix(), dir.path()), std::nullopt) << "nothing to tell";
+  const auto registry = std::make_shared<const SubjectRegistry>(registry_of(11));
+  pool::keep_subjects(io::posix(), dir.path(), {{"p1", registry}});
+  Store store = Store::open(dir.path());
+  EXPECT_EQ(store.snapshot().version(), 0U);
+  EXPECT_THAT(store.snapshot().patches(), IsEmpty());
+  Patch next = pool.patch(2, {5});
+  next.subjects = registry_of(12);
+  store.apply(next);
+  using Taught = std::pair<std::string, std::uint64_t>;
+  EXPECT_EQ(taught(StoreReader::open(dir.path()).snapshot()),
+            (std::vector<Taught>{{"p1", 11}, {"p2", 12}}));
+  expect_error([&] { pool::keep_subjects(io::posix(), dir.path(), {{"p1", registry}}); },
+               HasSubstr("expected a pool that was never edited"));
 }
 
 }  // namespace

@@ -173,6 +173,9 @@ def test_what_is_learned_is_applied_and_taken_back(folder, tmp_path):
         explained = explain(folder, FACTS[0]["prompt"], top=1)
         assert explained.memory_confidence > 0.5 and explained.subject["patch"] == learned.patch.id
         assert learned.patch.subjects
+        run(folder, "quantize", ".", "-o", "small", "--rows", "int8")  # knows what it was taught
+        known = Generator(folder / "small").memory_confidence(FACTS[0]["prompt"])
+        assert known.value > 0.5 and known.patch == learned.patch.id
         assert torch.equal(store.patch(learned.patch.id[:8]).rows, learned.patch.rows)
         store.rollback(learned.patch.id[:8])
         assert generator.memory_confidence(FACTS[0]["prompt"]) is None
