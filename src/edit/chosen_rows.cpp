@@ -39,7 +39,9 @@ void ChosenRows::step(double rate) {
   parameters_.lr = rate * lr_;
   is_adam_ ? update_adamw(rows_, state_, gradient, parameters_)
            : update_sgd(rows_, state_, gradient, parameters_);
-  show(false);
+  const at::Tensor changed = gradient.slots;  // places in rows_
+  pool_->values.index_copy_(0, slots_.index_select(0, changed),
+                            rows_.index_select(0, changed).to(pool_->values.scalar_type()));
 }
 
 Patch ChosenRows::patch() const {
