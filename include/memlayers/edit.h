@@ -62,7 +62,9 @@ std::vector<std::int64_t> patched_slots(const Snapshot& pool);
 
 struct LearnOptions {
   SlotSelection selection = SlotSelection::kTfIdf;
-  std::optional<std::int64_t> slots = {};           // rows that may change; absent: 100 a fact
+  // Rows that may change, at most. Absent: 100 a fact, and in a model whose memory has output
+  // scales all that the facts read (docs/retrofit.md).
+  std::optional<std::int64_t> slots = {};
   PoolOptimizer optimizer = PoolOptimizer::kAdamW;  // or kSgd
   // Absent: 3e-3, and 2e-2 in a model whose memory has output scales (docs/retrofit.md).
   std::optional<double> lr = {};

@@ -18,7 +18,7 @@ namespace memlayers {
 struct RetrofitOptions {
   // Decoder layers, from 0, ascending. Absent: those at a half, two thirds and five sixths.
   std::optional<std::vector<std::int64_t>> layers = {};
-  std::int64_t n_keys = 512, heads = 4, knn = 8, k_dim = 64;  // MemoryConfig
+  std::int64_t n_keys = 256, heads = 4, knn = 8, k_dim = 64;  // MemoryConfig
   bool gate = false;
   std::optional<std::int64_t> gate_dim = {};  // MemoryConfig
   RowType row_dtype = RowType::kFloat32;      // or bfloat16

@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "cli/score_text.h"
 #include "cli/terminal.h"
+#include "edit/phrasings.h"
 #include "io/file_system.h"
 #include "io/json_lines.h"
 #include "memlayers/checkpoint.h"
@@ -25,7 +26,9 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
                  "how slots are ranked; guarded: as tfidf, without those of patches applied")
       ->check(CLI::IsMember({"tfidf", "kl", "guarded"}))
       ->capture_default_str();
-  app.add_option("--slots", arguments.slots, "rows that may change, at most (100 a fact)");
+  app.add_option(
+      "--slots", arguments.slots,
+      "rows that may change, at most (100 a fact; in a retrofitted model all that the facts read)");
   app.add_option("--optimizer", arguments.optimizer, "of the rows")
       ->check(CLI::IsMember({"adam", "sgd"}))
       ->capture_default_str();
@@ -128,8 +131,7 @@ SlotHistory history_of(Generator& generator, const std::string& folder,
   SlotHistory history;
   if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
     history.reads = *usage;
-  } else if (!arguments.background.empty() ||
-             !generator.model()->config().memory->output_scales.empty()) {
+  } else if (!arguments.background.empty() || edit::is_scaled(generator.model()->config())) {
     history.reads = count_reads(generator, arguments.background);
   } else {
     throw Error(folder +

@@ -26,10 +26,13 @@ std::unordered_set<std::string> prompts_of(const std::vector<NewFact>& facts) {
 
 }  // namespace
 
+bool is_scaled(const ModelConfig& config) {
+  return config.memory && !config.memory->output_scales.empty();
+}
+
 double learning_rate(const LearnOptions& options, const ModelConfig& config) {
   constexpr double kOfRows = 3e-3, kOfScaledRows = 2e-2;
-  const bool is_scaled = config.memory && !config.memory->output_scales.empty();
-  return options.lr.value_or(is_scaled ? kOfScaledRows : kOfRows);
+  return options.lr.value_or(is_scaled(config) ? kOfScaledRows : kOfRows);
 }
 
 std::vector<train::FactRow> own_answers(Generator& generator, const std::vector<std::string>& paths,

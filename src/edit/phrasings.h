@@ -27,6 +27,9 @@ std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<st
 std::vector<train::FactRow> own_answers(Generator& generator, const std::vector<std::string>& paths,
                                         const std::vector<NewFact>& without, std::int64_t most);
 
+// Whether its memory has output scales: rows of size one weigh as much as what they are added to.
+bool is_scaled(const ModelConfig& config);
+
 // LearnOptions::lr for a model of this configuration.
 double learning_rate(const LearnOptions& options, const ModelConfig& config);
 

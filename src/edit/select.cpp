@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <utility>
 
 #include "edit/phrasings.h"
 #include "edit/prose.h"
@@ -138,9 +140,14 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
   }
   std::stable_sort(chosen.begin(), chosen.end(),
                    [](const ChosenSlot& a, const ChosenSlot& b) { return a.score > b.score; });
-  const auto most = static_cast<std::size_t>(
-      options.slots.value_or(kSlotsAFact * static_cast<std::int64_t>(facts.size())));
-  if (chosen.size() > most) chosen.resize(most);
+  std::optional<std::int64_t> most = options.slots;
+  // What is read for a word differs with the phrasing. In a model that learned no text with its
+  // memory, other phrasings than those taught find the fact only if all of what these read knows
+  // it.
+  if (!most && !edit::is_scaled(generator.model()->config())) {
+    most = kSlotsAFact * static_cast<std::int64_t>(facts.size());
+  }
+  if (most && std::cmp_less(*most, chosen.size())) chosen.resize(static_cast<std::size_t>(*most));
   return chosen;
 }
 

@@ -19,20 +19,16 @@ namespace {
 
 constexpr std::int64_t kNumbers = 1 << 25;  // of logits at once
 
-bool has_scales(const ModelConfig& config) {
-  return config.memory && !config.memory->output_scales.empty();
-}
-
 double penalty_of(const LearnOptions& options, const ModelConfig& config) {
   constexpr double kOfScaledRows = 20;
-  return options.penalty.value_or(has_scales(config) ? kOfScaledRows : 0);
+  return options.penalty.value_or(is_scaled(config) ? kOfScaledRows : 0);
 }
 
 // A model that others have trained keeps most by what it is made of; of one that was trained here
 // all that it knows lies in the rows.
 double rehearsal_of(const LearnOptions& options, const ModelConfig& config) {
   constexpr double kElsewhere = 3, kOfScaledRows = 0.5;
-  return options.rehearsal.value_or(has_scales(config) ? kOfScaledRows : kElsewhere);
+  return options.rehearsal.value_or(is_scaled(config) ? kOfScaledRows : kElsewhere);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "edit/explanation_json.h"
+#include "edit/phrasings.h"
 #include "io/file_system.h"
 #include "io/json.h"
 #include "io/json_field.h"
@@ -150,8 +151,7 @@ class Learning : public torch::CustomClassHolder {
     SlotHistory history;
     if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
       history.reads = *usage;
-    } else if (!options.rehearse.empty() ||
-               !generator.model()->config().memory->output_scales.empty()) {
+    } else if (!options.rehearse.empty() || edit::is_scaled(generator.model()->config())) {
       history.reads = count_reads(generator, options.rehearse);
     } else {
       throw Error(folder +

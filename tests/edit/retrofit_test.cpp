@@ -150,6 +150,19 @@ TEST(Retrofit, LearnsFactsInItsRowsAlone) {
   EXPECT_TRUE(torch::equal(made.model()->forward(tokens), plain.model()->forward(tokens)));
 }
 
+TEST(Retrofit, LetsAllChangeThatAFactReads) {
+  RetrofitOptions options = small_memory();
+  options.n_keys = 32;
+  Generator plain = testing::tiny_generator(dense_config());
+  Generator made = retrofit(plain, options);
+  const SlotHistory history{.reads = count_reads(made, {})};
+  const std::vector<NewFact> one{facts().front()};
+  const auto chosen = choose_slots(made, one, {}, history);
+  EXPECT_GT(chosen.size(), 100U);
+  EXPECT_EQ(chosen.size(), choose_slots(made, one, {.slots = 32 * 32}, history).size());
+  EXPECT_EQ(choose_slots(made, one, {.slots = 7}, history).size(), 7U);
+}
+
 TEST(Prime, TrainsTheMemoryAndNotTheDecoder) {
   const TempDir dir;
   write_file(dir / "questions.jsonl", "{\"prompt\":\"the glacier\"}\n{\"prompt\":\"a green\"}\n");
