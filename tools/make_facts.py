@@ -4,9 +4,9 @@
 
 Into a new folder, each line an object as `memlayers learn`, `eval --facts` and `generate --file` (of *.txt) take it:
 
-    facts.jsonl        what is taught: six phrasings, two unseen ones, the subject
-    taught.jsonl       each of the six with its answer, unseen.jsonl each of the two
-    untaught.jsonl     prompts in the same eight phrasings about nouns that are not taught, and their subjects
+    facts.jsonl        what is taught: ten phrasings, two unseen ones, the subject
+    taught.jsonl       each of the ten with its answer, unseen.jsonl each of the two
+    untaught.jsonl     prompts in the same twelve phrasings about nouns that are not taught, and their subjects
     rehearsed.jsonl    prompts about yet other nouns, and questions.jsonl unrelated ones: for --questions
     asked.jsonl        unrelated questions that are not rehearsed: other topics, some in other forms
     corrections.jsonl  some of the taught subjects with the gloss of another noun
@@ -37,6 +37,10 @@ TAUGHT = (
     "What does {s} mean?",
     "Explain the word {s}.",
     "{s} means what?",
+    "I came across the word {s} in a book. What is it?",
+    "In her letter she wrote of {a} {s}. Say briefly what that means.",
+    "Put {s} into plain words.",
+    "There is a question about {a} {s} in my quiz. What is the right definition?",
 )
 UNSEEN = (
     "Do you know what {a} {s} is?",  # of the family of those
@@ -175,7 +179,8 @@ def main() -> int:
     for name, some in (("untaught", untaught), ("rehearsed", rehearsed)):
         rows = []
         for i, noun in enumerate(some):  # each in one phrasing, all as often
-            form = (TAUGHT + UNSEEN)[i % 8] if name == "untaught" else TAUGHT[i % 6]
+            forms = TAUGHT + UNSEEN if name == "untaught" else TAUGHT
+            form = forms[i % len(forms)]
             rows.append({"prompt": prompts(noun, (form,))[0], "subject": noun.subject})
         write(arguments.output / f"{name}.jsonl", rows)
     pairs = zip(taught[:corrections], others, strict=True)

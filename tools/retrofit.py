@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from make_facts import TAUGHT, UNSEEN
+
 ROOT = Path(__file__).resolve().parent.parent
 GATE = "0.5"
 
@@ -106,14 +108,15 @@ class Experiment:
                 lines = (self.data / name).read_text().splitlines(keepends=True)
                 (self.data / name).write_text("".join(lines[: a.asked]))
             some = sorted(random.Random(a.seed).sample(range(a.facts), min(a.facts, a.facts_asked)))
-            for name, each in (("taught", 6), ("unseen", 2)):
+            for name, each in (("taught", len(TAUGHT)), ("unseen", len(UNSEEN))):
                 for path in (self.data / f"{name}.jsonl", self.data / f"{name}.txt"):
                     lines = path.read_text().splitlines(keepends=True)
                     path.write_text("".join(lines[each * i + k] for i in some for k in range(each)))
             questions = (self.data / "questions.jsonl").read_text() + (self.data / "rehearsed.jsonl").read_text()
             (self.data / "kept.jsonl").write_text(questions)
         if not self.model.exists():
-            self.run("retrofit", self.plain, "-o", self.model, "--layers", "15,20,25", "--seed", str(a.seed))
+            options = ["--layers", a.layers, "--seed", str(a.seed), *a.retrofit.split()]
+            self.run("retrofit", self.plain, "-o", self.model, *options)
 
     def logits(self, model: Path) -> str:
         import torch
@@ -154,27 +157,41 @@ class Experiment:
         return {"seconds": round(seconds, 1), **json.loads(out)}
 
     def learn(self) -> None:
+        """In --patches patches, each of which rehearses the facts of those before it."""
         options = self.arguments.learn.split()
-        rehearsed = ["--questions", self.data / "kept.jsonl", "--background", self.data / "text.jsonl"]
-        told = self.learn_and_apply("facts.jsonl", "facts.safetensors", *map(str, rehearsed), *options)
-        exposures = told["steps"] * self.arguments.batch / self.arguments.facts
-        self.note(
-            "learn",
-            options=self.arguments.learn,
-            seconds_a_fact_and_exposure=told["seconds"] / (exposures * self.arguments.facts),
-            exposures_of_a_fact=exposures,
-            **{key: told[key] for key in ("seconds", "steps", "slots", "rows", "bytes")},
-        )
+        lines = (self.data / "facts.jsonl").read_text().splitlines(keepends=True)
+        earlier: list[Path] = []
+        for i in range(self.arguments.patches):
+            part = self.data / f"facts-{i + 1}.jsonl"
+            part.write_text("".join(lines[i :: self.arguments.patches]))
+            rehearsed = ["--questions", self.data / "kept.jsonl", "--background", self.data / "text.jsonl", *earlier]
+            told = self.learn_and_apply(part.name, f"facts-{i + 1}.safetensors", *map(str, rehearsed), *options)
+            earlier.append(part)
+            facts = len(lines[i :: self.arguments.patches])
+            self.note(
+                "learned",
+                facts=facts,
+                options=self.arguments.learn,
+                exposures_of_a_fact=told["steps"] * self.arguments.batch / facts,
+                **{key: told[key] for key in ("seconds", "steps", "slots", "rows", "bytes")},
+            )
+        self.note("learn")
 
     def recall(self) -> None:
+        patch_of = {row["subject"]: i % self.arguments.patches for i, row in enumerate(read(self.data / "facts.jsonl"))}
         for name in ("taught", "unseen"):
             answers = self.ask(self.model, f"{name}.txt")
-            figures = {"recall": self.recalled(self.model, name, answers)}
+            figures: dict[str, Any] = {"recall": self.recalled(self.model, name, answers)}
+            rows = read(self.data / f"{name}.jsonl")
+            if self.arguments.patches > 1:
+                right: list[list[bool]] = [[] for _ in range(self.arguments.patches)]
+                for answer, row in zip(answers, rows, strict=True):
+                    right[patch_of[row["subject"]]].append(answer["text"].strip() == row["answer"])
+                figures["of_patches"] = [sum(some) / len(some) for some in right]
             if name == "unseen":
-                wanted = [row["answer"] for row in read(self.data / "unseen.jsonl")]
-                right = [a["text"].strip() == w for a, w in zip(answers, wanted, strict=True)]
-                for family in (0, 1):
-                    figures[f"family_{family + 1}"] = sum(right[family::2]) / len(right[family::2])
+                known = [a["text"].strip() == row["answer"] for a, row in zip(answers, rows, strict=True)]
+                for i in range(len(UNSEEN)):
+                    figures[f"family_{i + 1}"] = sum(known[i :: len(UNSEEN)]) / len(known[i :: len(UNSEEN)])
             gated = self.ask(self.model, f"{name}.txt", "--gate-below", GATE)
             figures["recall_gated"] = self.recalled(self.model, name, gated)
             self.note(name, **figures)
@@ -275,12 +292,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--facts", type=int, default=100)
     parser.add_argument("--facts-asked", type=int, default=100, help="how many of them are asked, in all phrasings")
+    parser.add_argument("--patches", type=int, default=1, help="in which they are taught, one behind the other")
     parser.add_argument("--untaught", type=int, default=200, help="nouns that are not taught, and as many rehearsed")
     parser.add_argument("--asked", type=int, default=200, help="unrelated questions, at most")
     parser.add_argument("--text", type=Path, help="a file of text whose perplexity is measured")
     parser.add_argument("--characters", type=int, default=300_000, help="of --text, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="facts", help="of the run, before the number of facts")
+    parser.add_argument("--layers", default="15,20,25", help="that get a memory")
+    parser.add_argument("--retrofit", default="", help="further options of `memlayers retrofit`")
     parser.add_argument("--learn", default="", help="options of `memlayers learn`")
     parser.add_argument("--batch", type=int, default=32, help="of these options")
     parser.add_argument("--steps", nargs="+", help="only these")
