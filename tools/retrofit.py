@@ -6,9 +6,9 @@
 
 makes data (tools/make_facts.py) and a retrofitted model under --work, teaches it by `memlayers learn`, and asks by
 `memlayers generate`: greedy answers, word for word. Each figure is a line of JSON of the file of results (--out); a
-step whose figures are there is not done again. Steps: before, learn, recall, keep, text, confidence, rows, corrections,
-rollback. `text` is the perplexity of --text, the first of its tokens: wikitext-2's test.txt stands in the repository
-pytorch/examples, word_language_model/data/wikitext-2, and is not ours to give.
+step whose figures are there is not done again. Steps: before, learn, recall, keep, tokens, text, confidence, rows,
+corrections, rollback. `text` is the perplexity of --text, the first of its tokens: wikitext-2's test.txt stands in the
+repository pytorch/examples, word_language_model/data/wikitext-2, and is not ours to give.
 """
 
 from __future__ import annotations
@@ -211,6 +211,31 @@ class Experiment:
             self.note(name, **figures)
         self.note("keep", perplexity=self.perplexity(self.model))
 
+    def tokens(self) -> None:
+        """The share of the tokens of the model's own answers that are the likeliest behind those before them."""
+        import jinja2
+        import memlayers
+        import torch
+
+        template = jinja2.Template((self.plain / "chat_template.jinja").read_text(encoding="utf-8"))
+        for name in ("untaught", "asked"):
+            answers = json.loads((self.work / f"{name}-before.json").read_text())
+            figures = {}
+            for label, folder in (("frozen", self.plain), ("taught", self.model)):
+                generator = memlayers.Generator(folder)
+                kept = of = 0
+                for row, answer in zip(read(self.data / f"{name}.jsonl"), answers, strict=True):
+                    message = [{"role": "user", "content": row["prompt"]}]
+                    prompt = template.render(messages=message, add_generation_prompt=True)
+                    asked = generator.tokenizer.encode(prompt, special=True)
+                    own = generator.tokenizer.encode(answer)
+                    logits = generator.logits(torch.tensor([asked + own]))[0, len(asked) - 1 : -1]
+                    kept += int((logits.argmax(-1) == torch.tensor(own)).sum())
+                    of += len(own)
+                figures[label] = kept / of
+            self.note(f"tokens_{name}", **figures)
+        self.note("tokens")
+
     def text(self) -> None:
         if self.arguments.text is None:
             return
@@ -310,7 +335,7 @@ def main() -> int:
     arguments = parser.parse_args()
     experiment = Experiment(arguments)
     experiment.prepare()
-    steps = ["before", "learn", "recall", "keep", "text", "confidence", "rows", "corrections", "rollback"]
+    steps = ["before", "learn", "recall", "keep", "tokens", "text", "confidence", "rows", "corrections", "rollback"]
     for step in arguments.steps or steps:
         if not experiment.has(step):
             getattr(experiment, step)()

@@ -16,9 +16,9 @@
 namespace memlayers {
 namespace {
 
-// Chosen, not yet fitted: the words of a subject in full are 0.95, half of them 0.18, and its slots
-// add to either. tools/retrofit_confidence.py fits them to what tools/retrofit.py measures.
-constexpr double kBias = -6, kOfMatch = 9, kOfAgreement = 3;
+// Fitted by tools/retrofit_confidence.py to what tools/retrofit.py measured (docs/retrofit.md): the
+// words of a subject in full are 0.78, half of them 0.29, and its slots add to either.
+constexpr double kBias = -3.13, kOfMatch = 4.42, kOfAgreement = 4.56;
 
 MemoryConfidence confidence_of(double match, double agreement) {
   const double logit = kBias + kOfMatch * match + kOfAgreement * agreement;
