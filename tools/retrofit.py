@@ -28,6 +28,7 @@ from make_facts import TAUGHT, UNSEEN
 
 ROOT = Path(__file__).resolve().parent.parent
 GATE = "0.5"
+sys.path.insert(0, str(ROOT / "python"))  # memlayers, for the steps that ask it in this process
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -121,7 +122,6 @@ class Experiment:
     def logits(self, model: Path) -> str:
         import torch
 
-        sys.path.insert(0, str(ROOT / "python"))
         import memlayers
 
         torch.set_num_threads(1)
@@ -181,17 +181,17 @@ class Experiment:
         patch_of = {row["subject"]: i % self.arguments.patches for i, row in enumerate(read(self.data / "facts.jsonl"))}
         for name in ("taught", "unseen"):
             answers = self.ask(self.model, f"{name}.txt")
-            figures: dict[str, Any] = {"recall": self.recalled(self.model, name, answers)}
             rows = read(self.data / f"{name}.jsonl")
+            right = [a["text"].strip() == row["answer"] for a, row in zip(answers, rows, strict=True)]
+            figures: dict[str, Any] = {"recall": sum(right) / len(right)}
             if self.arguments.patches > 1:
-                right: list[list[bool]] = [[] for _ in range(self.arguments.patches)]
-                for answer, row in zip(answers, rows, strict=True):
-                    right[patch_of[row["subject"]]].append(answer["text"].strip() == row["answer"])
-                figures["of_patches"] = [sum(some) / len(some) for some in right]
+                of: list[list[bool]] = [[] for _ in range(self.arguments.patches)]
+                for is_right, row in zip(right, rows, strict=True):
+                    of[patch_of[row["subject"]]].append(is_right)
+                figures["of_patches"] = [sum(some) / len(some) if some else None for some in of]
             if name == "unseen":
-                known = [a["text"].strip() == row["answer"] for a, row in zip(answers, rows, strict=True)]
                 for i in range(len(UNSEEN)):
-                    figures[f"family_{i + 1}"] = sum(known[i :: len(UNSEEN)]) / len(known[i :: len(UNSEEN)])
+                    figures[f"family_{i + 1}"] = sum(right[i :: len(UNSEEN)]) / len(right[i :: len(UNSEEN)])
             gated = self.ask(self.model, f"{name}.txt", "--gate-below", GATE)
             figures["recall_gated"] = self.recalled(self.model, name, gated)
             self.note(name, **figures)

@@ -21,10 +21,11 @@ void check_is_new(const std::string& path, const std::string& what) {
 void write_new_model(const std::string& path, const Llama& model, const std::string& source) {
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(source);
   io::FolderWriter folder(io::posix(), path);
-  save_model(io::posix(), model, io::parent(folder.file("config.json")));
+  const std::string unfinished = io::parent(folder.file("config.json"));
+  save_model(io::posix(), model, unfinished);
   // Patches of the source are rows of the new pool: what they taught is told on.
   if (const std::string pool = io::join(source, "pool"); io::posix().exists(pool)) {
-    pool::keep_subjects(io::posix(), io::join(io::parent(folder.file("config.json")), "pool"),
+    pool::keep_subjects(io::posix(), io::join(unfinished, "pool"),
                         StoreReader::open(pool).snapshot().subjects());
   }
   const bool has_memory = !model->config().memory_layers().empty();
