@@ -203,7 +203,7 @@ def test_a_layer_without_storage_gets_it_later():
 
 
 WORKER = """
-import sys, torch, torch.distributed as dist
+import gc, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from test_training import new_layer
 from memlayers import JointOptimizer, RowOptimizer, share_pool
@@ -226,6 +226,8 @@ for seed in range(4):
     optimizer.step()
     optimizer.zero_grad()
 torch.save(layer.state_dict(), f"{sys.argv[2]}/{rank}.pt")
+del model, optimizer  # what holds the group: its threads end with it, before the interpreter does
+gc.collect()
 dist.destroy_process_group()
 """
 
