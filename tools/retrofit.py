@@ -6,8 +6,8 @@
 
 makes data (tools/make_facts.py) and a retrofitted model under --work, teaches it by `memlayers learn`, and asks by
 `memlayers generate`: greedy answers, word for word. Each figure is a line of JSON of the file of results (--out); a
-step whose figures are there is not done again. Steps: before, learn, recall, keep, tokens, text, confidence, rows,
-corrections, rollback. `text` is the perplexity of --text, the first of its tokens: wikitext-2's test.txt stands in the
+step whose figures are there is not done again. Steps: before, learn, recall, keep, tokens, text, tasks, confidence,
+rows, corrections, rollback. `tasks` are those of --tasks (tools/retrofit_tasks.py says which files); `text` is the perplexity of --text, the first of its tokens: wikitext-2's test.txt stands in the
 repository pytorch/examples, word_language_model/data/wikitext-2, and is not ours to give.
 """
 
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import retrofit_tasks
 from make_facts import TAUGHT, UNSEEN
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -249,6 +250,37 @@ class Experiment:
         before, after = perplexity(self.plain), perplexity(self.model)
         self.note("text", file=self.arguments.text.name, before=before, after=after, change=after / before - 1)
 
+    def tasks(self) -> None:
+        folder, count = self.arguments.tasks, self.arguments.task_questions
+        if folder is None:
+            return
+        import memlayers
+
+        models = {"before": self.plain, "after": self.model}
+        for name, questions in (("piqa", retrofit_tasks.piqa(folder)), ("arc_easy", retrofit_tasks.arc_easy(folder))):
+            chosen = retrofit_tasks.some(questions, count)
+            if not chosen:
+                continue
+            path = self.work / f"{name}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+            figures = {
+                label: json.loads(self.run("eval", model, "--choices", path, "--json"))["acc"]["value"]
+                for label, model in models.items()
+            }
+            self.note(f"tasks_{name}", questions=len(chosen), **figures)
+        passages = retrofit_tasks.some(retrofit_tasks.lambada(folder), count)
+        if passages:
+            right = {
+                label: retrofit_tasks.last_words(memlayers.Generator(model), passages)
+                for label, model in models.items()
+            }
+            self.note(
+                "tasks_lambada",
+                questions=len(passages),
+                **{label: sum(found) / len(found) for label, found in right.items()},
+            )
+        self.note("tasks")
+
     def confidence(self) -> None:
         import memlayers
 
@@ -322,6 +354,8 @@ def main() -> int:
     parser.add_argument("--asked", type=int, default=200, help="unrelated questions, at most")
     parser.add_argument("--text", type=Path, help="a file of text whose perplexity is measured")
     parser.add_argument("--characters", type=int, default=300_000, help="of --text, at most")
+    parser.add_argument("--tasks", type=Path, help="a folder of tasks' files, as tools/retrofit_tasks.py takes them")
+    parser.add_argument("--task-questions", type=int, default=500, help="of each task, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="facts", help="of the run, before the number of facts")
     parser.add_argument("--layers", default="15,20,25", help="that get a memory")
@@ -335,7 +369,7 @@ def main() -> int:
     arguments = parser.parse_args()
     experiment = Experiment(arguments)
     experiment.prepare()
-    steps = ["before", "learn", "recall", "keep", "tokens", "text", "confidence", "rows", "corrections", "rollback"]
+    steps = "before learn recall keep tokens text tasks confidence rows corrections rollback".split()
     for step in arguments.steps or steps:
         if not experiment.has(step):
             getattr(experiment, step)()
