@@ -74,6 +74,17 @@ def bootstrap(dense: Mapping[float, Losses], arm: Losses, draws: int = 2000, see
     return found
 
 
+def scaling_line(sizes: Sequence[float], losses: Sequence[float]) -> tuple[float, float]:
+    """Of the straight line of least squares through losses over log2(sizes): its slope, and R^2."""
+    if len(sizes) != len(losses) or len(set(sizes)) < 3:
+        raise ValueError(f"expected a loss for each of at least three sizes, got {len(losses)} of {list(sizes)}")
+    x, y = np.log2(np.asarray(sizes, dtype=float)), np.asarray(losses, dtype=float)
+    slope, start = np.polyfit(x, y, 1)
+    spread = float(np.sum((y - y.mean()) ** 2))
+    left = float(np.sum((y - start - slope * x) ** 2))
+    return float(slope), 1.0 - left / spread if spread > 0 else 1.0
+
+
 def mean_of(arm: Losses) -> float:
     return float(np.mean([np.mean(arm[seed]) for seed in sorted(arm)]))
 

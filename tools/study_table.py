@@ -12,7 +12,7 @@ from typing import Any
 from study_data import bits_of_answer
 from study_plot import Point, plot
 from study_runs import RATES, Study, StudyError, records
-from study_stats import Losses, compare, mean_of
+from study_stats import Losses, compare, mean_of, scaling_line
 
 WHOLE = ("glosses", 48_000, 3)  # set, facts and seeds of the study that the claim is of
 BEGIN, END = "<!-- tools/study.py --table --write: from here -->", "<!-- to here -->"
@@ -167,6 +167,22 @@ def table_of_compute(arms: dict[str, dict[int, Record]]) -> list[list[str]]:
     return rows
 
 
+def scaling(arms: dict[str, dict[int, Record]]) -> str:
+    """The line of loss against log(slots), in a sentence; nothing where there are fewer than three pools."""
+    pools = [
+        (float(next(iter(seeds.values()))["parameters"]["pool"]), mean_of(losses(seeds)))
+        for arm, seeds in arms.items()
+        if arm.startswith("memory-")
+    ]
+    if len({pool for pool, _ in pools}) < 3:
+        return ""
+    slope, fit = scaling_line([pool for pool, _ in pools], [loss for _, loss in pools])
+    return (
+        f"A straight line of loss over log(slots) through the {len(pools)} memory arms: {slope:+.3f} nats with twice "
+        f"the slots, R^2 {fit:.3f}."
+    )
+
+
 def table_of_rates(found: list[Record]) -> list[list[str]]:
     tried: dict[str, dict[float, float]] = defaultdict(dict)
     for record in found:
@@ -225,6 +241,8 @@ def section(study: Study) -> Page:
             parts.append(markdown(table_of_bits(arms)))
         if compute := table_of_compute(arms):
             parts.append(markdown(compute))
+        if line := scaling(arms):
+            parts.append(line)
         if exposures == study.exposures:
             made = plots(study, arms)
             parts += [f"![{name.removesuffix('.svg').replace('_', ' ')}]({name})" for name in made]

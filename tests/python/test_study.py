@@ -93,6 +93,16 @@ def test_equal_compute_lies_on_the_line_between_two_arms():
     assert study_stats.equal_compute([1, 2, 4], [8.0, 4.0, 6.0], 5) == pytest.approx(2**0.75)
 
 
+def test_the_scaling_line_is_that_of_least_squares():
+    sizes = [2.0**power for power in (12, 14, 16, 18)]
+    assert study_stats.scaling_line(sizes, [9, 7, 5, 3]) == pytest.approx((-1.0, 1.0))
+    slope, fit = study_stats.scaling_line(sizes, [9, 7, 3, 3])  # means 15, 5.5; sums of x y -22, x x 20
+    assert (slope, fit) == pytest.approx((-1.1, 1 - 2.8 / 27))
+    assert study_stats.scaling_line(sizes, [4, 4, 4, 4]) == pytest.approx((0, 1))
+    with pytest.raises(ValueError, match="at least three sizes"):
+        study_stats.scaling_line([1, 1, 2], [3, 3, 3])
+
+
 @pytest.mark.parametrize("multiples", [[], [2, 1], [1, 1], [0, 1]])
 def test_equal_compute_refuses_what_is_no_curve(multiples):
     with pytest.raises(ValueError, match="expected"):
