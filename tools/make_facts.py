@@ -9,6 +9,7 @@ Into a new folder, each line an object as `memlayers learn`, `eval --facts` and 
     untaught.jsonl     prompts in the same twelve phrasings about nouns that are not taught, and their subjects
     rehearsed.jsonl    prompts about yet other nouns, and questions.jsonl unrelated ones: for --questions
     asked.jsonl        unrelated questions that are not rehearsed: other topics, some in other forms
+    prime.jsonl        as facts.jsonl, further nouns: for `memlayers retrofit --prime`
     corrections.jsonl  some of the taught subjects with the gloss of another noun
     text.jsonl, held-out.jsonl  sentences of WordNet: for --background, and for perplexity
 
@@ -137,6 +138,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--facts", type=int, default=100, help="nouns that are taught")
     parser.add_argument("--untaught", type=int, default=200, help="others that are asked, and as many rehearsed")
     parser.add_argument("--corrections", type=int, default=100, help="taught nouns that get another answer")
+    parser.add_argument("--primed", type=int, default=0, help="nouns for priming")
     parser.add_argument("--seed", type=int, default=0, help="of every choice")
     return parser.parse_args()
 
@@ -151,24 +153,26 @@ def main() -> int:
     for name in ("data.noun", "index.noun", "cntlist.rev", "data.verb", "data.adj", "data.adv"):
         if not (arguments.wordnet / name).is_file():
             return fail(f"{arguments.wordnet / name}: expected WordNet's file, found none (Debian: wordnet-base)")
-    if min(arguments.facts, arguments.untaught) < 1 or arguments.corrections < 0:
+    if min(arguments.facts, arguments.untaught) < 1 or min(arguments.corrections, arguments.primed) < 0:
         return fail("expected at least 1 noun that is taught, and 1 that is not")
     if arguments.output.exists():
         return fail(f"{arguments.output}: expected a folder that does not exist yet, got one that does")
     rng = random.Random(arguments.seed)
     nouns = nouns_of(arguments.wordnet, rng)
     corrections = min(arguments.corrections, arguments.facts)
-    counts = (arguments.facts, arguments.untaught, arguments.untaught, corrections)
+    counts = (arguments.facts, arguments.untaught, arguments.untaught, corrections, arguments.primed)
     if sum(counts) > len(nouns):
         return fail(f"expected at most {len(nouns)} nouns in all, got {sum(counts)}")
     parts = []
     for count in counts:
         parts.append(nouns[:count])
         nouns = nouns[count:]
-    taught, untaught, rehearsed, others = parts
+    taught, untaught, rehearsed, others, primed = parts
     arguments.output.mkdir(parents=True)
     facts = [fact(noun, noun.gloss) for noun in taught]
     write(arguments.output / "facts.jsonl", facts)
+    if primed:
+        write(arguments.output / "prime.jsonl", [fact(noun, noun.gloss) for noun in primed])
     for name, forms in (("taught", TAUGHT), ("unseen", UNSEEN)):
         rows = [
             {"prompt": prompt, "answer": noun.gloss, "subject": noun.subject}

@@ -47,4 +47,8 @@ LearnProgress prime(Generator& generator, const std::vector<NewFact>& facts,
                     const LearnOptions& options,
                     const std::function<void(const LearnProgress&)>& progress = {});
 
+// Rows zero again, behind prime(): the decoder's logits are those that it had without a memory, bit
+// for bit; queries, sub-keys and gate stay.
+void clear_rows(Generator& generator);
+
 }  // namespace memlayers

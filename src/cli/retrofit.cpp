@@ -31,7 +31,7 @@ struct RetrofitArguments {
   LearnOptions learn{.steps = 200, .rehearsal = 0.5, .settle = 100, .warmup = 20};
   AskArguments chat;
   int threads = 0;
-  bool is_json = false;
+  bool empties = false, is_json = false;
 };
 
 std::string gate_of(const RetrofitArguments& arguments) {
@@ -73,7 +73,8 @@ void report(const RetrofitArguments& arguments, const MemoryConfig& memory,
             << " slots beside the feed-forward blocks; ";
   if (primed) {
     std::cout << primed->recalled << " of " << primed->phrasings << " phrasings recalled after "
-              << primed->step << " steps\n";
+              << primed->step << " steps" << (arguments.empties ? ", its rows are zero again" : "")
+              << "\n";
   } else {
     std::cout << "it says what it said until it is taught\n";
   }
@@ -114,6 +115,7 @@ int retrofit_model(const RetrofitArguments& arguments) {
     primed = prime(made, facts, learn_options_of(arguments),
                    [&](const LearnProgress& now) { bar.update(now.step, progress_text(now)); });
     bar.finish();
+    if (arguments.empties) clear_rows(made);
   }
   write_new_model(arguments.out, made.model(), source);
   report(arguments, *made.model()->config().memory, primed);
@@ -158,6 +160,10 @@ Command retrofit_command() {
         CLI::Option* prime = app.add_option(
             "--prime", a->prime,
             "facts, as learn takes them, by which queries, sub-keys, gate and rows are trained");
+        app.add_flag("--empty", a->empties,
+                     "then the rows are zero again: logits are the model's own, and what queries, "
+                     "sub-keys and gate were trained for can be taught by patches")
+            ->needs(prime);
         app.add_option("--phrasings", a->phrasings,
                        "file of phrasings with {prompt} or {subject} for facts without "
                        "\"paraphrases\"")

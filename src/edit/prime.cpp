@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <torch/utils.h>
+
 #include "edit/phrasings.h"
 #include "edit/teach.h"
 #include "edit/whole_memory.h"
@@ -26,6 +28,11 @@ LearnProgress prime(Generator& generator, const std::vector<NewFact>& facts,
   }
   pool->reset_usage();
   return end;
+}
+
+void clear_rows(Generator& generator) {
+  const torch::NoGradGuard no_gradient;
+  generator.model()->pool()->values.zero_();
 }
 
 }  // namespace memlayers

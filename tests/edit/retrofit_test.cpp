@@ -190,6 +190,12 @@ TEST(Prime, TrainsTheMemoryAndNotTheDecoder) {
   for (const auto& [name, weight] : plain.model()->dense_parameters()) {
     EXPECT_TRUE(torch::equal(weight, before[i++])) << name;
   }
+  clear_rows(made);
+  const torch::NoGradGuard no_gradient;
+  const std::string text = "the red otter has number one hundred";
+  EXPECT_TRUE(torch::equal(made.model()->forward(tokens_of(made, text)),
+                           plain.model()->forward(tokens_of(plain, text))));
+  EXPECT_FALSE(torch::equal(made.model()->memory_layers()[0].second->keys, keys));
   Generator replaced = testing::tiny_generator();
   EXPECT_TRUE(testing::says(testing::error_of([&] { prime(replaced, facts(), {}); }),
                             {"beside the feed-forward"}));
