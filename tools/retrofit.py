@@ -222,7 +222,6 @@ class Experiment:
         """The share of the tokens of the model's own answers that are the likeliest behind those before them."""
         import jinja2
         import memlayers
-        import torch
 
         template = jinja2.Template((self.plain / "chat_template.jinja").read_text(encoding="utf-8"))
         for name in ("untaught", "asked"):
@@ -236,8 +235,7 @@ class Experiment:
                     prompt = template.render(messages=message, add_generation_prompt=True)
                     asked = generator.tokenizer.encode(prompt, special=True)
                     own = generator.tokenizer.encode(answer)
-                    logits = generator.logits(torch.tensor([asked + own]))[0, len(asked) - 1 : -1]
-                    kept += int((logits.argmax(-1) == torch.tensor(own)).sum())
+                    kept += sum(retrofit_tasks.likeliest(generator, asked, own))
                     of += len(own)
                 figures[label] = kept / of
             self.note(f"tokens_{name}", **figures)

@@ -61,14 +61,15 @@ def some(of: list[Any], count: int) -> list[Any]:
     return random.Random(0).sample(of, min(count, len(of)))
 
 
-def last_words(generator: Any, passages: list[tuple[str, str]]) -> list[bool]:
-    """Of each passage whether the tokens of its last word are the likeliest ones."""
+def likeliest(generator: Any, before: list[int], own: list[int]) -> list[bool]:
+    """Of each token of `own`, behind those before it, whether it is the likeliest."""
     import torch
 
-    right = []
-    for before, word in passages:
-        own = generator.tokenizer.encode(word)
-        asked = generator.tokenizer.encode(before)
-        logits = generator.logits(torch.tensor([asked + own]))[0, len(asked) - 1 : -1]
-        right.append(bool((logits.argmax(-1) == torch.tensor(own)).all()))
-    return right
+    logits = generator.logits(torch.tensor([before + own]))[0, len(before) - 1 : -1]
+    return (logits.argmax(-1) == torch.tensor(own)).tolist()
+
+
+def last_words(generator: Any, passages: list[tuple[str, str]]) -> list[bool]:
+    """Of each passage whether the tokens of its last word are the likeliest ones."""
+    encode = generator.tokenizer.encode
+    return [all(likeliest(generator, encode(before), encode(word))) for before, word in passages]
