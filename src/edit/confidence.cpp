@@ -16,9 +16,10 @@
 namespace memlayers {
 namespace {
 
-// Fitted by tools/retrofit_confidence.py to what tools/retrofit.py measured (docs/retrofit.md): the
-// words of a subject in full are 0.78, half of them 0.29, and its slots add to either.
-constexpr double kBias = -3.13, kOfMatch = 4.42, kOfAgreement = 4.56;
+// Fitted by tools/retrofit_confidence.py to what tools/retrofit.py measured of a primed and a plain
+// memory (docs/retrofit.md): the words of a subject in full are 0.92, half of them 0.14, and its
+// slots add to either.
+constexpr double kBias = -6.14, kOfMatch = 8.6, kOfAgreement = 2.7;
 
 MemoryConfidence confidence_of(double match, double agreement) {
   const double logit = kBias + kOfMatch * match + kOfAgreement * agreement;
@@ -51,7 +52,7 @@ MemoryConfidence judge(Llama& model, const edit::SubjectIndex& index, const std:
   const edit::SubjectIndex::Match* best = nullptr;
   double agreement = 0;
   for (const auto& match : matches) {
-    const double now = edit::overlap(*match.slots, reads);
+    const double now = index.agreement(*match.slots, reads);
     if (best != nullptr && now < agreement) continue;  // of equals the last
     best = &match;
     agreement = now;

@@ -144,21 +144,38 @@ SubjectIndex::SubjectIndex(std::vector<PatchSubjects> registries)
     frame_.insert(registry.frame.begin(), registry.frame.end());
     for (const TaughtSubject& subject : registry.subjects) {
       for (const std::uint64_t gram : subject.grams) by_gram_[gram].push_back(entries_.size());
+      for (const std::int64_t slot : subject.slots) ++with_slot_[slot];
       entries_.push_back({i, &subject});
     }
   }
 }
 
-// 1 for what one subject has, near 0 for what all have.
-double SubjectIndex::weight(std::uint64_t gram) const {
+// Of what `with` subjects have: 1 for one of them, near 0 for all.
+double SubjectIndex::weight(std::size_t with) const {
   const double all = static_cast<double>(entries_.size()) + 1;
-  const auto found = by_gram_.find(gram);
-  const double with = found == by_gram_.end() ? 1 : static_cast<double>(found->second.size());
-  return std::log(all / with) / std::log(all);
+  return std::log(all / static_cast<double>(with)) / std::log(all);
+}
+
+double SubjectIndex::agreement(const std::vector<std::int64_t>& ours,
+                               const std::vector<std::int64_t>& read) const {
+  double both = 0, all = 0;
+  for (const std::int64_t slot : ours) {
+    const auto found = with_slot_.find(slot);
+    const double counts = weight(found == with_slot_.end() ? 1 : found->second);
+    all += counts;
+    if (std::ranges::binary_search(read, slot)) both += counts;
+  }
+  return all > 0 ? both / all : 0;
 }
 
 std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const {
-  const std::vector<std::string> words = text::words_of(text);
+  std::vector<std::string> words;
+  std::vector<bool> is_parted;  // each from the word before; the end of the text from its last one
+  for (text::PartedWord& word : text::parted_words_of(text)) {
+    words.push_back(std::move(word.text));
+    is_parted.push_back(word.is_parted);
+  }
+  is_parted.push_back(true);
   // Where each run of words that a subject has begins and ends.
   struct Place {
     std::size_t begin, length;
@@ -184,9 +201,10 @@ std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const
     std::vector<bool> is_matched(words.size());
     for (const std::uint64_t gram : entry.subject->grams) {
       const auto found = places.find(gram);
-      all += weight(gram);
+      const double counts = weight(by_gram_.at(gram).size());
+      all += counts;
       if (found == places.end()) continue;
-      has += weight(gram);
+      has += counts;
       for (const Place& place : found->second) {
         std::fill_n(is_matched.begin() + static_cast<std::ptrdiff_t>(place.begin), place.length,
                     true);
@@ -198,22 +216,23 @@ std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const
       if (!is_matched[begin] || (begin > 0 && is_matched[begin - 1])) continue;
       std::size_t end = begin;
       while (end < words.size() && is_matched[end]) ++end;
-      is_alone = is_alone || ((begin == 0 || is_frame(words[begin - 1])) &&
-                              (end == words.size() || is_frame(words[end])));
+      is_alone = is_alone || ((is_parted[begin] || is_frame(words[begin - 1])) &&
+                              (is_parted[end] || is_frame(words[end])));
     }
-    const double share = (all > 0 ? has / all : 0) * (is_alone ? 1 : 0.5);
+    // Named in passing: its words are some that phrasings have anyway, beside words that they have
+    // not ("in a book", where "book" was taught).
+    bool is_of_the_frame = true, is_beside_others = false;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      if (is_matched[i]) is_of_the_frame = is_of_the_frame && is_frame(words[i]);
+      if (!is_matched[i]) is_beside_others = is_beside_others || !is_frame(words[i]);
+    }
+    const bool is_asked_for = is_alone && !(is_of_the_frame && is_beside_others);
+    const double share = (all > 0 ? has / all : 0) * (is_asked_for ? 1 : 0.5);
     if (share <= 0 || (!best.empty() && share < best.front().share)) continue;
     if (!best.empty() && share > best.front().share) best.clear();
     best.push_back({share, &registries_[entry.registry].patch, &entry.subject->slots});
   }
   return best;
-}
-
-double overlap(const std::vector<std::int64_t>& ours, const std::vector<std::int64_t>& others) {
-  if (ours.empty()) return 0;
-  std::vector<std::int64_t> both;
-  std::ranges::set_intersection(ours, others, std::back_inserter(both));
-  return static_cast<double>(both.size()) / static_cast<double>(ours.size());
 }
 
 }  // namespace memlayers::edit

@@ -33,27 +33,28 @@ class SubjectIndex {
   // A subject of which the text has something.
   struct Match {
     double share = 0;  // of its grams, by weight and length; half of it where words around it say
-                       // that the text is about something longer
+                       // that the text is about something longer, or names it in passing
     const std::string* patch = nullptr;
     const std::vector<std::int64_t>* slots = nullptr;
   };
   // The best, all that are as good; the last applied last. Empty: none.
   std::vector<Match> find(std::string_view text) const;
+  // How much of a subject's slots is in what a prompt reads, by weight; both ascending; 0 of none.
+  double agreement(const std::vector<std::int64_t>& ours,
+                   const std::vector<std::int64_t>& read) const;
 
  private:
   struct Entry {
     std::size_t registry = 0;
     const TaughtSubject* subject = nullptr;
   };
-  double weight(std::uint64_t gram) const;
+  double weight(std::size_t with) const;
 
   std::vector<PatchSubjects> registries_;
   std::vector<Entry> entries_;
   std::unordered_map<std::uint64_t, std::vector<std::size_t>> by_gram_;  // numbers of entries
+  std::unordered_map<std::int64_t, std::size_t> with_slot_;  // how many subjects have it
   std::unordered_set<std::uint64_t> frame_;
 };
-
-// How much of `ours`, ascending, is in `others`, ascending; 0 of none.
-double overlap(const std::vector<std::int64_t>& ours, const std::vector<std::int64_t>& others);
 
 }  // namespace memlayers::edit

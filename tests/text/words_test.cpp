@@ -24,6 +24,22 @@ TEST(WordsOf, AreRunsOfLettersAndDigitsInLowerCase) {
       << "what is no UTF-8 ends a word";
 }
 
+TEST(PartedWordsOf, TellPunctuationFromWhatANameHas) {
+  const auto parted = [](std::string_view text) {
+    std::vector<std::string> words;
+    for (const PartedWord& word : parted_words_of(text)) {
+      words.push_back((word.is_parted ? "|" : "") + word.text);
+    }
+    return words;
+  };
+  EXPECT_THAT(parted("a hot-dog, he says: a dog"),
+              ElementsAre("|a", "hot", "dog", "|he", "says", "|a", "dog"));
+  EXPECT_THAT(parted("The dingo's \"den\""), ElementsAre("|the", "dingo", "|s", "|den"));
+  EXPECT_THAT(parted("dog - \n wanted\n\tnow"), ElementsAre("|dog", "|wanted", "now"));
+  EXPECT_THAT(parted("犬。 猫"), ElementsAre("|犬", "|猫"));
+  EXPECT_THAT(parted("..."), IsEmpty());
+}
+
 TEST(GramsOf, AreAllRunsOfUpToThreeWordsOnce) {
   const std::vector<std::string> words = words_of("a b a b c");
   std::vector<std::uint64_t> wanted;
