@@ -65,6 +65,9 @@ struct LearnOptions {
   // Rows that may change, at most. Absent: 100 a fact, and in a model whose memory has output
   // scales all that the facts read (docs/retrofit.md).
   std::optional<std::int64_t> slots = {};
+  // The rows that may change make up this share of what the facts read, each read by its weight
+  // times the token's gate; 1: all of it. Less makes smaller patches.
+  double coverage = 1;
   PoolOptimizer optimizer = PoolOptimizer::kAdamW;  // or kSgd
   // Absent: 3e-3, and 2e-2 in a model whose memory has output scales (docs/retrofit.md).
   std::optional<double> lr = {};

@@ -29,6 +29,10 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
   app.add_option(
       "--slots", arguments.slots,
       "rows that may change, at most (100 a fact; in a retrofitted model all that the facts read)");
+  app.add_option("--coverage", arguments.options.coverage,
+                 "share of what the facts read, by weight, that these rows make up; less makes "
+                 "smaller patches")
+      ->capture_default_str();
   app.add_option("--optimizer", arguments.optimizer, "of the rows")
       ->check(CLI::IsMember({"adam", "sgd"}))
       ->capture_default_str();

@@ -32,6 +32,7 @@ void LearnOptions::validate() const {
   expect(rehearsed >= 0 && rehearsed <= 1e6, "rehearsal", "at least 0", std::to_string(rehearsed));
   expect(settle >= 0, "settle", "at least 0", std::to_string(settle));
   expect(warmup >= 0, "warmup", "at least 0", std::to_string(warmup));
+  expect(coverage > 0 && coverage <= 1, "coverage", "a share above 0", std::to_string(coverage));
   expect(enough > 0 && enough <= 1, "enough", "a share above 0", std::to_string(enough));
   expect(held_out >= 0 && held_out < 1, "held_out", "a share below 1", std::to_string(held_out));
   expect(penalty.value_or(0) >= 0 && std::isfinite(penalty.value_or(0)), "penalty", "at least 0",

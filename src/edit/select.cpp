@@ -44,6 +44,16 @@ void check_history(const SlotHistory& history, std::int64_t slots) {
   }
 }
 
+// Bars the slots behind those, by mass [slots], that make up `coverage` of it.
+void bar_the_rest(const at::Tensor& mass, double coverage, std::vector<bool>& is_barred) {
+  const auto [most, slots] = mass.sort(/*stable=*/true, /*dim=*/0, /*descending=*/true);
+  const at::Tensor before = most.cumsum(0) - most;
+  const double enough = coverage * mass.sum().item<double>();
+  const std::int64_t kept = (before < enough).sum().item<std::int64_t>();
+  const std::int64_t* slot = slots.const_data_ptr<std::int64_t>();
+  for (std::int64_t i = kept; i < slots.numel(); ++i) is_barred[slot[i]] = true;
+}
+
 }  // namespace
 
 const char* selection_name(SlotSelection selection) {
@@ -108,7 +118,7 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
   for (const Fact& fact : edit::learned_phrasings(facts)) {
     rows.push_back(train::make_fact_row(generator, fact));
   }
-  const at::Tensor counts = edit::count_fact_reads(generator, rows);
+  const auto [counts, mass] = edit::count_fact_reads(generator, rows, options.coverage < 1);
   const at::Tensor reads_before = history.reads.cpu().contiguous();
   const std::int64_t* reads = counts.const_data_ptr<std::int64_t>();
   const std::int64_t* before = reads_before.const_data_ptr<std::int64_t>();
@@ -127,6 +137,7 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
   if (4 * static_cast<std::int64_t>(of_template.size()) <= slots) {
     for (const std::int64_t slot : of_template) is_barred[slot] = true;
   }
+  if (mass.defined()) bar_the_rest(mass, options.coverage, is_barred);
   std::vector<ChosenSlot> chosen;
   for (std::int64_t slot = 0; slot < slots; ++slot) {
     if (reads[slot] == 0 || is_barred[slot]) continue;

@@ -2,12 +2,16 @@
 #include "edit/slot_reads.h"
 
 #include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "edit/student.h"
+#include "nn/asked.h"
 #include "nn/lookup_hook.h"
+#include "nn/output_hook.h"
 #include "train/fact_batch.h"
 
 namespace memlayers::edit {
@@ -36,6 +40,33 @@ class Counting {
   at::Tensor before_;
   OnlyTrained nothing_;
   at::AutoGradMode counting_{true};  // a pool counts what is read for training
+};
+
+// What slots are read with while it lives: weight times gate, summed over all reads.
+class Mass {
+ public:
+  explicit Mass(Llama& model)
+      : sum_(torch::zeros({model->pool()->slots()}, torch::kDouble)),
+        lookups_([this](const MemoryLayerImpl&, const at::Tensor& slots, at::Tensor& weights) {
+          slots_ = slots.detach().cpu();
+          weights_ = weights.detach().to(torch::kCPU, torch::kDouble);
+        }),
+        outputs_([this](const MemoryLayerImpl& layer, const at::Tensor& x, const at::Tensor& y) {
+          const torch::NoGradGuard no_gradient;
+          if (const at::Tensor gate = nn::gate_of(layer, x); gate.defined()) {
+            weights_ = weights_ * gate.to(torch::kCPU, torch::kDouble).unsqueeze(-1);
+          }
+          sum_.index_add_(0, slots_.flatten(), weights_.flatten());
+          return y;
+        }) {}
+  Mass(const Mass&) = delete;
+  Mass& operator=(const Mass&) = delete;
+  const at::Tensor& sum() const { return sum_; }
+
+ private:
+  at::Tensor sum_, slots_, weights_;  // the last two of the layer that is being read
+  nn::LookupHook lookups_;
+  nn::OutputHook outputs_;
 };
 
 void add_to(std::set<std::int64_t>& slots, const at::Tensor& read) {
@@ -119,14 +150,17 @@ std::vector<std::set<std::int64_t>> last_reads(Llama& model,
   return slots;
 }
 
-at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows) {
+FactReads count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows,
+                           bool weighs) {
   Llama& model = generator.model();
   const Counting counting(model);
+  std::optional<Mass> mass;
+  if (weighs) mass.emplace(model);
   for (const train::Batch& batch :
        train::batches_of(rows, kBatchTokens, train::can_share_prefix(model->config()))) {
     model->hidden_states(batch.input, batch.packed);
   }
-  return counting.reads();
+  return {.counts = counting.reads(), .mass = mass ? mass->sum() : at::Tensor()};
 }
 
 }  // namespace memlayers::edit

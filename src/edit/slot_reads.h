@@ -15,10 +15,17 @@ namespace memlayers::edit {
 // is read in pieces.
 at::Tensor count_reads(Generator& generator, std::vector<std::vector<std::int32_t>> sequences);
 
-// The same of facts, each without its last token; but what all of them begin with, as a chat
-// template has it, is read once or a few times, not once for each: those slots are of all questions
-// and not of these.
-at::Tensor count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows);
+struct FactReads {
+  at::Tensor counts;  // [slots] int64: how often each slot is read
+  at::Tensor mass;    // [slots] float64: the sum of their weights, each times the token's gate;
+                      // undefined unless `weighs`
+};
+
+// Of facts, each without its last token; but what all of them begin with, as a chat template has
+// it, is read once or a few times, not once for each: those slots are of all questions and not of
+// these.
+FactReads count_fact_reads(Generator& generator, const std::vector<train::FactRow>& rows,
+                           bool weighs);
 
 // The slots that are read for what the chat template writes before a question, whatever it asks;
 // none where questions are plain text.

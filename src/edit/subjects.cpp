@@ -71,6 +71,51 @@ Hashes named_grams(const NewFact& fact, const Hashes& shared) {
   return is_held ? grams : Hashes{};
 }
 
+// A text's words, and of each whether it is of the frame: common, or one that phrasings have beside
+// their subjects.
+struct Words {
+  std::vector<std::string> words;
+  std::vector<bool> is_frame;
+  std::vector<bool> is_parted;  // from the word before; one more, for the end of the text
+};
+
+Words words_told(std::string_view text, const std::unordered_set<std::uint64_t>& frame) {
+  Words told;
+  for (text::PartedWord& word : text::parted_words_of(text)) {
+    told.is_frame.push_back(text::is_function_word(word.text) ||
+                            frame.contains(text::gram_hash({&word.text, 1})));
+    told.is_parted.push_back(word.is_parted);
+    told.words.push_back(std::move(word.text));
+  }
+  told.is_parted.push_back(true);
+  return told;
+}
+
+// A run of matched words stands by itself at least once: nothing unknown goes before or follows.
+bool stands_alone(const Words& told, const std::vector<bool>& is_matched) {
+  for (std::size_t begin = 0; begin < is_matched.size(); ++begin) {
+    if (!is_matched[begin] || (begin > 0 && is_matched[begin - 1])) continue;
+    std::size_t end = begin;
+    while (end < is_matched.size() && is_matched[end]) ++end;
+    if ((told.is_parted[begin] || told.is_frame[begin - 1]) &&
+        (told.is_parted[end] || told.is_frame[end])) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// All that is matched is of the frame, and the text has something else that is not ("in a book",
+// where "book" was taught).
+bool is_in_passing(const Words& told, const std::vector<bool>& is_matched) {
+  bool is_of_the_frame = true, is_beside_others = false;
+  for (std::size_t i = 0; i < is_matched.size(); ++i) {
+    if (is_matched[i]) is_of_the_frame = is_of_the_frame && told.is_frame[i];
+    if (!is_matched[i]) is_beside_others = is_beside_others || !told.is_frame[i];
+  }
+  return is_of_the_frame && is_beside_others;
+}
+
 }  // namespace
 
 SubjectRegistry subjects_of(const std::vector<NewFact>& facts) {
@@ -169,13 +214,8 @@ double SubjectIndex::agreement(const std::vector<std::int64_t>& ours,
 }
 
 std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const {
-  std::vector<std::string> words;
-  std::vector<bool> is_parted;  // each from the word before; the end of the text from its last one
-  for (text::PartedWord& word : text::parted_words_of(text)) {
-    words.push_back(std::move(word.text));
-    is_parted.push_back(word.is_parted);
-  }
-  is_parted.push_back(true);
+  const Words told = words_told(text, frame_);
+  const std::vector<std::string>& words = told.words;
   // Where each run of words that a subject has begins and ends.
   struct Place {
     std::size_t begin, length;
@@ -191,9 +231,6 @@ std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const
       candidates.insert(found->second.begin(), found->second.end());
     }
   }
-  const auto is_frame = [&](const std::string& word) {
-    return text::is_function_word(word) || frame_.contains(text::gram_hash({&word, 1}));
-  };
   std::vector<Match> best;
   for (const std::size_t number : candidates) {
     const Entry& entry = entries_[number];
@@ -210,23 +247,7 @@ std::vector<SubjectIndex::Match> SubjectIndex::find(std::string_view text) const
                     true);
       }
     }
-    // It stands by itself at least once: nothing unknown goes before or follows.
-    bool is_alone = false;
-    for (std::size_t begin = 0; begin < words.size(); ++begin) {
-      if (!is_matched[begin] || (begin > 0 && is_matched[begin - 1])) continue;
-      std::size_t end = begin;
-      while (end < words.size() && is_matched[end]) ++end;
-      is_alone = is_alone || ((is_parted[begin] || is_frame(words[begin - 1])) &&
-                              (is_parted[end] || is_frame(words[end])));
-    }
-    // Named in passing: its words are some that phrasings have anyway, beside words that they have
-    // not ("in a book", where "book" was taught).
-    bool is_of_the_frame = true, is_beside_others = false;
-    for (std::size_t i = 0; i < words.size(); ++i) {
-      if (is_matched[i]) is_of_the_frame = is_of_the_frame && is_frame(words[i]);
-      if (!is_matched[i]) is_beside_others = is_beside_others || !is_frame(words[i]);
-    }
-    const bool is_asked_for = is_alone && !(is_of_the_frame && is_beside_others);
+    const bool is_asked_for = stands_alone(told, is_matched) && !is_in_passing(told, is_matched);
     const double share = (all > 0 ? has / all : 0) * (is_asked_for ? 1 : 0.5);
     if (share <= 0 || (!best.empty() && share < best.front().share)) continue;
     if (!best.empty() && share > best.front().share) best.clear();

@@ -73,6 +73,12 @@ class Lookups {
 
 }  // namespace
 
+at::Tensor gate_of(const MemoryLayerImpl& layer, const at::Tensor& x) {
+  Linear hidden = layer.gate_hidden, gate = layer.gate;
+  if (!gate) return {};
+  return torch::sigmoid(gate(hidden ? torch::silu(hidden(x)) : x));
+}
+
 Asked ask_token_by_token(const MemoryLayerImpl& layer, const at::Tensor& x,
                          const PackedKeys& packed_keys) {
   const auto product = [&](const Linear& linear, ops::Activation activation) {

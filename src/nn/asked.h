@@ -16,9 +16,13 @@ struct Asked {
   at::Tensor swilu, gate;
 };
 
-// The same token by token (nn/token_by_token.h), in one parallel part, which costs reading the
-// weights. x of a type that the weights of the layer take; packed_keys: its sub-keys of one version
-// (ProductKeys::packed).
+// How much of what the memory gives each token x [T, dim] takes, [T, 1] of x's type:
+// sigmoid(gate(x)); undefined where the layer has no gate of its own.
+at::Tensor gate_of(const MemoryLayerImpl& layer, const at::Tensor& x);
+
+// What is asked, token by token (nn/token_by_token.h), in one parallel part, which costs reading
+// the weights. x of a type that the weights of the layer take; packed_keys: its sub-keys of one
+// version (ProductKeys::packed).
 Asked ask_token_by_token(const MemoryLayerImpl& layer, const at::Tensor& x,
                          const PackedKeys& packed_keys);
 

@@ -167,8 +167,7 @@ nn::Asked MemoryLayerImpl::ask(const at::Tensor& x, const Snapshot* rows) {
   return {.slots = slots.flatten(1),
           .weights = weights.flatten(1),
           .swilu = swilu_proj ? torch::silu(swilu_proj(x)) : at::Tensor(),
-          .gate = gate ? torch::sigmoid(gate(gate_hidden ? torch::silu(gate_hidden(x)) : x))
-                       : at::Tensor()};
+          .gate = nn::gate_of(*this, x)};
 }
 
 nn::Asked MemoryLayerImpl::hash(const at::Tensor& suffixes, std::int64_t tokens) {

@@ -31,7 +31,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 LearnOptions learn_options(const io::JsonField& given) {
-  given.expect_only({"background", "selection", "slots", "optimizer", "lr", "steps", "batch",
+  given.expect_only({"background", "selection", "slots", "coverage", "optimizer", "lr", "steps", "batch",
                      "check_every", "seed", "rehearsal", "settle", "rehearsal_weight", "chat"});
   LearnOptions options;
   const std::string selection = given.string_or("selection", "tfidf");
@@ -49,6 +49,7 @@ LearnOptions learn_options(const io::JsonField& given) {
     given.at("optimizer").fail("adam or sgd");
   }
   read_count(given, "slots", options.slots);
+  read_number(given, "coverage", options.coverage);
   read_number(given, "lr", options.lr);
   read_count(given, "steps", options.steps);
   read_count(given, "batch", options.batch);

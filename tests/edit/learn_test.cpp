@@ -235,72 +235,6 @@ TEST(Learn, OfWhatIsKnownChangesNothing) {
   EXPECT_TRUE(again.patch.slots.empty());
 }
 
-TEST(ChooseSlots, LeavesOutWhatTheChatTemplateReads) {
-  Generator generator = testing::tiny_generator(config_of());
-  EXPECT_TRUE(edit::template_reads(generator).empty());
-  generator.ask_by(ChatShape{
-      ChatTemplate(generator.tokenizer(), "chat", "so it was {{ messages[0].content }} and then")});
-  const std::vector<std::int64_t> barred = edit::template_reads(generator);
-  ASSERT_FALSE(barred.empty());
-  const LearnOptions options{.slots = generator.model()->pool()->slots()};
-  const auto chosen = choose_slots(generator, new_facts(), options, flat_history(generator));
-  EXPECT_GT(chosen.size(), 3U);
-  for (const ChosenSlot& slot : chosen) {
-    EXPECT_FALSE(std::ranges::binary_search(barred, slot.slot)) << slot.slot;
-  }
-}
-
-TEST(ChooseSlots, RanksByTheFormulaOfEachSelection) {
-  Generator generator = testing::tiny_generator(config_of());
-  const std::int64_t slots = generator.model()->pool()->slots();
-  const SlotHistory history{.reads = torch::arange(slots, torch::kLong)};
-  const double N = static_cast<double>(slots * (slots - 1)) / 2, S = static_cast<double>(slots);
-  for (const SlotSelection selection : {SlotSelection::kTfIdf, SlotSelection::kKl}) {
-    const LearnOptions options{.selection = selection, .slots = slots};
-    const auto chosen = choose_slots(generator, new_facts(), options, history);
-    ASSERT_GT(chosen.size(), 10U);
-    std::vector<train::FactRow> rows;
-    std::vector<const train::FactRow*> all;
-    for (const Fact& fact : edit::learned_phrasings(new_facts())) {
-      rows.push_back(train::make_fact_row(generator, fact));
-    }
-    for (const train::FactRow& row : rows) all.push_back(&row);
-    const train::Batch packed = train::batch_of(all, /*shares_prefix=*/true);
-    EXPECT_GT(packed.packed.prefix, 0) << "or this test does not see that it is read once";
-    // heads, knn; one layer
-    const double total = static_cast<double>(packed.input.size(1)) * 2 * 3;
-    for (std::size_t i = 0; i < chosen.size(); ++i) {
-      const double tf = static_cast<double>(chosen[i].reads) / total;
-      const double n = static_cast<double>(chosen[i].slot);
-      EXPECT_EQ(chosen[i].reads_before, chosen[i].slot);
-      EXPECT_NEAR(chosen[i].score,
-                  selection == SlotSelection::kKl ? tf * std::log(tf / ((n + 1) / (N + S)))
-                                                  : tf * std::log((N + 1) / (n + 1)),
-                  1e-12);
-      if (i > 0) {
-        EXPECT_GE(chosen[i - 1].score, chosen[i].score);
-      }
-    }
-  }
-}
-
-TEST(ChooseSlots, GuardedLeavesPatchedSlotsAlone) {
-  Generator generator = testing::tiny_generator(config_of());
-  SlotHistory history = flat_history(generator);
-  const LearnOptions few{.selection = SlotSelection::kGuarded, .slots = 5};
-  const auto chosen = choose_slots(generator, new_facts(), few, history);
-  ASSERT_EQ(chosen.size(), 5U);
-  for (const ChosenSlot& slot : chosen) history.patched.push_back(slot.slot);
-  for (const ChosenSlot& slot : choose_slots(generator, new_facts(), few, history)) {
-    for (const ChosenSlot& taken : chosen) EXPECT_NE(slot.slot, taken.slot);
-  }
-  const auto all = choose_slots(generator, new_facts(), {.slots = 5}, history);  // not guarded
-  EXPECT_EQ(all.front().slot, chosen.front().slot);
-  history.patched.resize(generator.model()->pool()->slots());
-  std::iota(history.patched.begin(), history.patched.end(), 0);
-  expect_error([&] { choose_slots(generator, new_facts(), few, history); }, {"found none"});
-}
-
 TEST(CountReads, CountsEveryTokenOnceWhateverIsReadTogether) {
   Generator generator = testing::tiny_generator(config_of());
   std::vector<std::vector<std::int32_t>> sequences{{1, 20, 30}, {1, 40, 50, 60}, {1, 25, 35}};
@@ -357,6 +291,8 @@ TEST(Learn, RefusesWhatItCannotDo) {
   refuses({}, {}, history, "at least one fact");
   refuses({{.fact = {std::string(100, 'x'), "y"}}}, {}, history, "at most 40 tokens");
   refuses(new_facts(), {.slots = 0}, history, "slots: expected at least 1");
+  refuses(new_facts(), {.coverage = 0}, history, "coverage: expected a share above 0");
+  refuses(new_facts(), {.coverage = 1.5}, history, "coverage: expected a share above 0");
   refuses(new_facts(), {.lr = -1}, history, "lr: expected a number above 0");
   refuses(new_facts(), {.steps = 0}, history, "steps: expected at least 1");
   refuses(new_facts(), {.batch = 0}, history, "batch: expected at least 1");
