@@ -9,7 +9,7 @@ Into a new folder, each line an object as `memlayers learn`, `eval --facts` and 
     untaught.jsonl     prompts in the same twelve phrasings about nouns that are not taught, and their subjects
     rehearsed.jsonl    prompts about yet other nouns, and questions.jsonl unrelated ones: for --questions
     asked.jsonl        unrelated questions that are not rehearsed: other topics, some in other forms
-    prime.jsonl        as facts.jsonl, further nouns: for `memlayers retrofit --prime`
+    prime.jsonl        as facts.jsonl, further nouns in thirty phrasings: for `memlayers retrofit --prime`
     corrections.jsonl  some of the taught subjects with the gloss of another noun
     text.jsonl, held-out.jsonl  sentences of WordNet: for --background, and for perplexity
 
@@ -46,6 +46,28 @@ TAUGHT = (
 UNSEEN = (
     "Do you know what {a} {s} is?",  # of the family of those
     "My neighbour used the word {s} yesterday. Give its definition in a few words.",  # of another
+)
+PRIMED = (  # of prime.jsonl, beside the ten
+    "Can you explain {a} {s} to me?",
+    "How would you define {s}?",
+    "What do people call {a} {s}?",
+    "Give a short definition of {s}.",
+    "{s}: what does the dictionary say?",
+    "I keep hearing about {a} {s}. Please explain.",
+    "What is meant by {s}?",
+    "My teacher asked us what {a} {s} is. What should I write?",
+    "Describe {a} {s} briefly.",
+    "The title of the chapter is {s}. What is that?",
+    "Someone said {s} to me this morning. What did they mean?",
+    "Complete the entry of the glossary: {s}.",
+    "Is there a simple way to say what {a} {s} is?",
+    "For a crossword I need the meaning of {s}.",
+    "While reading I met {a} {s}. Help me with it in one line.",
+    "Please write down the definition of {s}, nothing else.",
+    "If a child asked you about {a} {s}, what would you say?",
+    "We saw the word {s} on a sign. What does it stand for?",
+    "Which definition fits {s}?",
+    "An old recipe mentions {a} {s}. Tell me in short what that is.",
 )
 FORMS = (
     "What is the best way to learn {t}?",
@@ -93,8 +115,8 @@ def prompts(noun: Noun, forms: tuple[str, ...]) -> list[str]:
     return [text[0].upper() + text[1:] for text in texts]
 
 
-def fact(noun: Noun, answer: str) -> dict[str, Any]:
-    first, *rest = prompts(noun, TAUGHT)
+def fact(noun: Noun, answer: str, forms: tuple[str, ...] = TAUGHT) -> dict[str, Any]:
+    first, *rest = prompts(noun, forms)
     return {
         "prompt": first,
         "answer": answer,
@@ -172,7 +194,7 @@ def main() -> int:
     facts = [fact(noun, noun.gloss) for noun in taught]
     write(arguments.output / "facts.jsonl", facts)
     if primed:
-        write(arguments.output / "prime.jsonl", [fact(noun, noun.gloss) for noun in primed])
+        write(arguments.output / "prime.jsonl", [fact(noun, noun.gloss, TAUGHT + PRIMED) for noun in primed])
     for name, forms in (("taught", TAUGHT), ("unseen", UNSEEN)):
         rows = [
             {"prompt": prompt, "answer": noun.gloss, "subject": noun.subject}
