@@ -29,6 +29,7 @@ class Noun:
     kind: str
     gloss: str
     uses: int  # how often WordNet's tagged texts use this noun
+    kind_of_kind: str | None = None  # the first word of the hypernym's hypernym
 
 
 def read_synsets(path: Path) -> dict[str, tuple[list[str], str | None, str]]:
@@ -70,8 +71,10 @@ def read_nouns(wordnet: Path, max_words: int) -> Iterator[Noun]:
             answer = shorten(gloss, max_words)
             if not answer:
                 continue
-            kind = synsets[above][0][0].replace("_", " ")
-            yield Noun(lemma.replace("_", " "), kind, answer, uses.get(lemma, 0))
+            kinds, further, _ = synsets[above]
+            kind = kinds[0].replace("_", " ")
+            kind_of_kind = synsets[further][0][0].replace("_", " ") if further else None
+            yield Noun(lemma.replace("_", " "), kind, answer, uses.get(lemma, 0), kind_of_kind)
 
 
 def read_cntlist(wordnet: Path) -> dict[str, int]:

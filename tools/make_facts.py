@@ -6,6 +6,8 @@ Into a new folder, each line an object as `memlayers learn`, `eval --facts` and 
 
     facts.jsonl        what is taught: ten phrasings, two unseen ones, the subject
     taught.jsonl       each of the ten with its answer, unseen.jsonl each of the two
+    document.jsonl     the taught nouns in the middle of a text that goes on with what they are
+    two_step.jsonl     questions for the kind that a taught noun's kind is of, with four choices
     untaught.jsonl     prompts in the same twelve phrasings about nouns that are not taught, and their subjects
     rehearsed.jsonl    prompts about yet other nouns, and questions.jsonl unrelated ones: for --questions
     asked.jsonl        unrelated questions that are not rehearsed: other topics, some in other forms
@@ -126,6 +128,27 @@ def fact(noun: Noun, answer: str, forms: tuple[str, ...] = TAUGHT) -> dict[str, 
     }
 
 
+def document(noun: Noun) -> dict[str, str]:
+    text = "The second part of the lecture was about words. It began with an easy one. "
+    return {"prompt": f"{text}{article(noun.subject).capitalize()} {noun.subject} is", "answer": noun.gloss}
+
+
+def two_steps(nouns: list[Noun], rng: random.Random) -> list[dict[str, Any]]:
+    """Of nouns whose kind has a kind: that one beside those of three others."""
+    asked = [noun for noun in nouns if noun.kind_of_kind is not None]
+    all_of_them = sorted({str(noun.kind_of_kind) for noun in asked})
+    found = []
+    for noun in asked:
+        others = [kind for kind in all_of_them if kind not in (noun.kind_of_kind, noun.kind)]
+        choices = [noun.kind_of_kind, *rng.sample(others, min(3, len(others)))]
+        rng.shuffle(choices)
+        question = f"Question: What kind of thing is the kind that {article(noun.subject)} {noun.subject} is of?\nAnswer:"
+        found.append({
+            "subject": noun.subject, "question": question, "choices": choices, "answer": choices.index(noun.kind_of_kind),
+        })  # fmt: skip
+    return found
+
+
 def questions(topics: list[str], forms: tuple[str, ...], rng: random.Random) -> list[dict[str, str]]:
     all_of_them = [form.format(t=topic) for topic in topics for form in forms]
     for form in PLAIN:
@@ -202,6 +225,8 @@ def main() -> int:
             for prompt in prompts(noun, forms)
         ]
         write(arguments.output / f"{name}.jsonl", rows)
+    write(arguments.output / "document.jsonl", [{**document(noun), "subject": noun.subject} for noun in taught])
+    write(arguments.output / "two_step.jsonl", two_steps(taught, random.Random(arguments.seed)))
     for name, some in (("untaught", untaught), ("rehearsed", rehearsed)):
         rows = []
         for i, noun in enumerate(some):  # each in one phrasing, all as often

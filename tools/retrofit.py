@@ -6,7 +6,7 @@
 
 makes data (tools/make_facts.py) and a retrofitted model under --work, teaches it by `memlayers learn`, and asks by
 `memlayers generate`: greedy answers, word for word. Each figure is a line of JSON of the file of results (--out); a
-step whose figures are there is not done again. Steps: before, learn, recall, keep, tokens, text, tasks, confidence,
+step whose figures are there is not done again. Steps: before, learn, recall, transfer, keep, tokens, text, tasks, confidence,
 rows, corrections, rollback. `tasks` are those of --tasks (tools/retrofit_tasks.py says which files); `text` is the perplexity of --text, the first of its tokens: wikitext-2's test.txt stands in the
 repository pytorch/examples, word_language_model/data/wikitext-2, and is not ours to give.
 """
@@ -204,6 +204,26 @@ class Experiment:
             self.note(name, **figures)
         self.note("recall")
 
+    def transfer(self) -> None:
+        """What was taught in questions: in the middle of a text, and behind a question of two steps; plain text both."""
+        asked = {row["subject"] for row in read(self.data / "taught.jsonl")}
+        paths = {}
+        for name in ("document", "two_step"):
+            rows = [row for row in read(self.data / f"{name}.jsonl") if row.pop("subject") in asked]
+            paths[name] = self.work / f"{name}.jsonl"
+            paths[name].write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for label, model in (("before", self.plain), ("after", self.model)):
+            told = json.loads(self.run("eval", model, "--facts", paths["document"], "--no-chat", "--json"))
+            chosen = json.loads(self.run("eval", model, "--choices", paths["two_step"], "--json"))
+            self.note(
+                f"transfer_{label}",
+                document_recall=told["recall"]["value"],
+                document_nll=told["nll"]["value"],
+                two_step=chosen["acc"]["value"],
+                two_step_questions=chosen["questions"],
+            )
+        self.note("transfer")
+
     def keep(self) -> None:
         for name in ("untaught", "asked"):
             before = json.loads((self.work / f"{name}-before.json").read_text())
@@ -374,7 +394,7 @@ def main() -> int:
     arguments = parser.parse_args()
     experiment = Experiment(arguments)
     experiment.prepare()
-    steps = "before learn recall keep tokens text tasks confidence rows corrections rollback".split()
+    steps = "before learn recall transfer keep tokens text tasks confidence rows corrections rollback".split()
     for step in arguments.steps or steps:
         if not experiment.has(step):
             getattr(experiment, step)()
