@@ -32,6 +32,12 @@ class Arm:
     experts: int = 1
     memory: dict[str, object] = field(default_factory=dict)
 
+    @property
+    def layers_of_memory(self) -> list[int]:
+        layers = self.memory.get("layers", [])
+        assert isinstance(layers, list)
+        return layers
+
 
 def attention_flops(dim: int, layers: int) -> float:
     return layers * (2 * dim * 4 * dim + 4 * dim * (CONTEXT + 1) / 2)
@@ -41,19 +47,19 @@ def memory_flops(dim: int, memory: dict[str, object]) -> float:
     """Of one layer."""
     n, heads, knn, k_dim = (int(str(memory[name])) for name in ("n_keys", "heads", "knn", "k_dim"))
     variant = memory.get("variant", "memory+")
-    width = 2 * dim if variant == "peer" else dim
-    products = heads * knn * width
+    value = int(str(memory.get("v_dim", dim)))
+    products = heads * knn * (2 * dim if variant == "peer" else value)
     if variant == "ngram":
         return 2 * (products + dim * dim + dim + dim * dim)
     products += heads * k_dim * (dim + n)
     if variant == "memory+":
-        products += dim * dim + dim + dim * dim
+        products += dim * value + value + value * dim
     return 2 * products
 
 
 def flops(arm: Arm) -> float:
     """A token's, forward."""
-    with_memory = len(MEMORY_LAYERS) if arm.memory else 0
+    with_memory = len(arm.layers_of_memory)
     choice = arm.dim * arm.experts if arm.experts > 1 else 0
     feed_forward = (arm.layers - with_memory) * 2 * (3 * arm.dim * arm.ff + choice)
     memory = with_memory * memory_flops(arm.dim, arm.memory) if arm.memory else 0
@@ -94,6 +100,21 @@ def memory_of(n_keys: int, heads: int, knn: int, k_dim: int, **more: object) -> 
     return {"layers": MEMORY_LAYERS, "n_keys": n_keys, "heads": heads, "knn": knn, "k_dim": k_dim, **more}
 
 
+def ablations(base: float) -> list[Arm]:
+    """Of memory-2e16, each with its FLOPs and as many numbers in the pool."""
+    made = []
+    for name, layers in (("low", [0, 1]), ("apart", [0, 2]), ("middle", [1]), ("top", [2])):
+        at = memory_of(256, 2, 16, 16) | {"layers": layers}
+        words = "memory-2e16 in layer " + " and ".join(map(str, layers)) + " of 0 to 2."
+        made.append(fitted(Arm(f"memory-2e16-{name}", words, memory=at), base))
+    ungated = memory_of(256, 2, 16, 16, variant="plain")
+    made.append(fitted(Arm("memory-2e16-ungated", "memory-2e16 without the gate of Memory+.", memory=ungated), base))
+    wide, narrow = memory_of(181, 2, 16, 16, v_dim=2 * DIM), memory_of(362, 2, 16, 16, v_dim=DIM // 2)
+    made.append(fitted(Arm("memory-2e15-wide", "The pool of memory-2e16 as rows twice as wide.", memory=wide), base))
+    made.append(fitted(Arm("memory-2e17-narrow", "The pool of memory-2e16 as rows half as wide.", memory=narrow), base))
+    return made
+
+
 def arms() -> list[Arm]:
     base = flops(FIRST)
     body = base - 2 * DIM * VOCAB
@@ -118,7 +139,7 @@ def arms() -> list[Arm]:
         one = fitted(Arm("experts", "Mixture of experts, parameters and FLOPs of memory-2e16.", experts=experts), base)
         experts = max(2, round(PARAMETERS / (9 * one.dim * one.ff)))
     made.append(fitted(Arm(one.name, one.words, experts=experts), base))
-    return made
+    return made + ablations(base)
 
 
 def text_of(value: object) -> str:

@@ -74,6 +74,11 @@ def is_dense_curve(arm: str) -> bool:
     return arm.startswith("dense-") and arm.removeprefix("dense-").removesuffix("x").isdigit()
 
 
+def is_of_the_slots(arm: str) -> bool:
+    """The memory arms that differ in their slots alone, through which the scaling line goes."""
+    return arm.startswith("memory-2e") and arm.removeprefix("memory-2e").isdigit()
+
+
 def stored_bits(seeds: dict[int, Record]) -> float:
     """Of answers of known entropy, in the mean over seeds: what the model says of each beyond chance."""
     whole = bits_of_answer()
@@ -172,7 +177,7 @@ def scaling(arms: dict[str, dict[int, Record]]) -> str:
     pools = [
         (float(next(iter(seeds.values()))["parameters"]["pool"]), mean_of(losses(seeds)))
         for arm, seeds in arms.items()
-        if arm.startswith("memory-")
+        if is_of_the_slots(arm)
     ]
     if len({pool for pool, _ in pools}) < 3:
         return ""
@@ -217,7 +222,7 @@ def plots(study: Study, arms: dict[str, dict[int, Record]]) -> dict[str, str]:
         lambda s: mean([record["cpu_s"] for record in s]), nats)  # fmt: skip
     add("loss_bytes", "Loss and bytes", "bytes read to decode a token", "nats an answer",
         lambda s: s[0]["bytes_a_token"], nats)  # fmt: skip
-    with_pool = {arm: s for arm, s in arms.items() if arm.startswith("memory-")}
+    with_pool = {arm: s for arm, s in arms.items() if is_of_the_slots(arm)}
     if len(with_pool) > 1:
         points = [
             Point(arm, next(iter(s.values()))["parameters"]["pool"], nats(list(s.values())), True)
