@@ -110,6 +110,24 @@ TEST(RetrofitCommand, PrimesWithFacts) {
   EXPECT_EQ(nlohmann::json::parse(eval.out)["recall"]["value"], 1) << eval.err;
 }
 
+TEST(RetrofitCommand, PrimedAndEmptiedItSaysWhatItSaidAndIsTaughtByAPatch) {
+  const TempDir dir;
+  prepare(dir);
+  ASSERT_EQ(
+      run_command(retrofit(dir, {"--prime", dir / "facts.jsonl", "--settle", "10", "--empty"}))
+          .code,
+      0);
+  const auto answer = [&](const std::string& model) {
+    return run_command({"generate", dir / model, "the red otter has", "--max-tokens", "12"}).out;
+  };
+  EXPECT_EQ(answer("made"), answer("plain"));
+  const Finished learned =
+      run_command({"learn", dir / "made", dir / "facts.jsonl", "-o", dir / "p.safetensors",
+                   "--coverage", "0.8", "--threads", "1", "--penalty", "0.1", "--json"});
+  ASSERT_EQ(learned.code, 0) << learned.err;
+  EXPECT_EQ(nlohmann::json::parse(learned.out)["recall"]["after"], 1);
+}
+
 TEST(RetrofitCommand, RefusesInOneSentenceAndLeavesNothing) {
   const TempDir dir;
   prepare(dir);
