@@ -49,12 +49,16 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def by_arm(found: list[Record], exposures: int) -> dict[str, dict[int, Record]]:
-    """The main runs: arm -> seed -> record; of several rates the one that was chosen, the last."""
-    arms: dict[str, dict[int, Record]] = defaultdict(dict)
+    """The main runs: arm -> seed -> record; of several rates the best of those with the most seeds."""
+    rates: dict[str, dict[float, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
     for record in found:
         if not record["trial"] and record["exposures"] == exposures:
-            arms[record["arm"]][record["seed"]] = record
-    return arms
+            rates[record["arm"]][record["rate"]][record["seed"]] = record
+
+    def rank(seeds: dict[int, Record]) -> tuple[int, float]:
+        return -len(seeds), mean([mean(record["nll"]) for record in seeds.values()])
+
+    return {arm: min(tried.values(), key=rank) for arm, tried in rates.items()}
 
 
 def losses(seeds: dict[int, Record]) -> Losses:
@@ -188,11 +192,13 @@ def scaling(arms: dict[str, dict[int, Record]]) -> str:
     )
 
 
-def table_of_rates(found: list[Record]) -> list[list[str]]:
+def table_of_rates(found: list[Record], is_trial: bool) -> list[list[str]]:
+    """Of trials, or of the arms that learned all facts at several rates."""
     tried: dict[str, dict[float, float]] = defaultdict(dict)
     for record in found:
-        if record["trial"]:
+        if record["trial"] == is_trial and record["seed"] == 1:
             tried[record["arm"]][record["rate"]] = mean(record["nll"])
+    tried = {arm: rates for arm, rates in tried.items() if is_trial or len(rates) > 1}
     if not tried:
         return []
     rows = [["arm", *(f"rate {rate:g}" for rate in RATES)]]
@@ -251,9 +257,10 @@ def section(study: Study) -> Page:
         if exposures == study.exposures:
             made = plots(study, arms)
             parts += [f"![{name.removesuffix('.svg').replace('_', ' ')}]({name})" for name in made]
-    if rates := table_of_rates(found):
-        parts.append("Learning rates, nats an answer after learning a quarter of the facts:")
-        parts.append(markdown(rates))
+    for is_trial, what in ((True, "a quarter of the facts"), (False, "all facts, seed 1")):
+        if rates := table_of_rates([r for r in found if r["exposures"] == study.exposures], is_trial):
+            parts.append(f"Learning rates, nats an answer after learning {what}:")
+            parts.append(markdown(rates))
     return Page("\n\n".join(parts), made)
 
 

@@ -173,6 +173,7 @@ def test_tables_come_from_the_results_alone(tmp_path):
         record("memory-2e16", 1, 6, 101, parameters={"dense": 1000, "memory": 10, "pool": 4000}),
         record("memory-2e12", 1, 7, 100, parameters={"dense": 1000, "memory": 10, "pool": 400}),
         record("dense-1x", 1, 9, 100, trial=True, rate=1e-3),
+        record("dense-4x", 1, 3, 400, rate=2e-3), record("dense-4x", 1, 5, 400, rate=1e-3),
     ):  # fmt: skip
         study_runs.keep(here, one)
     made = study_table.page(here)
@@ -180,6 +181,8 @@ def test_tables_come_from_the_results_alone(tmp_path):
     assert "| dense-1x | 1, 2 |" in made.tables
     assert "dense compute of equal loss" in made.tables
     assert "| dense-1x | 9.0" in made.tables or "| dense-1x | 8.9" in made.tables  # of the rates
+    best = study_table.mean(record("dense-4x", 1, 3, 400)["nll"])  # of those that learned all
+    assert f"| dense-4x | 1 | {best:.2f} |" in made.tables and f" | {best:.2f} | 3.88 |" in made.tables
     assert set(made.plots) == {
         f"study_glosses-50_{name}.svg"
         for name in ("loss_flops", "recall_flops", "loss_seconds", "loss_bytes", "loss_slots")
