@@ -60,6 +60,15 @@ at::Tensor count_reads(Generator& generator, const std::vector<std::string>& pat
 // Ascending: the slots whose rows are a patch's, not the base's.
 std::vector<std::int64_t> patched_slots(const Snapshot& pool);
 
+// What a model's slots were used for before: what its folder's usage.safetensors tells, or what it
+// reads along `background`; a page of prose where there is none and its memory has output scales
+// (docs/retrofit.md). For kGuarded also the slots that patches of the folder's pool wrote. Throws
+// Error where nothing tells.
+SlotHistory read_history(Generator& generator, const std::string& model_folder,
+                         const std::vector<std::string>& background, SlotSelection selection);
+// Whether read_history() needs a background.
+bool needs_background(const ModelConfig& config, const std::string& model_folder);
+
 struct LearnOptions {
   SlotSelection selection = SlotSelection::kTfIdf;
   // Rows that may change, at most. Absent: 100 a fact, and in a model whose memory has output
@@ -97,8 +106,10 @@ struct LearnOptions {
   // model whose memory has output scales, else 0.
   std::optional<double> penalty = {};
   // Steps behind the last, of what is rehearsed: the learning rate falls to 0, and what learning
-  // has shaken settles.
-  std::int64_t settle = 200;
+  // has shaken settles. Absent: 200, and in a model whose memory has output scales as many as it
+  // learned for, if those are fewer.
+  std::optional<std::int64_t> settle = {};
+  std::int64_t most_settling() const { return settle.value_or(200); }
   double rehearsal_weight = 10;
   std::int64_t warmup = 0;  // steps in which the learning rate rises
 

@@ -17,8 +17,10 @@ const FieldRule kTeachRules[] = {
       "required":["prompt","answer"],"properties":{"prompt":{"type":"string","minLength":1},
       "answer":{"type":"string","minLength":1},
       "paraphrases":{"type":"array","items":{"type":"string","minLength":1}},
-      "unseen":{"type":"array","items":{"type":"string","minLength":1}}}}})",
-     "What is to be learned. Paraphrases are learned too, unseen ones only measured."},
+      "unseen":{"type":"array","items":{"type":"string","minLength":1}},
+      "subject":{"type":"string","minLength":1}}}})",
+     "What is to be learned. Paraphrases are learned too, unseen ones only measured. The subject, "
+     "what the fact is about, is what memory_confidence goes by."},
     {"background", R"({"anyOf":[{"type":"string"},{"type":"array","items":{"type":"string"}}]})",
      "Text of what is to stay as it is, or JSONL of facts: it is rehearsed."},
     {"gate",
@@ -29,8 +31,11 @@ const FieldRule kTeachRules[] = {
      "The patch is applied only where all hold: share of the facts that are recalled, share of the "
      "background's that still are, and the background's perplexity as a multiple of before."},
     {"note", R"({"type":"string"})", "Stands among the patch's notes."}};
-const FieldRule kFactRules[] = {
-    {"prompt", "{}", ""}, {"answer", "{}", ""}, {"paraphrases", "{}", ""}, {"unseen", "{}", ""}};
+const FieldRule kFactRules[] = {{"prompt", "{}", ""},
+                                {"answer", "{}", ""},
+                                {"paraphrases", "{}", ""},
+                                {"unseen", "{}", ""},
+                                {"subject", "{}", ""}};
 const FieldRule kGateRules[] = {{"recall", "{}", ""}, {"keep", "{}", ""}, {"perplexity", "{}", ""}};
 
 std::string facts_of(const io::JsonField& facts) {
@@ -39,6 +44,7 @@ std::string facts_of(const io::JsonField& facts) {
     check_fields(fact, kFactRules);
     some_text(fact.at("prompt"));
     some_text(fact.at("answer"));
+    if (const auto subject = fact.find("subject")) some_text(*subject);
     for (const char* name : {"paraphrases", "unseen"}) {
       if (const auto list = fact.find(name)) {
         for (const io::JsonField& text : list->elements()) some_text(text);

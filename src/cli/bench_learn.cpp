@@ -30,7 +30,8 @@ int bench_learn(const BenchLearnArguments& arguments) {
   std::vector<Measure> measures = measures_of(facts, arguments);
   const std::string folder = resolve_model_folder(arguments.model);
   Generator generator = load_learner(folder, arguments);
-  const SlotHistory history = history_of(generator, folder, arguments);
+  const SlotHistory history =
+      read_history(generator, folder, arguments.background, options_of(arguments).selection);
   edit::check_can_learn(generator, facts);
   for (Measure& measure : measures) measure.take_before(generator);
   LearnBench bench(generator, facts, history, measures, arguments);

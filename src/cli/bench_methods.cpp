@@ -111,7 +111,7 @@ Outcome LearnBench::run(const std::string& method) {
 Outcome LearnBench::train(const std::string& method) {
   const Lesson lesson{generator_, facts_, history_, arguments_, options_of(arguments_)};
   const Made student = std::ranges::find(kTrained, method, &Method::name)->make(lesson);
-  ProgressBar bar(method, arguments_.options.steps + arguments_.options.settle);
+  ProgressBar bar(method, arguments_.options.steps + arguments_.options.most_settling());
   Outcome outcome{.method = method, .prompt_tokens = mean_prompt_tokens(std::identity())};
   const Stopwatch learning;
   const LearnProgress end =

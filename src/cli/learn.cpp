@@ -53,7 +53,7 @@ int show_slots(Generator& generator, const std::vector<NewFact>& facts, const Sl
 
 LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& facts,
                            const SlotHistory& history, const LearnNewArguments& arguments) {
-  ProgressBar bar("learn", arguments.options.steps + arguments.options.settle);
+  ProgressBar bar("learn", arguments.options.steps + arguments.options.most_settling());
   LearnResult result =
       learn(generator, facts, options_of(arguments), history,
             [&](const LearnProgress& now) { bar.update(now.step, progress_text(now)); });
@@ -126,7 +126,8 @@ int learn_facts(const LearnNewArguments& arguments) {
   std::vector<Measure> measures = measures_of(facts, arguments);
   const std::string folder = resolve_model_folder(arguments.model);
   Generator generator = load_learner(folder, arguments);
-  const SlotHistory history = history_of(generator, folder, arguments);
+  const SlotHistory history =
+      read_history(generator, folder, arguments.background, options_of(arguments).selection);
   if (arguments.is_dry_run) return show_slots(generator, facts, history, arguments);
 
   edit::check_can_learn(generator, facts);

@@ -6,8 +6,6 @@
 #include "cli/options.h"
 #include "cli/score_text.h"
 #include "cli/terminal.h"
-#include "edit/phrasings.h"
-#include "io/file_system.h"
 #include "io/json_lines.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
@@ -78,9 +76,10 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
   app.add_option("--penalty", arguments.options.penalty,
                  "of the memory's output along other text, in the loss (0; of a retrofitted model "
                  "20)");
-  app.add_option("--settle", arguments.options.settle,
-                 "steps of a falling learning rate behind the last, if anything is rehearsed")
-      ->capture_default_str();
+  app.add_option(
+      "--settle", arguments.options.settle,
+      "steps of a falling learning rate behind the last, if anything is rehearsed (200; in "
+      "a retrofitted model no more than before them)");
   app.add_option("--rehearsal-weight", arguments.options.rehearsal_weight,
                  "of what their predictions have lost, in the loss")
       ->capture_default_str();
@@ -128,24 +127,6 @@ Generator load_learner(const std::string& folder, const LearnArguments& argument
   }
   ask_as_told(generator, arguments.chat);
   return generator;
-}
-
-SlotHistory history_of(Generator& generator, const std::string& folder,
-                       const LearnArguments& arguments) {
-  SlotHistory history;
-  if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
-    history.reads = *usage;
-  } else if (!arguments.background.empty() || edit::is_scaled(generator.model()->config())) {
-    history.reads = count_reads(generator, arguments.background);
-  } else {
-    throw Error(folder +
-                ": expected usage.safetensors, the reads that training counted, or --background "
-                "FILE to count those of, got neither");
-  }
-  if (arguments.selection == "guarded") {
-    history.patched = patched_slots(StoreReader::open(io::join(folder, "pool")).snapshot());
-  }
-  return history;
 }
 
 namespace {

@@ -36,10 +36,6 @@ std::vector<NewFact> read_facts_to_learn(const LearnArguments& arguments);
 // The model in memory, with its pool, asked as the arguments say. Throws Error where it has none.
 Generator load_learner(const std::string& folder, const LearnArguments& arguments);
 
-// Of --background, or of the model's folder. Throws Error where neither tells.
-SlotHistory history_of(Generator& generator, const std::string& folder,
-                       const LearnArguments& arguments);
-
 // What is measured before learning and after it: recall, or the perplexity of text.
 struct Measure {
   std::string label, name;  // for the table, in JSON

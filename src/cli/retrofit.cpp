@@ -111,7 +111,7 @@ int retrofit_model(const RetrofitArguments& arguments) {
   std::optional<LearnProgress> primed;
   if (!facts.empty()) {
     ask_as_told(made, arguments.chat);
-    ProgressBar bar("prime", arguments.learn.steps + arguments.learn.settle);
+    ProgressBar bar("prime", arguments.learn.steps + arguments.learn.most_settling());
     primed = prime(made, facts, learn_options_of(arguments),
                    [&](const LearnProgress& now) { bar.update(now.step, progress_text(now)); });
     bar.finish();
@@ -179,8 +179,7 @@ Command retrofit_command() {
         app.add_option("--enough", a->learn.enough, "or this share of it")->capture_default_str();
         app.add_option("--settle", a->learn.settle,
                        "steps of a falling learning rate behind "
-                       "the last")
-            ->capture_default_str();
+                       "the last (100)");
         app.add_option("--batch", a->learn.batch, "phrasings a step")->capture_default_str();
         app.add_option("--rehearsal", a->learn.rehearsal,
                        "pieces of --background and own answers for each phrasing of a step (0.5)");

@@ -30,7 +30,7 @@ void LearnOptions::validate() const {
   at_least_1("piece", piece);
   const double rehearsed = rehearsal.value_or(0);
   expect(rehearsed >= 0 && rehearsed <= 1e6, "rehearsal", "at least 0", std::to_string(rehearsed));
-  expect(settle >= 0, "settle", "at least 0", std::to_string(settle));
+  expect(most_settling() >= 0, "settle", "at least 0", std::to_string(most_settling()));
   expect(warmup >= 0, "warmup", "at least 0", std::to_string(warmup));
   expect(coverage > 0 && coverage <= 1, "coverage", "a share above 0", std::to_string(coverage));
   expect(enough > 0 && enough <= 1, "enough", "a share above 0", std::to_string(enough));

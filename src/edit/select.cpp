@@ -108,6 +108,28 @@ std::vector<std::int64_t> patched_slots(const Snapshot& pool) {
   return slots;
 }
 
+bool needs_background(const ModelConfig& config, const std::string& model_folder) {
+  return !edit::is_scaled(config) && !io::posix().exists(io::join(model_folder, train::kUsageFile));
+}
+
+SlotHistory read_history(Generator& generator, const std::string& model_folder,
+                         const std::vector<std::string>& background, SlotSelection selection) {
+  SlotHistory history;
+  if (const auto usage = read_usage(model_folder, generator.model()->pool()->slots())) {
+    history.reads = *usage;
+  } else if (background.empty() && needs_background(generator.model()->config(), model_folder)) {
+    throw Error(model_folder +
+                ": expected usage.safetensors, the reads that training counted, or background "
+                "files (--background) to count those of, got neither");
+  } else {
+    history.reads = count_reads(generator, background);
+  }
+  if (selection == SlotSelection::kGuarded) {
+    history.patched = patched_slots(StoreReader::open(io::join(model_folder, "pool")).snapshot());
+  }
+  return history;
+}
+
 std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<NewFact>& facts,
                                      const LearnOptions& options, const SlotHistory& history) {
   options.validate();

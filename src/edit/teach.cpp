@@ -156,8 +156,11 @@ LearnProgress teach(Generator& generator, Student& student, const std::vector<Ne
     if (progress) progress(now);
   }
   if (now.step == 0 || !(teacher.rehearses() || teacher.penalises())) return now;
-  for (std::int64_t left = options.settle; left > 0; --left) {
-    train(static_cast<double>(left) / static_cast<double>(options.settle + 1));
+  const bool is_bounded = !options.settle && is_scaled(generator.model()->config());
+  const std::int64_t settling =
+      is_bounded ? std::min(options.most_settling(), now.step) : options.most_settling();
+  for (std::int64_t left = settling; left > 0; --left) {
+    train(static_cast<double>(left) / static_cast<double>(settling + 1));
     if (left == 1) test();
     if (progress) progress(now);
   }

@@ -14,7 +14,6 @@
 #include <utility>
 
 #include "edit/explanation_json.h"
-#include "edit/phrasings.h"
 #include "io/file_system.h"
 #include "io/json.h"
 #include "io/json_field.h"
@@ -31,8 +30,9 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 LearnOptions learn_options(const io::JsonField& given) {
-  given.expect_only({"background", "selection", "slots", "coverage", "optimizer", "lr", "steps", "batch",
-                     "check_every", "seed", "rehearsal", "settle", "rehearsal_weight", "chat"});
+  given.expect_only({"background", "selection", "slots", "coverage", "optimizer", "lr", "steps",
+                     "batch", "check_every", "seed", "rehearsal", "settle", "rehearsal_weight",
+                     "chat"});
   LearnOptions options;
   const std::string selection = given.string_or("selection", "tfidf");
   if (selection == "kl") {
@@ -129,7 +129,8 @@ class Learning : public torch::CustomClassHolder {
         throw Error(folder + ": expected a model with memory layers, got one without a pool");
       }
       if (is_chat_) generator.ask_by_its_template();
-      result = learn(generator, facts, options, history_of(generator, folder, options),
+      result = learn(generator, facts, options,
+                     read_history(generator, folder, options.rehearse, options.selection),
                      [this](const LearnProgress& now) {
                        const std::lock_guard lock(mutex_);
                        if (is_stopped_) throw Stopped();
@@ -145,24 +146,6 @@ class Learning : public torch::CustomClassHolder {
     failed_ = failed;
     is_done_ = true;
     changed_.notify_all();
-  }
-
-  static SlotHistory history_of(Generator& generator, const std::string& folder,
-                                const LearnOptions& options) {
-    SlotHistory history;
-    if (const auto usage = read_usage(folder, generator.model()->pool()->slots())) {
-      history.reads = *usage;
-    } else if (!options.rehearse.empty() || edit::is_scaled(generator.model()->config())) {
-      history.reads = count_reads(generator, options.rehearse);
-    } else {
-      throw Error(folder +
-                  ": expected usage.safetensors, the reads that training counted, or background "
-                  "files to count those of, got neither");
-    }
-    if (options.selection == SlotSelection::kGuarded) {
-      history.patched = patched_slots(StoreReader::open(io::join(folder, "pool")).snapshot());
-    }
-    return history;
   }
 
   std::mutex mutex_;  // guards what is below

@@ -74,12 +74,8 @@ double Lesson::perplexity() {
 }
 
 LearnResult Lesson::learn(const std::function<void(const LearnProgress&)>& progress) {
-  SlotHistory history;
-  if (const auto usage = read_usage(model_folder_, generator_->model()->pool()->slots())) {
-    history.reads = *usage;
-  } else {
-    history.reads = count_reads(*generator_, options_.rehearse);
-  }
+  const SlotHistory history =
+      read_history(*generator_, model_folder_, options_.rehearse, options_.selection);
   return memlayers::learn(*generator_, facts_, options_, history, [&](const LearnProgress& now) {
     progress(now);
     rest_();

@@ -36,7 +36,9 @@ struct EngineOptions {
   bool tells_confidence = true;
   std::optional<double> gate_below = {};
   StoreOptions store = {};  // how the pool's rows are read
-  LearnOptions learn = {};  // of jobs that teach; rehearse is theirs
+  // Of jobs that teach; rehearse is theirs. Somebody waits for a fact or two: they are tested
+  // often.
+  LearnOptions learn = {.check_every = 5};
   int teach_niceness = 19;  // of their thread, as nice(1) has it
 
   void validate() const;  // throws Error naming the first wrong field

@@ -6,11 +6,10 @@
 #include <exception>
 #include <utility>
 
-#include "io/file_system.h"
+#include "edit/phrasings.h"
 #include "io/number_text.h"
 #include "serve/lesson.h"
 #include "serve/low_priority.h"
-#include "train/row_state_files.h"
 
 namespace memlayers::serve {
 namespace {
@@ -93,7 +92,7 @@ api::TeachStatus Teacher::add(api::TeachRequest request) {
                                    "bfloat16, got ") +
                            row_type_name(pool->options().row_dtype));
   }
-  if (!request.background && !io::posix().exists(io::join(folder_, train::kUsageFile))) {
+  if (!request.background && needs_background(generator_.model()->config(), folder_)) {
     refuse("background",
            "expected text like what the model was trained on, as its folder has no record of what "
            "that read (usage.safetensors), got none");
@@ -102,7 +101,8 @@ api::TeachStatus Teacher::add(api::TeachRequest request) {
   const std::lock_guard lock(mutex_);
   job->status.id = "teach-" + new_patch_id();
   job->status.state = "queued";
-  job->status.steps = options_.steps + (job->request.background ? options_.settle : 0);
+  const bool settles = job->request.background || edit::is_scaled(generator_.model()->config());
+  job->status.steps = options_.steps + (settles ? options_.most_settling() : 0);
   jobs_.push_back(job);
   queue_.push_back(job);
   if (jobs_.size() > kMostJobs) {

@@ -115,18 +115,21 @@ TEST_F(MemoryOverHttp, RefusesFilesThatAreNoPatches) {
 }
 
 TEST_F(MemoryOverHttp, TeachesInJobs) {
-  const Json job = client.post(
-      "/v1/memory/teach",
-      {{"facts",
-        {{{"prompt", "a heron is"}, {"answer", "a bird"}, {"paraphrases", {"herons are"}}}}},
-       {"background", {"one", "two"}},
-       {"gate", {{"recall", 0.9}, {"keep", 1}, {"perplexity", 1.02}}},
-       {"note", "birds"}},
-      202);
+  const Json job = client.post("/v1/memory/teach",
+                               {{"facts",
+                                 {{{"prompt", "a heron is"},
+                                   {"answer", "a bird"},
+                                   {"paraphrases", {"herons are"}},
+                                   {"subject", "heron"}}}},
+                                {"background", {"one", "two"}},
+                                {"gate", {{"recall", 0.9}, {"keep", 1}, {"perplexity", 1.02}}},
+                                {"note", "birds"}},
+                               202);
   EXPECT_EQ(job["state"], "queued");
   const auto taught = client.engine.fake_memory().taught();
   ASSERT_EQ(taught.size(), 1U);
   EXPECT_EQ(Json::parse(taught[0].facts_jsonl)["answer"], "a bird");
+  EXPECT_EQ(Json::parse(taught[0].facts_jsonl)["subject"], "heron");
   EXPECT_EQ(taught[0].background, "one\ntwo\n");
   EXPECT_EQ(taught[0].least_recall, 0.9);
   EXPECT_EQ(taught[0].least_kept, 1);
@@ -153,6 +156,8 @@ TEST_F(MemoryOverHttp, NamesWhatIsWrongWithALesson) {
   EXPECT_EQ(param({{"facts", {{{"prompt", ""}, {"answer", "b"}}}}}), "facts[0].prompt");
   EXPECT_EQ(param({{"facts", {{{"prompt", "a"}, {"answer", "b"}, {"unseen", {1}}}}}}),
             "facts[0].unseen[0]");
+  EXPECT_EQ(param({{"facts", {{{"prompt", "a"}, {"answer", "b"}, {"subject", ""}}}}}),
+            "facts[0].subject");
   EXPECT_EQ(param({{"facts", {fact}}, {"gate", {{"recall", 2}}}}), "gate.recall");
   EXPECT_EQ(param({{"facts", {fact}}, {"gate", {{"recal", 1}}}}), "gate.recal");
   EXPECT_EQ(param({{"facts", {fact}}, {"epochs", 3}}), "epochs");

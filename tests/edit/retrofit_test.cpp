@@ -150,6 +150,16 @@ TEST(Retrofit, LearnsFactsInItsRowsAlone) {
   EXPECT_TRUE(torch::equal(made.model()->forward(tokens), plain.model()->forward(tokens)));
 }
 
+TEST(Retrofit, SettlesNoLongerThanItLearned) {
+  Generator plain = testing::tiny_generator(dense_config());
+  const auto steps_of = [&](const LearnOptions& options) {
+    Generator made = retrofit(plain, small_memory());
+    return learn(made, facts(), options, {.reads = count_reads(made, {})}).steps;
+  };
+  EXPECT_EQ(steps_of({.steps = 7}), 7 + 7);
+  EXPECT_EQ(steps_of({.steps = 7, .settle = 20}), 7 + 20);
+}
+
 TEST(Retrofit, LetsAllChangeThatAFactReads) {
   RetrofitOptions options = small_memory();
   options.n_keys = 32;

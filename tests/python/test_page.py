@@ -251,6 +251,7 @@ def test_a_fact_is_taught_and_its_job_followed(page):
     page.find("#fact-prompt").send_keys("The capital of Sylvania is")
     page.find("#fact-answer").send_keys("Sylvan")
     page.find("#fact-unseen").send_keys("Sylvania's capital:")
+    page.find("#fact-subject").send_keys("Sylvania")
     page.find("#add-fact").click()
     assert "Sylvania" in page.text("#facts-to-teach")
     page.find("#fact-prompt").send_keys("The capital of Moravia is")
@@ -260,7 +261,12 @@ def test_a_fact_is_taught_and_its_job_followed(page):
     page.until(lambda: "applied" in page.text("#jobs"))
     assert page.state.requests[-1] == {
         "facts": [
-            {"prompt": "The capital of Sylvania is", "answer": "Sylvan", "unseen": ["Sylvania's capital:"]},
+            {
+                "prompt": "The capital of Sylvania is",
+                "answer": "Sylvan",
+                "unseen": ["Sylvania's capital:"],
+                "subject": "Sylvania",
+            },
             {"prompt": "The capital of Moravia is", "answer": "Morav"},
         ],
         "gate": {"recall": 1},

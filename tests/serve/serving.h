@@ -93,8 +93,10 @@ class Heard final : public api::Listener {
 
 class Serving : public ::testing::Test {
  protected:
-  explicit Serving(const ModelConfig& config = long_config()) : config_(config) {
-    save_model(tiny_generator(config).model(), folder());
+  explicit Serving(const ModelConfig& config = long_config())
+      : Serving(tiny_generator(config).model()) {}
+  explicit Serving(const Llama& model) : config_(model->config()) {
+    save_model(model, folder());
     write_file(dir_ / tiny_tokenizer()->file_name(), tiny_tokenizer()->file_bytes());
   }
   std::string folder() const { return dir_.path(); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 
+#include "memlayers/retrofit.h"
 #include "serve/serving.h"
 
 namespace memlayers {
@@ -22,7 +23,10 @@ constexpr const char* kBackground =
 
 class TeachTest : public Serving {
  protected:
-  TeachTest() { open_with(8); }
+  explicit TeachTest(const Llama& model = testing::tiny_generator(testing::long_config()).model())
+      : Serving(model) {
+    open_with(8);
+  }
   void open_with(std::int64_t steps) {
     serve::EngineOptions options;
     options.teach_niceness = 0;  // on a machine that has other things to do it would take minutes
@@ -38,6 +42,29 @@ class TeachTest : public Serving {
     return *memory().teach_job(id);
   }
 };
+
+// Its rows say nothing yet: there is no record of reads to spare, and prose of its own to rehearse.
+class RetrofittedTeachTest : public TeachTest {
+ protected:
+  RetrofittedTeachTest() : TeachTest(retrofitted()) {}
+  static Llama retrofitted() {
+    ModelConfig dense = testing::long_config();
+    dense.memory.reset();
+    Generator plain = testing::tiny_generator(dense);
+    return retrofit(plain, {.layers = {{1}}, .n_keys = 16, .heads = 2, .knn = 4, .k_dim = 8})
+        .model();
+  }
+};
+
+TEST_F(RetrofittedTeachTest, LearnsWithoutABackgroundAndSettles) {
+  const api::TeachStatus begun = memory().teach(
+      {.facts_jsonl = R"({"prompt": "the lantern is", "answer": "blue", "subject": "lantern"})"});
+  EXPECT_EQ(begun.steps, 8 + 2);
+  const api::TeachStatus over = end_of(begun.id);
+  ASSERT_EQ(over.state, "applied") << over.message;
+  EXPECT_EQ(over.step, 8 + 2);
+  EXPECT_THAT(memory().snapshot().patches(), SizeIs(1));
+}
 
 TEST_F(TeachTest, AJobLearnsAPatchWhileOthersAreAnsweredAndAppliesIt) {
   const auto running = ask(long_request(150)).second;

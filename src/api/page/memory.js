@@ -96,6 +96,7 @@ function readFact() {
   const fact = { prompt: byId("fact-prompt").value, answer: byId("fact-answer").value };
   if (lines("fact-paraphrases").length > 0) fact.paraphrases = lines("fact-paraphrases");
   if (lines("fact-unseen").length > 0) fact.unseen = lines("fact-unseen");
+  if (byId("fact-subject").value.trim()) fact.subject = byId("fact-subject").value.trim();
   return fact;
 }
 
@@ -111,7 +112,7 @@ function showFactsToTeach() {
 byId("add-fact").addEventListener("click", () => {
   if (!byId("teach-form").reportValidity()) return;
   facts.push(readFact());
-  for (const id of ["fact-prompt", "fact-answer", "fact-paraphrases", "fact-unseen"]) byId(id).value = "";
+  for (const field of ["prompt", "answer", "paraphrases", "unseen", "subject"]) byId(`fact-${field}`).value = "";
   showFactsToTeach();
   byId("fact-prompt").focus();
 });
