@@ -11,7 +11,7 @@ Into a new folder, each line an object as `memlayers learn`, `eval --facts` and 
     untaught.jsonl     prompts in the same twelve phrasings about nouns that are not taught, and their subjects
     rehearsed.jsonl    prompts about yet other nouns, and questions.jsonl unrelated ones: for --questions
     asked.jsonl        unrelated questions that are not rehearsed: other topics, some in other forms
-    prime.jsonl        as facts.jsonl, further nouns in thirty phrasings: for `memlayers retrofit --prime`
+    prime.jsonl        as facts.jsonl, further nouns, for `memlayers retrofit --prime`; in up to thirty phrasings
     corrections.jsonl  some of the taught subjects with the gloss of another noun
     text.jsonl, held-out.jsonl  sentences of WordNet: for --background, and for perplexity
 
@@ -49,7 +49,7 @@ UNSEEN = (
     "Do you know what {a} {s} is?",  # of the family of those
     "My neighbour used the word {s} yesterday. Give its definition in a few words.",  # of another
 )
-PRIMED = (  # of prime.jsonl, beside the ten
+PRIMED = (  # of prime.jsonl, behind the ten
     "Can you explain {a} {s} to me?",
     "How would you define {s}?",
     "What do people call {a} {s}?",
@@ -184,6 +184,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--untaught", type=int, default=200, help="others that are asked, and as many rehearsed")
     parser.add_argument("--corrections", type=int, default=100, help="taught nouns that get another answer")
     parser.add_argument("--primed", type=int, default=0, help="nouns for priming")
+    most = len(TAUGHT + PRIMED)
+    parser.add_argument(
+        "--primed-phrasings", type=int, default=len(TAUGHT), choices=range(1, most + 1), metavar="N",
+        help=f"of each of them, at most {most}",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of every choice")
     return parser.parse_args()
 
@@ -217,7 +222,8 @@ def main() -> int:
     facts = [fact(noun, noun.gloss) for noun in taught]
     write(arguments.output / "facts.jsonl", facts)
     if primed:
-        write(arguments.output / "prime.jsonl", [fact(noun, noun.gloss, TAUGHT + PRIMED) for noun in primed])
+        phrasings = (TAUGHT + PRIMED)[: arguments.primed_phrasings]
+        write(arguments.output / "prime.jsonl", [fact(noun, noun.gloss, phrasings) for noun in primed])
     for name, forms in (("taught", TAUGHT), ("unseen", UNSEEN)):
         rows = [
             {"prompt": prompt, "answer": noun.gloss, "subject": noun.subject}

@@ -105,7 +105,7 @@ class Experiment:
             make = [sys.executable, ROOT / "tools/make_facts.py", "-o", self.data, "--seed", str(a.seed)]
             corrections = str(min(100, a.facts // 2))
             counts = ["--facts", str(a.facts), "--untaught", str(a.untaught), "--corrections", corrections]
-            subprocess.run([*make, *counts, "--primed", str(a.prime)], check=True)
+            subprocess.run([*make, *counts, "--primed", str(a.prime), *a.facts_options.split()], check=True)
             for name in ("asked.jsonl", "asked.txt"):
                 lines = (self.data / name).read_text().splitlines(keepends=True)
                 (self.data / name).write_text("".join(lines[: a.asked]))
@@ -382,6 +382,7 @@ def main() -> int:
     parser.add_argument("--task-questions", type=int, default=500, help="of each task, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="facts", help="of the run, before the number of facts")
+    parser.add_argument("--facts-options", default="", help="further ones of tools/make_facts.py")
     parser.add_argument("--prime", type=int, default=0, help="further nouns, by which the memory is primed and emptied")
     parser.add_argument("--layers", default="15,20,25", help="that get a memory")
     parser.add_argument("--retrofit", default="", help="further options of `memlayers retrofit`")

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not (WORDNET / "data.noun").exists(), reason="ne
 
 def make(folder: Path) -> dict[str, list[dict[str, Any]]]:
     counts = ["--facts", "40", "--untaught", "24", "--corrections", "5", "--primed", "10", "--seed", "3"]
+    counts += ["--primed-phrasings", "30"]
     subprocess.run([sys.executable, ROOT / "tools/make_facts.py", "-o", folder, *counts], check=True)
     return {
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -49,6 +50,15 @@ def test_nothing_that_is_learned_or_primed_is_an_unseen_phrasing(made: Any) -> N
             assert not set(learned) & set(row["unseen"])
             assert all(row["subject"] in prompt.lower() for prompt in [*learned, *row["unseen"]])
     assert {len(row["paraphrases"]) for row in made["prime"]} == {29}
+
+
+def test_nouns_are_primed_in_as_many_phrasings_as_asked(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "tools/make_facts.py", "-o", tmp_path / "made", "--facts", "4", "--untaught", "4"]
+    subprocess.run([*command, "--corrections", "1", "--primed", "2"], check=True)
+    prime = (tmp_path / "made/prime.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [len(json.loads(line)["paraphrases"]) for line in prime] == [9, 9]
+    over = subprocess.run([*command, "--primed-phrasings", "31"], capture_output=True, text=True, check=False)
+    assert over.returncode != 0 and "--primed-phrasings" in over.stderr
 
 
 def test_a_question_of_two_steps_is_answered_by_the_kind_of_the_kind(made: Any) -> None:
