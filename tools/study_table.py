@@ -201,9 +201,10 @@ def table_of_rates(found: list[Record], is_trial: bool) -> list[list[str]]:
     tried = {arm: rates for arm, rates in tried.items() if is_trial or len(rates) > 1}
     if not tried:
         return []
-    rows = [["arm", *(f"rate {rate:g}" for rate in RATES)]]
+    columns = sorted({*RATES, *(rate for rates in tried.values() for rate in rates)})
+    rows = [["arm", *(f"rate {rate:g}" for rate in columns)]]
     for arm in sorted(tried):
-        rows.append([arm, *(f"{tried[arm][r]:.2f}" if r in tried[arm] else "" for r in RATES)])
+        rows.append([arm, *(f"{tried[arm][r]:.2f}" if r in tried[arm] else "" for r in columns)])
     return rows
 
 
