@@ -118,16 +118,7 @@ std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<st
   const std::unordered_set<std::string> left_out = prompts_of(without);
   std::vector<train::FactRow> rows;
   bool has_loss = false;
-  text::read_documents(io::posix(), paths, DataFormat::kAuto, [&](const text::Document& document) {
-    const bool is_left_out = left_out.contains(document.prompt);
-    if (is_left_out && has_loss) return;
-    const bool is_fact = !document.prompt.empty();
-    train::FactRow row = is_fact
-                             ? train::make_fact_row(generator, {document.prompt, document.answer})
-                             : train::FactRow{.tokens = tokenizer.encode_document(document.answer),
-                                              .answer_from = 1,
-                                              .is_fact = false};
-    const std::int64_t most = is_fact ? context : std::min(context, piece.value_or(context));
+  const auto add = [&](train::FactRow row, std::int64_t most, bool is_left_out) {
     // The last token of a piece is the first of the next, so that each token but the first has a
     // place where it is predicted.
     const auto length = static_cast<std::int64_t>(row.tokens.size());
@@ -138,7 +129,24 @@ std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<st
       if (is_left_out) return;
       rows.push_back({.tokens = {row.tokens.begin() + begin, row.tokens.begin() + end},
                       .answer_from = std::max<std::int64_t>(1, row.answer_from - begin),
-                      .is_fact = is_fact});
+                      .is_fact = row.is_fact});
+    }
+  };
+  text::read_documents(io::posix(), paths, DataFormat::kAuto, [&](const text::Document& document) {
+    if (document.prompt.empty()) {
+      add({.tokens = tokenizer.encode_document(document.answer),
+           .answer_from = 1,
+           .is_fact = false},
+          std::min(context, piece.value_or(context)), false);
+      return;
+    }
+    std::vector<std::string> prompts = document.paraphrases;
+    prompts.insert(prompts.begin(), document.prompt);
+    const bool is_left_out = std::ranges::any_of(
+        prompts, [&](const std::string& prompt) { return left_out.contains(prompt); });
+    if (is_left_out && has_loss) return;
+    for (const std::string& prompt : prompts) {
+      add(train::make_fact_row(generator, {prompt, document.answer}), context, is_left_out);
     }
   });
   if (!has_loss) {

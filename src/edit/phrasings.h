@@ -14,10 +14,11 @@ namespace memlayers::edit {
 // Prompts and paraphrases with their answers, in the order of the facts.
 std::vector<Fact> learned_phrasings(const std::vector<NewFact>& facts);
 
-// Every document of these files (text, or facts as JSONL) as tokens to read and predict; one that
-// is longer than the context, or text that is longer than `piece` tokens, in pieces, those without
-// a loss left out. So is what has one of the prompts of `without`: of a fact that is corrected
-// there may be the old answer. Throws Error naming the files where they hold nothing to predict.
+// Every document of these files (text, or facts as JSONL, with their paraphrases) as tokens to read
+// and predict; one that is longer than the context, or text that is longer than `piece` tokens, in
+// pieces, those without a loss left out. So is what has one of the prompts of `without`: of a fact
+// that is corrected there may be the old answer. Throws Error naming the files where they hold
+// nothing to predict.
 std::vector<train::FactRow> read_rows(Generator& generator, const std::vector<std::string>& paths,
                                       const std::vector<NewFact>& without = {},
                                       std::optional<std::int64_t> piece = {});

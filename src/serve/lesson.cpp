@@ -26,6 +26,11 @@ std::vector<Fact> Lesson::facts_of(const std::string& background) {
                               const auto prompt = line.find("prompt"), answer = line.find("answer");
                               if (!prompt || !answer) return;
                               facts.push_back({prompt->string(), answer->string(), place});
+                              if (const auto more = line.find("paraphrases")) {
+                                for (const io::JsonField& other : more->elements()) {
+                                  facts.push_back({other.string(), answer->string(), place});
+                                }
+                              }
                             });
   return facts;
 }

@@ -25,6 +25,7 @@ namespace memlayers::text {
 struct Document {
   std::string prompt, answer;
   std::string place = {};  // "data.jsonl:7", or the file alone where it is one document
+  std::vector<std::string> paraphrases = {};  // other prompts for the same answer: not trained on
 };
 
 // Calls `each` for every document of the files, folders (all files in them, by name; not those in

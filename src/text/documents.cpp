@@ -34,6 +34,17 @@ std::string quoted_keys(const nlohmann::json& object) {
   return keys;
 }
 
+// Those of a list that may be something else: only facts have a use for them.
+std::vector<std::string> strings_of(const nlohmann::json& object, const char* field) {
+  std::vector<std::string> strings;
+  const auto list = object.find(field);
+  if (list == object.end() || !list->is_array()) return strings;
+  for (const nlohmann::json& each : *list) {
+    if (each.is_string() && !each.get_ref<const std::string&>().empty()) strings.push_back(each);
+  }
+  return strings;
+}
+
 Document parse_json_line(std::string_view line, const std::string& where) {
   const nlohmann::json object = io::parse_json(line, where);
   if (!object.is_object()) {
@@ -46,7 +57,9 @@ Document parse_json_line(std::string_view line, const std::string& where) {
   };
   if (object.contains("text")) return {.prompt = {}, .answer = text_of("text")};
   if (object.contains("prompt") && object.contains("answer")) {
-    return {.prompt = text_of("prompt"), .answer = text_of("answer")};
+    return {.prompt = text_of("prompt"),
+            .answer = text_of("answer"),
+            .paraphrases = strings_of(object, "paraphrases")};
   }
   throw Error(where + ": expected a field \"text\", or \"prompt\" and \"answer\", got " +
               quoted_keys(object));
