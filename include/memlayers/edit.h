@@ -110,6 +110,12 @@ struct LearnOptions {
   // learned for, if those are fewer.
   std::optional<std::int64_t> settle = {};
   std::int64_t most_settling() const { return settle.value_or(200); }
+  // Facts of `rehearse` that are not recalled when learning ends are rehearsed in each step of
+  // settling too, half a batch of them beside the others (what interferes most: Aljundi et al.
+  // 2019, arXiv 1908.04742); where more than 1 - `enough` of all, and more than one in a hundred,
+  // are not yet, settling comes again, at most so many times. 0: they are not looked for. Absent:
+  // 2 in a model whose memory has output scales, else 0.
+  std::optional<std::int64_t> repairs = {};
   double rehearsal_weight = 10;
   std::int64_t warmup = 0;  // steps in which the learning rate rises
 
@@ -129,7 +135,8 @@ std::vector<ChosenSlot> choose_slots(Generator& generator, const std::vector<New
 struct LearnProgress {
   std::int64_t step = 0, recalled = 0, phrasings = 0;  // recalled of phrasings when last tested
   std::int64_t held_out_recalled = 0, held_out = 0;    // of those that are not learned
-  std::optional<double> loss = {};                     // of the step's batch; none before the first
+  std::int64_t earlier_recalled = 0, earlier = 0;  // of the facts that are rehearsed, if looked for
+  std::optional<double> loss = {};                 // of the step's batch; none before the first
 };
 
 struct LearnResult {
@@ -137,6 +144,9 @@ struct LearnResult {
   std::int64_t recalled = 0, phrasings = 0;  // of the facts' prompts and their paraphrases
   std::int64_t steps = 0;
   std::int64_t slots = 0;  // that were trained
+  // Phrasings of the facts that were rehearsed, of which at most as many are looked at as were
+  // learned; 0 of 0 where options.repairs is 0.
+  std::int64_t earlier_recalled = 0, earlier = 0;
 };
 
 // Trains the rows of choose_slots() until every fact and paraphrase is recalled by greedy decoding,

@@ -57,6 +57,7 @@ def learn(
     seed: int = 0,
     rehearsal: float | None = None,
     settle: int | None = None,
+    repairs: int | None = None,
     rehearsal_weight: float | None = None,
     chat: bool = True,
     progress: Callable[[LearnProgress], object] | None = None,
@@ -88,6 +89,7 @@ def learn(
         "seed": seed,
         "rehearsal": rehearsal,
         "settle": settle,
+        "repairs": repairs,
         "rehearsal_weight": rehearsal_weight,
         "chat": chat,
     }

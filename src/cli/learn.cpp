@@ -10,6 +10,7 @@
 #include "cli/output.h"
 #include "cli/terminal.h"
 #include "edit/phrasings.h"
+#include "edit/teach.h"
 #include "io/file_system.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
@@ -53,10 +54,13 @@ int show_slots(Generator& generator, const std::vector<NewFact>& facts, const Sl
 
 LearnResult learn_with_bar(Generator& generator, const std::vector<NewFact>& facts,
                            const SlotHistory& history, const LearnNewArguments& arguments) {
-  ProgressBar bar("learn", arguments.options.steps + arguments.options.most_settling());
-  LearnResult result =
-      learn(generator, facts, options_of(arguments), history,
-            [&](const LearnProgress& now) { bar.update(now.step, progress_text(now)); });
+  const LearnOptions options = options_of(arguments);
+  const std::int64_t rounds =
+      options.rehearse.empty() ? 1 : 1 + edit::most_repairs(options, generator.model()->config());
+  ProgressBar bar("learn", options.steps + rounds * options.most_settling());
+  LearnResult result = learn(generator, facts, options, history, [&](const LearnProgress& now) {
+    bar.update(now.step, progress_text(now));
+  });
   bar.finish();
   return result;
 }
@@ -81,6 +85,9 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
     for (const Measure& measure : measures) {
       measure.add_to(json, measure.after);
     }
+    if (result.earlier > 0) {
+      json["earlier_facts"] = {{"recalled", result.earlier_recalled}, {"of", result.earlier}};
+    }
     json["steps"] = result.steps;
     json["slots"] = result.slots;
     json["rows"] = result.patch.slots.size();
@@ -96,6 +103,10 @@ void report(const std::vector<Measure>& measures, const LearnResult& result,
   std::cout << table(lines) << arguments.out << ": patch " << result.patch.id << ", "
             << result.patch.slots.size() << " rows, " << short_bytes(static_cast<double>(bytes))
             << ", " << result.steps << " steps\n";
+  if (result.earlier > 0) {
+    std::cout << result.earlier_recalled << " of " << result.earlier
+              << " phrasings of facts of --background are recalled\n";
+  }
   if (result.recalled < result.phrasings) {
     print_warning(
         std::to_string(result.phrasings - result.recalled) + " of " +

@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "cli/score_text.h"
 #include "cli/terminal.h"
+#include "edit/phrasings.h"
 #include "io/json_lines.h"
 #include "memlayers/checkpoint.h"
 #include "memlayers/error.h"
@@ -76,6 +77,9 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
   app.add_option("--penalty", arguments.options.penalty,
                  "of the memory's output along other text, in the loss (0; of a retrofitted model "
                  "20)");
+  app.add_option("--repairs", arguments.options.repairs,
+                 "times that settling comes again, at most, while facts of --background are not "
+                 "recalled; 0: they are not looked for (0; in a retrofitted model 2)");
   app.add_option(
       "--settle", arguments.options.settle,
       "steps of a falling learning rate behind the last, if anything is rehearsed (200; in "
@@ -83,8 +87,10 @@ void add_options(CLI::App& app, LearnArguments& arguments) {
   app.add_option("--rehearsal-weight", arguments.options.rehearsal_weight,
                  "of what their predictions have lost, in the loss")
       ->capture_default_str();
-  app.add_option("--measured", arguments.measured,
-                 "paraphrases and unseen phrasings that are measured, at most, of each")
+  app.add_option(
+         "--measured", arguments.measured,
+         "paraphrases, unseen phrasings and phrasings of earlier facts that are measured, at "
+         "most, of each")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app.add_option("--keep", arguments.keep,
@@ -202,7 +208,12 @@ std::vector<Fact> drawn(std::vector<Fact> list, std::int64_t count) {
 
 std::string progress_text(const LearnProgress& now) {
   const std::string loss = now.loss ? "loss " + decimals(*now.loss) + "  " : "";
-  return loss + "recalled " + std::to_string(now.recalled) + "/" + std::to_string(now.phrasings);
+  const std::string earlier =
+      now.earlier > 0
+          ? "  earlier " + std::to_string(now.earlier_recalled) + "/" + std::to_string(now.earlier)
+          : "";
+  return loss + "recalled " + std::to_string(now.recalled) + "/" + std::to_string(now.phrasings) +
+         earlier;
 }
 
 std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
@@ -251,7 +262,11 @@ std::vector<Measure> measures_of(const std::vector<NewFact>& facts,
                    .questions = std::move(questions)});
   }
   for (const std::string& file : arguments.earlier) {
-    recall("earlier facts, " + file, "earlier", read_facts({file}));
+    const std::vector<NewFact> earlier = read_new_facts(file);
+    std::vector<Fact> phrasings = edit::learned_phrasings(earlier);
+    const bool are_facts = phrasings.size() == earlier.size();
+    recall((are_facts ? "earlier facts, " : "phrasings of earlier facts, ") + file, "earlier",
+           std::move(phrasings), arguments.measured);
     all.back().file = file;
   }
   if (!arguments.held_out.empty()) {

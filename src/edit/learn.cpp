@@ -31,6 +31,7 @@ void LearnOptions::validate() const {
   const double rehearsed = rehearsal.value_or(0);
   expect(rehearsed >= 0 && rehearsed <= 1e6, "rehearsal", "at least 0", std::to_string(rehearsed));
   expect(most_settling() >= 0, "settle", "at least 0", std::to_string(most_settling()));
+  expect(repairs.value_or(0) >= 0, "repairs", "at least 0", std::to_string(repairs.value_or(0)));
   expect(warmup >= 0, "warmup", "at least 0", std::to_string(warmup));
   expect(coverage > 0 && coverage <= 1, "coverage", "a share above 0", std::to_string(coverage));
   expect(enough > 0 && enough <= 1, "enough", "a share above 0", std::to_string(enough));
@@ -54,7 +55,9 @@ LearnResult learn(Generator& generator, const std::vector<NewFact>& facts,
                      .recalled = end.recalled,
                      .phrasings = end.phrasings,
                      .steps = end.step,
-                     .slots = rows->slots()};
+                     .slots = rows->slots(),
+                     .earlier_recalled = end.earlier_recalled,
+                     .earlier = end.earlier};
   if (!result.patch.slots.empty()) {
     result.patch.subjects = edit::subjects_of(facts);
     edit::add_slots(result.patch.subjects, generator, facts);

@@ -43,4 +43,14 @@ const train::FactRow& Mixture::next() {
   return chosen->next();
 }
 
+std::vector<const train::FactRow*> Mixture::facts() const {
+  std::vector<const train::FactRow*> found;
+  for (const Stream& stream : streams_) {
+    for (const train::FactRow& row : stream.rows()) {
+      if (row.is_fact) found.push_back(&row);
+    }
+  }
+  return found;
+}
+
 }  // namespace memlayers::edit

@@ -33,6 +33,7 @@ class Mixture {
   void add(std::vector<train::FactRow> rows);
   bool empty() const { return total_ == 0; }
   const train::FactRow& next();
+  std::vector<const train::FactRow*> facts() const;
 
  private:
   std::vector<Stream> streams_;

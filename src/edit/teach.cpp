@@ -17,6 +17,7 @@ namespace memlayers::edit {
 namespace {
 
 constexpr std::size_t kFirstTested = 128;
+constexpr double kFewLost = 0.01;
 
 // Every phrasing as tokens, but a share of them that is only tested; of a fact at least one stays.
 struct Phrasings {
@@ -100,6 +101,11 @@ class Tests {
 
 }  // namespace
 
+std::int64_t most_repairs(const LearnOptions& options, const ModelConfig& config) {
+  constexpr std::int64_t kOfScaledRows = 2;
+  return options.repairs.value_or(is_scaled(config) ? kOfScaledRows : 0);
+}
+
 LearnProgress teach(Generator& generator, Student& student, const std::vector<NewFact>& facts,
                     const LearnOptions& options,
                     const std::function<void(const LearnProgress&)>& progress) {
@@ -159,11 +165,31 @@ LearnProgress teach(Generator& generator, Student& student, const std::vector<Ne
   const bool is_bounded = !options.settle && is_scaled(generator.model()->config());
   const std::int64_t settling =
       is_bounded ? std::min(options.most_settling(), now.step) : options.most_settling();
-  for (std::int64_t left = settling; left > 0; --left) {
-    train(static_cast<double>(left) / static_cast<double>(settling + 1));
-    if (left == 1) test();
+  const std::int64_t repairs = most_repairs(options, generator.model()->config());
+  // How many earlier facts are lost, of half as many as were learned: in each look others.
+  const auto look_for_lost = [&] {
+    if (repairs == 0) return std::int64_t{0};
+    const std::int64_t most = std::max(options.batch, now.step * options.batch / 2);
+    const Teacher::Earlier earlier = teacher.look_for_lost(most);
+    now.earlier_recalled = earlier.recalled;
+    now.earlier = earlier.of;
     if (progress) progress(now);
+    return earlier.of - earlier.recalled;
+  };
+  if (settling > 0) look_for_lost();
+  std::int64_t steps = settling;
+  for (std::int64_t round = 0; round <= repairs && steps > 0; ++round) {
+    for (std::int64_t left = steps; left > 0; --left) {
+      train(static_cast<double>(left) / static_cast<double>(steps + 1));
+      if (progress) progress(now);
+    }
+    const std::int64_t lost = look_for_lost();
+    const double few = std::max(kFewLost, 1 - options.enough);
+    if (static_cast<double>(lost) <= few * static_cast<double>(now.earlier)) break;
+    steps = std::clamp(8 * lost / options.batch, (settling + 3) / 4, settling);  // each four times
   }
+  if (settling > 0) test();
+  if (progress) progress(now);
   if (best.is_better_than(now.held_out_recalled)) {
     best.take_back();
     test();

@@ -123,11 +123,15 @@ at::Tensor Teacher::divergence(const train::Batch& batch, const at::Tensor& plac
 void Teacher::rehearse() {
   const auto count =
       static_cast<std::int64_t>(std::llround(static_cast<double>(options_.batch) * rehearsal_));
-  if (count == 0) return;
+  if (count == 0 && lost_.empty()) return;
   std::vector<const train::FactRow*> facts, others;
   for (std::int64_t i = 0; i < count; ++i) {
     const train::FactRow& row = rehearsed_.next();
     (row.is_fact ? facts : others).push_back(&row);
+  }
+  const auto half = static_cast<std::size_t>((options_.batch + 1) / 2);
+  for (std::size_t i = 0; i < std::min(half, lost_.size()); ++i) {
+    facts.push_back(lost_[next_lost_++ % lost_.size()]);
   }
   const auto predictions_of = [](const std::vector<const train::FactRow*>& rows) {
     return std::accumulate(rows.begin(), rows.end(), 0.0, [](double sum, const auto* row) {
@@ -164,37 +168,57 @@ void Teacher::rehearse() {
   }
 }
 
+Teacher::Earlier Teacher::look_for_lost(std::int64_t most) {
+  std::vector<const train::FactRow*> facts = rehearsed_.facts();
+  if (std::cmp_less(most, facts.size())) {
+    text::shuffle(facts, random_);
+    facts.resize(static_cast<std::size_t>(most));
+  }
+  const auto of = static_cast<std::int64_t>(facts.size());
+  lost_ = not_recalled(std::move(facts));
+  text::shuffle(lost_, random_);
+  next_lost_ = 0;
+  return {of - static_cast<std::int64_t>(lost_.size()), of};
+}
+
 void Teacher::penalise() {
   if (!penalty_) return;
   const at::AutoGradMode with_gradient(true);
   (penalty_weight_ * penalty_->draw()).backward();
 }
 
-std::int64_t Teacher::count_recalled(std::span<const train::FactRow> rows) {
+std::vector<const train::FactRow*> Teacher::not_recalled(std::vector<const train::FactRow*> rows) {
   constexpr std::int64_t kTestTokens = 8192;
   const torch::NoGradGuard no_gradient;
-  std::vector<const train::FactRow*> order;
-  for (const train::FactRow& row : rows) order.push_back(&row);
-  std::ranges::stable_sort(order, {}, [](const train::FactRow* row) { return row->tokens.size(); });
+  std::ranges::stable_sort(rows, {}, [](const train::FactRow* row) { return row->tokens.size(); });
   const std::int64_t most =
       std::max<std::int64_t>(1, kNumbers / generator_.model()->config().vocab_size);
-  std::int64_t recalled = 0;
-  for (std::size_t begin = 0, end = 0; begin < order.size(); begin = end) {
+  std::vector<const train::FactRow*> lost;
+  for (std::size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
     std::int64_t answers = 0;
-    for (; end < order.size(); ++end) {
-      const auto length = static_cast<std::int64_t>(order[end]->tokens.size());
+    for (; end < rows.size(); ++end) {
+      const auto length = static_cast<std::int64_t>(rows[end]->tokens.size());
       const auto count = static_cast<std::int64_t>(end - begin) + 1;
-      answers += length - order[end]->answer_from;
+      answers += length - rows[end]->answer_from;
       if (count > 1 && (count * length > kTestTokens || answers > most)) break;
     }
-    const train::Batch batch = this->batch({order.begin() + static_cast<std::ptrdiff_t>(begin),
-                                            order.begin() + static_cast<std::ptrdiff_t>(end)});
+    const train::Batch batch = this->batch({rows.begin() + static_cast<std::ptrdiff_t>(begin),
+                                            rows.begin() + static_cast<std::ptrdiff_t>(end)});
     const train::Targets targets = train::targets_of(batch);
     const at::Tensor logits =
         generator_.model()->logits(hidden(batch).index_select(0, targets.places));
-    recalled += recalled_rows(logits, targets, batch.size()).sum().item<std::int64_t>();
+    const at::Tensor is_recalled = recalled_rows(logits, targets, batch.size());
+    for (std::int64_t i = 0; i < batch.size(); ++i) {
+      if (!is_recalled.const_data_ptr<bool>()[i]) lost.push_back(batch.rows[i]);
+    }
   }
-  return recalled;
+  return lost;
+}
+
+std::int64_t Teacher::count_recalled(std::span<const train::FactRow> rows) {
+  std::vector<const train::FactRow*> all;
+  for (const train::FactRow& row : rows) all.push_back(&row);
+  return static_cast<std::int64_t>(rows.size() - not_recalled(std::move(all)).size());
 }
 
 }  // namespace memlayers::edit

@@ -32,6 +32,12 @@ class Teacher {
   // of the cross entropy of a fact's answer, which also brings back what an earlier patch has cost;
   // and of the divergence of what has no right answer.
   void rehearse();
+  // Looks which facts of what is rehearsed are not recalled, in at most so many of them: until this
+  // is asked again, rehearse() takes half a batch of these beside the others.
+  struct Earlier {
+    std::int64_t recalled = 0, of = 0;
+  };
+  Earlier look_for_lost(std::int64_t most);
   void penalise();
   bool rehearses() const { return !rehearsed_.empty(); }
   bool penalises() const { return penalty_.has_value(); }
@@ -46,12 +52,16 @@ class Teacher {
   // [B] bool: rows of which every target is the most likely token.
   at::Tensor recalled_rows(const at::Tensor& logits, const train::Targets& targets,
                            std::int64_t rows);
+  // Those of the rows that are not recalled, the shortest first.
+  std::vector<const train::FactRow*> not_recalled(std::vector<const train::FactRow*> rows);
 
   Generator& generator_;
   Student& student_;
   const LearnOptions& options_;
   KeptStates lower_, before_;
   Mixture rehearsed_;
+  std::vector<const train::FactRow*> lost_;
+  std::size_t next_lost_ = 0;
   std::optional<OutputPenalty> penalty_;
   double penalty_weight_ = 0, rehearsal_ = 0;
   text::SplitMix64 random_;

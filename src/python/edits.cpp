@@ -31,8 +31,8 @@ using Json = nlohmann::ordered_json;
 
 LearnOptions learn_options(const io::JsonField& given) {
   given.expect_only({"background", "selection", "slots", "coverage", "optimizer", "lr", "steps",
-                     "batch", "check_every", "seed", "rehearsal", "settle", "rehearsal_weight",
-                     "chat"});
+                     "batch", "check_every", "seed", "rehearsal", "settle", "repairs",
+                     "rehearsal_weight", "chat"});
   LearnOptions options;
   const std::string selection = given.string_or("selection", "tfidf");
   if (selection == "kl") {
@@ -56,6 +56,7 @@ LearnOptions learn_options(const io::JsonField& given) {
   read_count(given, "check_every", options.check_every);
   read_number(given, "rehearsal", options.rehearsal);
   read_count(given, "settle", options.settle);
+  read_count(given, "repairs", options.repairs);
   if (const auto seed = given.find("seed")) options.seed = seed->bits();
   read_number(given, "rehearsal_weight", options.rehearsal_weight);
   read_texts(given, "background", options.rehearse);

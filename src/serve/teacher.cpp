@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "edit/phrasings.h"
+#include "edit/teach.h"
 #include "io/number_text.h"
 #include "serve/lesson.h"
 #include "serve/low_priority.h"
@@ -101,8 +102,11 @@ api::TeachStatus Teacher::add(api::TeachRequest request) {
   const std::lock_guard lock(mutex_);
   job->status.id = "teach-" + new_patch_id();
   job->status.state = "queued";
-  const bool settles = job->request.background || edit::is_scaled(generator_.model()->config());
-  job->status.steps = options_.steps + (settles ? options_.most_settling() : 0);
+  const ModelConfig& config = generator_.model()->config();
+  const bool settles = job->request.background || edit::is_scaled(config);
+  const std::int64_t rounds =
+      job->request.background ? 1 + edit::most_repairs(options_, config) : 1;
+  job->status.steps = options_.steps + (settles ? rounds * options_.most_settling() : 0);
   jobs_.push_back(job);
   queue_.push_back(job);
   if (jobs_.size() > kMostJobs) {

@@ -55,6 +55,23 @@ TEST(LearnCommand, MeasuresAPartOfManyParaphrases) {
   EXPECT_NE(done.err.find("before"), std::string::npos) << done.err;
 }
 
+TEST(LearnCommand, LooksAtEarlierFactsInAllTheirPhrasings) {
+  const TempDir dir;
+  prepare(dir);
+  write_file(
+      dir / "earlier.jsonl",
+      "{\"prompt\":\"the glacier\",\"answer\":\"at night\",\"paraphrases\":[\"a glacier\"]}\n");
+  const std::vector<std::string> options{
+      "-o",        dir / "p.safetensors", "--steps",   "2", "--background", dir / "earlier.jsonl",
+      "--earlier", dir / "earlier.jsonl", "--repairs", "1"};
+  const Finished done = run_command(learn(dir, options));
+  ASSERT_EQ(done.code, 0) << done.err;
+  for (const char* part : {"recall of 2 phrasings of earlier facts", ", 9 steps",
+                           "of 2 phrasings of facts of --background are recalled"}) {
+    EXPECT_NE(done.out.find(part), std::string::npos) << part << done.out;
+  }
+}
+
 TEST(LearnCommand, WritesAPatchThatMakesTheModelRecallTheFacts) {
   const TempDir dir;
   prepare(dir);

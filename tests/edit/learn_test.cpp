@@ -186,6 +186,33 @@ TEST(Learn, RehearsalHoldsFactsToTheirAnswers) {
   EXPECT_FALSE(is_kept(0));
 }
 
+TEST(Learn, BringsBackEarlierFactsThatItHasCost) {
+  const TempDir dir;
+  const Fact old{"the glacier", "at night"};
+  write_file(dir / "old.jsonl", "{\"prompt\":\"the glacier\",\"answer\":\"at night\"}\n");
+  const auto learned = [&](std::int64_t repairs) {
+    Generator generator = testing::tiny_generator(config_of());
+    EXPECT_EQ(learn(generator, {{.fact = old}}, fast(), flat_history(generator)).recalled, 1);
+    const LearnOptions options{.slots = 256,
+                               .lr = 5e-2,
+                               .batch = 3,
+                               .check_every = 20,
+                               .rehearse = {dir / "old.jsonl"},
+                               .rehearsal = 0.1,  // of a batch of three none
+                               .settle = 300,
+                               .repairs = repairs};
+    const LearnResult result = learn(generator, new_facts(), options, flat_history(generator));
+    EXPECT_EQ(result.recalled, 3);
+    EXPECT_EQ(result.earlier, repairs > 0 ? 1 : 0);
+    const bool is_recalled = evaluate_facts(generator, {old}).facts.front().is_recalled;
+    EXPECT_EQ(result.earlier_recalled, repairs > 0 && is_recalled ? 1 : 0);
+    return is_recalled;
+  };
+  EXPECT_FALSE(learned(0));
+  EXPECT_TRUE(learned(3));
+  expect_error([&] { learned(-1); }, {"repairs: expected at least 0, got -1"});
+}
+
 TEST(Learn, RehearsesNothingThatHasThePromptOfANewFact) {
   const TempDir dir;
   Generator generator = testing::tiny_generator(config_of());
@@ -193,6 +220,28 @@ TEST(Learn, RehearsesNothingThatHasThePromptOfANewFact) {
   EXPECT_EQ(edit::read_rows(generator, {background(dir)}, new_facts()).size(), 2U);
   const std::vector<NewFact> unseen{{.fact = {"x", "y"}, .unseen = {"a green comet"}}};
   EXPECT_EQ(edit::read_rows(generator, {background(dir)}, unseen).size(), 2U);
+}
+
+TEST(ReadRows, TakesFactsInAllTheirPhrasings) {
+  const TempDir dir;
+  Generator generator = testing::tiny_generator(config_of());
+  write_file(dir / "earlier.jsonl",
+             "{\"prompt\":\"the glacier\",\"answer\":\"at night\",\"paraphrases\":[\"a glacier:\","
+             "\"glacier?\"],\"unseen\":[\"glaciers\"]}\n"
+             "{\"prompt\":\"a comet\",\"answer\":\"green\",\"paraphrases\":3}\n");
+  const auto rows = edit::read_rows(generator, {dir / "earlier.jsonl"});
+  const std::vector<Fact> wanted{{"the glacier", "at night"},
+                                 {"a glacier:", "at night"},
+                                 {"glacier?", "at night"},
+                                 {"a comet", "green"}};
+  ASSERT_EQ(rows.size(), wanted.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(rows[i].tokens, train::make_fact_row(generator, wanted[i]).tokens);
+    EXPECT_TRUE(rows[i].is_fact);
+  }
+  // A fact that is corrected in one of its phrasings is left out in all.
+  const std::vector<NewFact> corrected{{.fact = {"glacier?", "by day"}}};
+  EXPECT_EQ(edit::read_rows(generator, {dir / "earlier.jsonl"}, corrected).size(), 1U);
 }
 
 TEST(ReadRows, CutsWhatIsLongerThanTheContextIntoPiecesThatPredictEveryToken) {
